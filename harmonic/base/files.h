@@ -1,0 +1,58 @@
+// Files: whole reads, memory maps, SHA-256, and writes that either happen or do not.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace harmonic {
+
+// The whole file. Throws Error when it is missing, a directory, unreadable, or larger than `limit` bytes.
+std::string read_file(const std::filesystem::path& path, int64_t limit = int64_t{1} << 31);
+
+// Lower-case hexadecimal SHA-256.
+std::string sha256(std::string_view bytes);
+std::string sha256_of_file(const std::filesystem::path& path);
+
+// A file that appears under its name only when commit() has returned: written beside it under a temporary name,
+// synced, renamed, and the folder synced. Destroyed without commit, it leaves nothing. Not thread-safe.
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::filesystem::path path);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+  void write(std::string_view bytes);                  // throws Error, e.g. on a full disk
+  void write(const void* data, size_t size) { write({static_cast<const char*>(data), size}); }
+  void commit();
+
+ private:
+  std::filesystem::path path_, temporary_;
+  int descriptor_ = -1;
+};
+
+void write_file(const std::filesystem::path& path, std::string_view bytes);  // by AtomicFile
+
+// Creates a folder and its parents; throws Error naming the one that stands in the way.
+void make_folder(const std::filesystem::path& path);
+// Forces a folder's entries to disk.
+void sync_folder(const std::filesystem::path& path);
+
+// A read-only memory map of a whole file; empty files map to an empty span. Movable, unmaps on destruction.
+class MappedFile {
+ public:
+  MappedFile() = default;
+  explicit MappedFile(const std::filesystem::path& path);
+  ~MappedFile();
+  MappedFile(MappedFile&& other) noexcept { *this = std::move(other); }
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  std::span<const uint8_t> bytes() const { return {data_, size_}; }
+
+ private:
+  const uint8_t* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+}  // namespace harmonic

@@ -1,0 +1,56 @@
+// model: config, parameters by name, State, the decoder and its mixers, the files of a model folder.
+//
+// The configuration of a model: the keys of [model] in a run's TOML and of config.json. fields() is the one table
+// that the TOML keys, the flags, --help, config.json and the documentation come from.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "harmonic/base/fields.h"
+
+namespace harmonic {
+
+struct HarmonicConfig {
+  std::string layout = "levels";                // "levels", "sandwich" or "flat"
+  std::vector<std::string> cell = {"decay"};    // "decay" or "selective"; one for all, or one a level
+  std::vector<int64_t> strides = {1, 4, 16};    // in tokens; the first is 1, each divides the next
+  std::vector<double> taus = {4, 32, 128};      // in each level's own steps ("flat": in tokens)
+  int64_t d_state = 0;                          // N, a level; 0 is 2 x d_model
+  int64_t conv_width = 4;                       // K; 0 leaves the convolution out
+  std::string gate = "dense";                   // "dense" or "input"
+  bool prediction_error = true;
+  std::string combine = "static";               // "static" or "gated"
+  std::vector<int64_t> cells = {1, 1, 1};       // on each level; "sandwich": before, level 2, level 3, after
+};
+
+struct AttentionConfig {
+  int64_t n_heads = 4;
+  int64_t n_kv_heads = 4;
+  double rope_base = 10000.0;
+  int64_t window = 0;  // 0 is none
+};
+
+struct ModelConfig {
+  int64_t vocab_size = 256;     // from the tokenizer
+  int64_t eot_token_id = 0;     // from the tokenizer
+  std::vector<std::string> mixer = {"harmonic"};  // one for all layers, or one a layer
+  int64_t d_model = 256;
+  int64_t n_layers = 1;
+  double ffn_multiple = 0.0;    // SwiGLU width over d_model; 0 is none
+  bool tie_embeddings = false;
+  HarmonicConfig harmonic;
+  AttentionConfig attention;
+
+  // The fields of [model], bound to this object; vocab_size and eot_token_id are not among them.
+  std::vector<Field> fields();
+  // Throws Error (usage) naming the key, its value and what would do.
+  void validate() const;
+
+  int64_t d_state() const { return harmonic.d_state > 0 ? harmonic.d_state : 2 * d_model; }
+  // SwiGLU width: ffn_multiple x d_model rounded up to a multiple of 8; 0 is none.
+  int64_t d_ffn() const;
+};
+
+}  // namespace harmonic

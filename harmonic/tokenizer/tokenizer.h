@@ -1,0 +1,49 @@
+// tokenizer: text to token ids and back. Bytes, byte-level BPE (and its trainer).
+// Text is bytes: valid UTF-8 or not, whatever goes in comes out again.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace harmonic {
+
+// Immutable after construction; every const member may be called from several threads at once.
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+
+  virtual int64_t vocab_size() const = 0;
+  // The end-of-text token: leads every document and ends it.
+  virtual int32_t eot() const = 0;
+  // Appends the tokens of `text` to `tokens`. Special tokens written out in the text are text.
+  virtual void encode(std::string_view text, std::vector<int32_t>& tokens) const = 0;
+  // The bytes of one token; empty for special tokens. Throws Error for an id outside the vocabulary.
+  virtual std::string_view bytes_of(int32_t token) const = 0;
+  // Lower-case hexadecimal SHA-256 over everything that decides ids: equal hashes mean equal tokenisation.
+  virtual std::string hash() const = 0;
+  // The content of a Hugging Face tokenizer.json of this tokenizer.
+  virtual std::string to_json() const = 0;
+
+  std::vector<int32_t> encode(std::string_view text) const {
+    std::vector<int32_t> tokens;
+    encode(text, tokens);
+    return tokens;
+  }
+  std::string decode(const std::vector<int32_t>& tokens) const {
+    std::string text;
+    for (int32_t token : tokens) text += bytes_of(token);
+    return text;
+  }
+};
+
+// The 256 byte values; 0x00 is the end of text.
+std::unique_ptr<Tokenizer> make_byte_tokenizer();
+
+// "bytes", or a tokenizer.json, or a folder that holds one, or a folder with encoder.json and vocab.bpe (GPT-2's).
+std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path);
+
+}  // namespace harmonic
