@@ -1,7 +1,8 @@
 // base: what everything else stands on. Errors, checked arithmetic, files, threads, random numbers, logging.
 // It knows nothing of tensors or models.
 //
-// Errors: one exception type whose message a user can act on: what was expected, what was found, where, what to do.
+// Errors: one exception type whose message a user can act on: what was expected, what was found, where, what
+// to do.
 #pragma once
 
 #include <fmt/format.h>
@@ -38,8 +39,9 @@ template <typename... Args>
 }  // namespace harmonic
 
 // For our own mistakes only, never for input: states what must hold, in every build.
-#define HARMONIC_ASSERT(condition)                                                                       \
-  do {                                                                                                   \
-    if (!(condition))                                                                                    \
-      throw ::std::logic_error(::fmt::format("{}:{}: assertion failed: {}", __FILE__, __LINE__, #condition)); \
+#define HARMONIC_ASSERT(condition)                                                       \
+  do {                                                                                   \
+    if (!(condition))                                                                    \
+      throw ::std::logic_error(                                                          \
+          ::fmt::format("{}:{}: assertion failed: {}", __FILE__, __LINE__, #condition)); \
   } while (0)

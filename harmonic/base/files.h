@@ -16,15 +16,15 @@ std::string read_file(const std::filesystem::path& path, int64_t limit = int64_t
 std::string sha256(std::string_view bytes);
 std::string sha256_of_file(const std::filesystem::path& path);
 
-// A file that appears under its name only when commit() has returned: written beside it under a temporary name,
-// synced, renamed, and the folder synced. Destroyed without commit, it leaves nothing. Not thread-safe.
+// A file that appears under its name only when commit() has returned: written beside it under a temporary
+// name, synced, renamed, and the folder synced. Destroyed without commit, it leaves nothing. Not thread-safe.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path);
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
-  void write(std::string_view bytes);                  // throws Error, e.g. on a full disk
+  void write(std::string_view bytes);  // throws Error, e.g. on a full disk
   void write(const void* data, size_t size) { write({static_cast<const char*>(data), size}); }
   void commit();
 

@@ -1,5 +1,5 @@
-// Flush-to-zero for the calling thread while an object lives: subnormals are slow, and every processor must treat
-// them alike for results to have the same bits.
+// Flush-to-zero for the calling thread while an object lives: subnormals are slow, and every processor must
+// treat them alike for results to have the same bits.
 #pragma once
 
 #if defined(__x86_64__)

@@ -10,7 +10,8 @@ namespace harmonic {
 
 using Json = nlohmann::ordered_json;
 
-// Parses `text`; `source` names it in errors. Nesting deeper than `max_depth` is an error (nlohmann would recurse).
+// Parses `text`; `source` names it in errors. Nesting deeper than `max_depth` is an error (nlohmann would
+// recurse).
 inline Json parse_json(std::string_view text, std::string_view source, int max_depth = 64) {
   const auto watch = [&](int depth, Json::parse_event_t, Json&) {
     if (depth > max_depth) fail("{}: JSON nested deeper than {} levels", source, max_depth);

@@ -18,7 +18,8 @@ std::chrono::steady_clock::time_point last_plain{};
 
 spdlog::logger& logger() {
   static const std::shared_ptr<spdlog::logger> instance = [] {
-    auto made = std::make_shared<spdlog::logger>("harmonic", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
+    auto made =
+        std::make_shared<spdlog::logger>("harmonic", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
     made->set_pattern(style == LogStyle::json ? "%v" : "%H:%M:%S %v");
     made->flush_on(spdlog::level::info);
     return made;
@@ -62,7 +63,8 @@ void log_message(std::string_view message) {
 void warn_message(std::string_view message) {
   std::lock_guard lock(progress_mutex);
   close_line();
-  logger().warn("{}", style == LogStyle::json ? json_line("warning", message) : fmt::format("warning: {}", message));
+  logger().warn(
+      "{}", style == LogStyle::json ? json_line("warning", message) : fmt::format("warning: {}", message));
 }
 
 void progress(const std::string& line) {

@@ -26,8 +26,8 @@ void warn(fmt::format_string<Args...> format, Args&&... args) {
   warn_message(fmt::format(format, std::forward<Args>(args)...));
 }
 
-// A line that a terminal shows in place, rewritten at each call; on a pipe it is a plain log line at most every few
-// seconds. end_progress() leaves the last one standing.
+// A line that a terminal shows in place, rewritten at each call; on a pipe it is a plain log line at most
+// every few seconds. end_progress() leaves the last one standing.
 void progress(const std::string& line);
 void end_progress();
 

@@ -22,15 +22,17 @@ class ThreadPool {
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Calls body(i) once for each i in [0, count), in no particular order, on any thread, and returns when all are
-  // done. An exception of the body is rethrown here (the first one). Not reentrant: a body must not call it; only
-  // one thread may use a pool at a time. Bodies run with flush-to-zero set.
+  // Calls body(i) once for each i in [0, count), in no particular order, on any thread, and returns when all
+  // are done. An exception of the body is rethrown here (the first one). Not reentrant: a body must not call
+  // it; only one thread may use a pool at a time. Bodies run with flush-to-zero set.
   template <typename Body>
   void parallel_for(int64_t count, const Body& body) {
-    run(count, [](const void* f, int64_t i) { (*static_cast<const Body*>(f))(i); }, &body);
+    run(
+        count, [](const void* f, int64_t i) { (*static_cast<const Body*>(f))(i); }, &body);
   }
 
-  // Splits [0, count) into at most `threads()` ranges of whole multiples of `grain` and calls body(begin, end).
+  // Splits [0, count) into at most `threads()` ranges of whole multiples of `grain` and calls body(begin,
+  // end).
   template <typename Body>
   void parallel_ranges(int64_t count, int64_t grain, const Body& body) {
     const int64_t grains = (count + grain - 1) / grain;

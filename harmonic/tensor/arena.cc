@@ -29,7 +29,8 @@ void* Arena::allocate(int64_t bytes) {
   }
   if (current_ == blocks_.size()) {
     const int64_t size = std::max(kBlockBytes, round_up(bytes, kHugePage));
-    void* data = ::mmap(nullptr, static_cast<size_t>(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* data = ::mmap(nullptr, static_cast<size_t>(size), PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data == MAP_FAILED) fail("out of memory: {} bytes were needed: {}", size, std::strerror(errno));
     ::madvise(data, static_cast<size_t>(size), MADV_HUGEPAGE);  // a hint: fewer page faults where it is taken
     blocks_.push_back({static_cast<char*>(data), size});

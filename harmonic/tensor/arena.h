@@ -8,9 +8,9 @@
 
 namespace harmonic {
 
-// Allocation is a bump of a pointer; memory is returned by rewinding to a mark, never piece by piece. The blocks are
-// kept and reused, so that a loop that rewinds each turn takes nothing more from the system after its first turn.
-// Not thread-safe. Memory is uninitialised and 64-byte aligned.
+// Allocation is a bump of a pointer; memory is returned by rewinding to a mark, never piece by piece. The
+// blocks are kept and reused, so that a loop that rewinds each turn takes nothing more from the system after
+// its first turn. Not thread-safe. Memory is uninitialised and 64-byte aligned.
 class Arena {
  public:
   Arena() = default;
@@ -19,7 +19,8 @@ class Arena {
   ~Arena();
 
   void* allocate(int64_t bytes);
-  template <typename T> T* allocate_array(int64_t count) {
+  template <typename T>
+  T* allocate_array(int64_t count) {
     return static_cast<T*>(allocate(count * static_cast<int64_t>(sizeof(T))));
   }
   // A fresh contiguous tensor, elements uninitialised.

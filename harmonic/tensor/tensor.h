@@ -1,8 +1,8 @@
 // tensor: numbers in memory. Tensor is a typed view of a matrix and owns nothing; Arena owns.
 //
-// Everything this program computes with is a matrix of rows (tokens, or blocks of tokens) by columns (channels), or a
-// vector, which is a matrix of one row. A batch of sequences is one matrix: the sequences' rows one after the other,
-// told apart by Segments. Sizes are 64-bit.
+// Everything this program computes with is a matrix of rows (tokens, or blocks of tokens) by columns
+// (channels), or a vector, which is a matrix of one row. A batch of sequences is one matrix: the sequences'
+// rows one after the other, told apart by Segments. Sizes are 64-bit.
 #pragma once
 
 #include <cstdint>
@@ -16,10 +16,16 @@ namespace harmonic {
 enum class DType : uint8_t { f64, f32, bf16, f16, i8, i32 };
 constexpr int64_t size_of(DType dtype) {
   switch (dtype) {
-    case DType::f64: return 8;
-    case DType::f32: case DType::i32: return 4;
-    case DType::bf16: case DType::f16: return 2;
-    case DType::i8: return 1;
+    case DType::f64:
+      return 8;
+    case DType::f32:
+    case DType::i32:
+      return 4;
+    case DType::bf16:
+    case DType::f16:
+      return 2;
+    case DType::i8:
+      return 1;
   }
   return 0;
 }
@@ -27,14 +33,27 @@ std::string_view name_of(DType dtype);
 
 enum class Device : uint8_t { cpu, cuda };
 
-template <typename T> struct dtype_of;
-template <> struct dtype_of<double> { static constexpr DType value = DType::f64; };
-template <> struct dtype_of<float> { static constexpr DType value = DType::f32; };
-template <> struct dtype_of<int32_t> { static constexpr DType value = DType::i32; };
-template <> struct dtype_of<int8_t> { static constexpr DType value = DType::i8; };
+template <typename T>
+struct dtype_of;
+template <>
+struct dtype_of<double> {
+  static constexpr DType value = DType::f64;
+};
+template <>
+struct dtype_of<float> {
+  static constexpr DType value = DType::f32;
+};
+template <>
+struct dtype_of<int32_t> {
+  static constexpr DType value = DType::i32;
+};
+template <>
+struct dtype_of<int8_t> {
+  static constexpr DType value = DType::i8;
+};
 
-// A view: element (r, c) lies at data + (r * stride + c) elements; columns are adjacent. Null when data is null.
-// Copying it copies the view. Constness of the elements is a matter of the op's contract.
+// A view: element (r, c) lies at data + (r * stride + c) elements; columns are adjacent. Null when data is
+// null. Copying it copies the view. Constness of the elements is a matter of the op's contract.
 struct Tensor {
   void* data = nullptr;
   int64_t rows = 0, cols = 0, stride = 0;
@@ -46,11 +65,15 @@ struct Tensor {
   bool contiguous() const { return stride == cols || rows <= 1; }
 
   // The elements, which must be of type T.
-  template <typename T> T* as() const {
+  template <typename T>
+  T* as() const {
     HARMONIC_ASSERT(dtype == dtype_of<T>::value);
     return static_cast<T*>(data);
   }
-  template <typename T> T* row(int64_t r) const { return as<T>() + r * stride; }
+  template <typename T>
+  T* row(int64_t r) const {
+    return as<T>() + r * stride;
+  }
 
   Tensor columns(int64_t begin, int64_t count) const {
     HARMONIC_ASSERT(begin >= 0 && begin + count <= cols);
@@ -64,8 +87,9 @@ struct Tensor {
 
 inline bool same_shape(const Tensor& a, const Tensor& b) { return a.rows == b.rows && a.cols == b.cols; }
 
-// The sequences of a batch: sequence b owns rows [offsets[b], offsets[b+1]) of a matrix of rows. A document boundary
-// inside a text is simply the start of another segment, with a zero state: ops need no other kind of reset.
+// The sequences of a batch: sequence b owns rows [offsets[b], offsets[b+1]) of a matrix of rows. A document
+// boundary inside a text is simply the start of another segment, with a zero state: ops need no other kind of
+// reset.
 struct Segments {
   const int64_t* offsets = nullptr;  // count + 1 values, the first 0, never falling; owned by the caller
   int64_t count = 0;

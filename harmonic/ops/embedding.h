@@ -1,0 +1,23 @@
+// y[r] = table[tokens[r]].
+#pragma once
+
+#include "harmonic/ops/op.h"
+
+namespace harmonic {
+
+struct Embedding {
+  Tensor tokens;  // [1, R] i32, each in [0, V)
+  Tensor table;   // [V, C]
+  Tensor y;       // [R, C]
+};
+
+struct EmbeddingBackward {
+  Tensor tokens;
+  Tensor dy;      // [R, C]
+  Tensor dtable;  // [V, C], +=, rows in order
+};
+
+HARMONIC_DECLARE_OP(Embedding);
+HARMONIC_DECLARE_OP(EmbeddingBackward);
+
+}  // namespace harmonic

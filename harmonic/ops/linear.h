@@ -1,0 +1,41 @@
+// y = base + x W^T + bias.  Matrices are [out, in], as PyTorch keeps them.
+#pragma once
+
+#include "harmonic/ops/op.h"
+
+namespace harmonic {
+
+// On the cpu every element is one chain of fused multiply-adds over k in order that starts from base + bias.
+struct Linear {
+  Tensor x;             // [R, K]
+  Tensor weight;        // [M, K]
+  Tensor packed;        // or null: weight in the backend's packed form (pack_weight), same result
+  Tensor bias;          // [1, M] or null
+  Tensor base;          // [R, M] or null; may be y itself
+  bool negate = false;  // y = base - x W^T (no bias then)
+  Tensor y;             // [R, M]
+};
+
+struct LinearBackward {
+  Tensor x, weight;
+  bool negate = false;
+  Tensor dy;       // [R, M]; the gradient of base is dy itself
+  Gradient dx;     // [R, K]
+  Tensor dweight;  // [M, K] or null, +=
+  Tensor dbias;    // [1, M] or null, +=
+};
+
+// Writes the packed form of weight [M, K] to `packed`, which has packed_weight_size(M, K) elements in one
+// row. It saves packing at each product: for weights that are used many times on few rows. The reference
+// backend's packed form is a copy.
+struct PackWeight {
+  Tensor weight;
+  Tensor packed;
+};
+int64_t packed_weight_size(int64_t m, int64_t k);
+
+HARMONIC_DECLARE_OP(Linear);
+HARMONIC_DECLARE_OP(LinearBackward);
+HARMONIC_DECLARE_OP(PackWeight);
+
+}  // namespace harmonic

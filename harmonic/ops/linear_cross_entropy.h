@@ -1,0 +1,23 @@
+// The head and its loss in one op, in chunks of rows, so that all logits never exist together:
+//   logits = x W^T,  losses[r] = log sum_v exp(logits[r, v]) - logits[r, targets[r]]     (nats)
+// The gradients of loss_scale * sum(losses) are computed in the same pass, since the logits are at hand then.
+#pragma once
+
+#include "harmonic/ops/op.h"
+
+namespace harmonic {
+
+struct LinearCrossEntropy {
+  Tensor x;               // [R, C]
+  Tensor weight;          // [V, C]
+  Tensor packed;          // or null: weight packed (PackWeight)
+  Tensor targets;         // [1, R] i32 in [0, V), or -1 where there is none: loss and gradient are 0
+  Tensor losses;          // [1, R]
+  double loss_scale = 1;  // the gradient of each loss
+  Tensor dx;              // [R, C] or null: no gradients at all. Overwritten
+  Tensor dweight;         // [V, C] or null, +=
+};
+
+HARMONIC_DECLARE_OP(LinearCrossEntropy);
+
+}  // namespace harmonic
