@@ -1,11 +1,13 @@
 // model: config, parameters by name, State, the decoder and its mixers, the files of a model folder.
 //
-// The configuration of a model: the keys of [model] in a run's TOML and of config.json. fields() is the one table
-// that the TOML keys, the flags, --help, config.json and the documentation come from.
+// The configuration of a model: the keys of [model] in a run's TOML and of config.json. fields() is the one
+// table that the TOML keys, the flags, --help, config.json and the documentation come from.
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "harmonic/base/fields.h"
@@ -13,16 +15,24 @@
 namespace harmonic {
 
 struct HarmonicConfig {
-  std::string layout = "levels";                // "levels", "sandwich" or "flat"
-  std::vector<std::string> cell = {"decay"};    // "decay" or "selective"; one for all, or one a level
-  std::vector<int64_t> strides = {1, 4, 16};    // in tokens; the first is 1, each divides the next
-  std::vector<double> taus = {4, 32, 128};      // in each level's own steps ("flat": in tokens)
-  int64_t d_state = 0;                          // N, a level; 0 is 2 x d_model
-  int64_t conv_width = 4;                       // K; 0 leaves the convolution out
-  std::string gate = "dense";                   // "dense" or "input"
+  std::string layout = "levels";              // "levels", "sandwich" or "flat"
+  std::vector<std::string> cell = {"decay"};  // "decay" or "selective"; one for all, or one a level
+  std::vector<int64_t> strides = {1, 4, 16};  // in tokens; the first is 1, each divides the next
+  std::vector<double> taus = {4, 32, 128};    // in each level's own steps ("flat": in tokens)
+  int64_t d_state = 0;                        // N, a level; 0 is 2 x d_model
+  int64_t conv_width = 4;                     // K; 0 leaves the convolution out
+  std::string gate = "dense";                 // "dense" or "input"
   bool prediction_error = true;
-  std::string combine = "static";               // "static" or "gated"
-  std::vector<int64_t> cells = {1, 1, 1};       // on each level; "sandwich": before, level 2, level 3, after
+  std::string combine = "static";          // "static" or "gated"
+  std::vector<int64_t> cells = {1, 1, 1};  // on each level; "sandwich": before, level 2, level 3, after
+
+  int64_t levels() const { return static_cast<int64_t>(strides.size()); }
+  // The cell of level l = 0, 1, ...; both cells stacks of "sandwich" at token rate are of level 0.
+  const std::string& cell_of_level(int64_t level) const;
+  // "flat" only: the number of cells in the stack, and what the i-th has. With one count for each tau the
+  // cells follow the levels they come from; otherwise the taus are spread evenly over the stack.
+  int64_t flat_cells() const;
+  int64_t flat_level(int64_t i) const;
 };
 
 struct AttentionConfig {
@@ -33,12 +43,12 @@ struct AttentionConfig {
 };
 
 struct ModelConfig {
-  int64_t vocab_size = 256;     // from the tokenizer
-  int64_t eot_token_id = 0;     // from the tokenizer
+  int64_t vocab_size = 256;                       // from the tokenizer
+  int64_t eot_token_id = 0;                       // from the tokenizer
   std::vector<std::string> mixer = {"harmonic"};  // one for all layers, or one a layer
   int64_t d_model = 256;
   int64_t n_layers = 1;
-  double ffn_multiple = 0.0;    // SwiGLU width over d_model; 0 is none
+  double ffn_multiple = 0.0;  // SwiGLU width over d_model; 0 is none
   bool tie_embeddings = false;
   HarmonicConfig harmonic;
   AttentionConfig attention;
@@ -51,6 +61,21 @@ struct ModelConfig {
   int64_t d_state() const { return harmonic.d_state > 0 ? harmonic.d_state : 2 * d_model; }
   // SwiGLU width: ffn_multiple x d_model rounded up to a multiple of 8; 0 is none.
   int64_t d_ffn() const;
+
+  // The content of a config.json: every field, defaults too, and model_type, architectures, vocab_size,
+  // eot_token_id.
+  std::string to_json() const;
+  // Reads that back; `source` names the text. Keys that are not of this program are errors, but for the ones
+  // that the Hugging Face library adds to every file. Validated. Throws Error.
+  static ModelConfig from_json(std::string_view text, std::string_view source);
 };
+
+// The config.json of a model folder. Throws Error naming the file.
+ModelConfig load_model_config(const std::filesystem::path& folder);
+
+// A named starting point that other keys may override: "paper" is the paper's plain form. Throws Error
+// (usage) for an unknown name, with the nearest one.
+ModelConfig model_preset(std::string_view name);
+std::vector<std::string> model_preset_names();
 
 }  // namespace harmonic
