@@ -5,7 +5,7 @@
 
 namespace harmonic {
 
-// y = a + b. y may be a or b.
+// y = a + b, or a copy of a where b is null. y may be a or b.
 struct Add {
   Tensor a, b, y;  // [R, C]
 };

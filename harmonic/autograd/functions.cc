@@ -1,0 +1,155 @@
+#include "harmonic/autograd/functions.h"
+
+namespace harmonic {
+
+Variable embedding(Tape& tape, const Tensor& tokens, const Parameter& table) {
+  Variable y = tape.variable(tokens.cols, table.value.cols);
+  tape.run(Embedding{tokens, table.value, y.value});
+  tape.record(y, [=, dtable = table.grad](Tape& t) {
+    if (dtable) t.run(EmbeddingBackward{tokens, t.gradient(y), dtable});
+  });
+  return y;
+}
+
+Variable linear(Tape& tape, const Variable& x, const Parameter& weight, const LinearOptions& options) {
+  Variable y = tape.variable(x.value.rows, weight.value.rows);
+  const Tensor bias = options.bias ? options.bias->value : Tensor{};
+  const Tensor dbias = options.bias ? options.bias->grad : Tensor{};
+  const Variable base = options.base ? *options.base : Variable{};
+  const bool negate = options.negate;
+  tape.run(Linear{x.value, weight.value, weight.packed, bias, base.value, negate, y.value});
+  tape.record(y, [=, w = weight.value, dweight = weight.grad](Tape& t) {
+    t.run(LinearBackward{x.value, w, negate, t.gradient(y), t.contribute(x), dweight, dbias});
+    if (base.value) t.pass(y, base);
+  });
+  return y;
+}
+
+Variable rms_norm(Tape& tape, const Variable& x, const Parameter& weight, const Parameter* gain) {
+  Variable y = tape.variable(x.value.rows, x.value.cols);
+  const Tensor g = gain ? gain->value : Tensor{}, dgain = gain ? gain->grad : Tensor{};
+  tape.run(RmsNorm{x.value, weight.value, g, y.value});
+  tape.record(y, [=, w = weight.value, dweight = weight.grad](Tape& t) {
+    t.run(RmsNormBackward{x.value, w, g, t.gradient(y), t.contribute(x), dweight, dgain});
+  });
+  return y;
+}
+
+Variable causal_conv(Tape& tape, const Variable& x, const Parameter& weight, const Parameter& bias,
+                     Activation activation, const Segments& segments, const StateSlots& state) {
+  Variable y = tape.variable(x.value.rows, x.value.cols);
+  tape.run(CausalConv{x.value, weight.value, bias.value, segments, state.in, y.value, state.out, activation});
+  tape.record(y, [=, w = weight.value, b = bias.value, dweight = weight.grad, dbias = bias.grad](Tape& t) {
+    t.run(CausalConvBackward{x.value, w, b, segments, state.in, activation, t.gradient(y), state.d_out,
+                             t.contribute(x), state.d_in, dweight, dbias});
+  });
+  return y;
+}
+
+Variable decay_scan(Tape& tape, const Variable& u, const Variable& z, const Variable& g,
+                    const Parameter& skip, const Segments& segments, const StateSlots& state) {
+  Variable y = tape.variable(u.value.rows, u.value.cols);
+  const Tensor borders = tape.recording() ? tape.saved(scan_tiles(segments), u.value.cols) : Tensor{};
+  tape.run(DecayScan{u.value, z.value, g.value, skip.value, segments, state.in, y.value, state.out, borders});
+  tape.record(y, [=, d = skip.value, dskip = skip.grad](Tape& t) {
+    t.run(DecayScanBackward{u.value, z.value, g.value, d, segments, borders, t.gradient(y), state.d_out,
+                            t.overwrite(u), t.overwrite(z), t.overwrite(g), state.d_in, dskip});
+  });
+  return y;
+}
+
+Variable selective_scan(Tape& tape, const Variable& u, const Variable& z, const Variable& dt,
+                        const Variable& key, const Variable& query, const Parameter& skip,
+                        const Segments& segments, const StateSlots& state) {
+  Variable y = tape.variable(u.value.rows, u.value.cols);
+  const Tensor borders =
+      tape.recording() ? tape.saved(scan_tiles(segments), kSelectiveState * u.value.cols) : Tensor{};
+  tape.run(SelectiveScan{u.value, z.value, dt.value, key.value, query.value, skip.value, segments, state.in,
+                         y.value, state.out, borders});
+  tape.record(y, [=, d = skip.value, dskip = skip.grad](Tape& t) {
+    t.run(SelectiveScanBackward{u.value, z.value, dt.value, key.value, query.value, d, segments, borders,
+                                t.gradient(y), state.d_out, t.overwrite(u), t.overwrite(z), t.overwrite(dt),
+                                t.overwrite(key), t.overwrite(query), state.d_in, dskip});
+  });
+  return y;
+}
+
+Variable causal_pool(Tape& tape, const Variable& x, const Segments& segments, const int64_t* phases,
+                     int64_t ratio, const Segments& blocks, const StateSlots& state) {
+  Variable y = tape.variable(blocks.rows(), x.value.cols);
+  tape.run(CausalPool{x.value, segments, phases, ratio, blocks, state.in, y.value, state.out});
+  tape.record(y, [=](Tape& t) {
+    t.run(CausalPoolBackward{segments, phases, ratio, blocks, t.gradient(y), state.d_out, t.contribute(x),
+                             state.d_in});
+  });
+  return y;
+}
+
+Variable shift(Tape& tape, const Variable& x, const Segments& segments, const StateSlots& state) {
+  Variable y = tape.variable(x.value.rows, x.value.cols);
+  tape.run(Shift{x.value, segments, state.in, y.value, state.out});
+  tape.record(y, [=](Tape& t) {
+    t.run(ShiftBackward{segments, t.gradient(y), state.d_out, t.contribute(x), state.d_in});
+  });
+  return y;
+}
+
+Variable hold_blocks(Tape& tape, const Variable& x, const Segments& blocks, const uint8_t* fresh,
+                     const Parameter& start, const StateSlots& state) {
+  Variable y = tape.variable(blocks.rows() + blocks.count, x.value.cols);
+  tape.run(HoldBlocks{x.value, blocks, fresh, start.value, state.in, y.value, state.out});
+  tape.record(y, [=, dstart = start.grad](Tape& t) {
+    t.run(HoldBlocksBackward{blocks, fresh, t.gradient(y), state.d_out, t.contribute(x), dstart, state.d_in});
+  });
+  return y;
+}
+
+Variable causal_upsample(Tape& tape, const Variable& held, const Segments& segments, const Segments& blocks,
+                         const int64_t* phases, int64_t stride, const Variable& base) {
+  Variable y = tape.variable(base.value.rows, base.value.cols);
+  tape.run(CausalUpsample{held.value, segments, blocks, phases, stride, base.value, y.value});
+  tape.record(y, [=](Tape& t) {
+    t.run(CausalUpsampleBackward{segments, blocks, phases, stride, t.gradient(y), t.contribute(held)});
+    t.pass(y, base);
+  });
+  return y;
+}
+
+Variable add(Tape& tape, const Variable& a, const Variable& b) {
+  Variable y = tape.variable(a.value.rows, a.value.cols);
+  tape.run(Add{a.value, b.value, y.value});
+  tape.record(y, [=](Tape& t) {
+    const Gradient da = t.contribute(a);
+    const Tensor dy = t.gradient(y);
+    if (da) t.run(Add{dy, da.add ? da.to : Tensor{}, da.to});
+    t.pass(y, b);
+  });
+  return y;
+}
+
+Variable gate(Tape& tape, const Variable& x, const Variable& gate, GateKind kind) {
+  Variable y = tape.variable(x.value.rows, x.value.cols);
+  tape.run(Gate{x.value, gate.value, y.value, kind});
+  tape.record(y, [=](Tape& t) {
+    t.run(GateBackward{x.value, gate.value, t.gradient(y), kind, t.contribute(x), t.contribute(gate)});
+  });
+  return y;
+}
+
+void linear_cross_entropy(Tape& tape, const Variable& x, const Parameter& weight, const Tensor& targets,
+                          const Tensor& losses, double loss_scale) {
+  LinearCrossEntropy op{x.value, weight.value, weight.packed, targets, losses, loss_scale, {}, {}};
+  Variable dx;
+  if (tape.recording()) {
+    dx.value = tape.memory().tensor(x.value.rows, x.value.cols, tape.dtype());
+    op.dx = dx.value;
+    op.dweight = weight.grad;
+  }
+  tape.run(op);
+  tape.record(Variable{}, [=, gradient = dx.value](Tape& t) {
+    const Gradient to = t.contribute(x);
+    t.run(Add{gradient, to.add ? to.to : Tensor{}, to.to});
+  });
+}
+
+}  // namespace harmonic

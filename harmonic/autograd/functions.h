@@ -1,0 +1,56 @@
+// The ops as functions of variables: what model code is written in. Each runs its op, and records its
+// backward when the tape records. Shapes and formulas: the contracts in harmonic/ops.
+#pragma once
+
+#include "harmonic/autograd/tape.h"
+
+namespace harmonic {
+
+// The part of the batch's states that one op owns, [B, size] each. d_out may be null (zero); d_in is written.
+// All are null-free while recording, but for d_out.
+struct StateSlots {
+  Tensor in, out;
+  Tensor d_out, d_in;
+};
+
+Variable embedding(Tape& tape, const Tensor& tokens, const Parameter& table);
+
+struct LinearOptions {
+  const Parameter* bias = nullptr;
+  const Variable* base = nullptr;  // added to the product
+  bool negate = false;
+};
+Variable linear(Tape& tape, const Variable& x, const Parameter& weight, const LinearOptions& options = {});
+
+Variable rms_norm(Tape& tape, const Variable& x, const Parameter& weight, const Parameter* gain = nullptr);
+
+Variable causal_conv(Tape& tape, const Variable& x, const Parameter& weight, const Parameter& bias,
+                     Activation activation, const Segments& segments, const StateSlots& state);
+
+Variable decay_scan(Tape& tape, const Variable& u, const Variable& z, const Variable& g,
+                    const Parameter& skip, const Segments& segments, const StateSlots& state);
+
+Variable selective_scan(Tape& tape, const Variable& u, const Variable& z, const Variable& dt,
+                        const Variable& key, const Variable& query, const Parameter& skip,
+                        const Segments& segments, const StateSlots& state);
+
+Variable causal_pool(Tape& tape, const Variable& x, const Segments& segments, const int64_t* phases,
+                     int64_t ratio, const Segments& blocks, const StateSlots& state);
+
+Variable shift(Tape& tape, const Variable& x, const Segments& segments, const StateSlots& state);
+
+Variable hold_blocks(Tape& tape, const Variable& x, const Segments& blocks, const uint8_t* fresh,
+                     const Parameter& start, const StateSlots& state);
+
+// base + the rows of `held` that each token may read.
+Variable causal_upsample(Tape& tape, const Variable& held, const Segments& segments, const Segments& blocks,
+                         const int64_t* phases, int64_t stride, const Variable& base);
+
+Variable add(Tape& tape, const Variable& a, const Variable& b);
+Variable gate(Tape& tape, const Variable& x, const Variable& gate, GateKind kind);
+
+// Writes the losses [1, R], in nats; a recording tape gets the gradient of loss_scale * sum(losses).
+void linear_cross_entropy(Tape& tape, const Variable& x, const Parameter& weight, const Tensor& targets,
+                          const Tensor& losses, double loss_scale);
+
+}  // namespace harmonic

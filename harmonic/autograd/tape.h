@@ -1,0 +1,131 @@
+// autograd: the tape. It runs ops going forward, remembers how to go back, and runs their backward in
+// reverse. With recording off the same model code is inference and nothing is remembered.
+#pragma once
+
+#include <cstdint>
+#include <new>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "harmonic/ops/backend.h"
+
+namespace harmonic {
+
+// The gradient of a variable while a tape runs backward; `gradient` is null until something has reached it.
+struct GradientNode {
+  int64_t rows, cols;
+  Tensor gradient;
+};
+
+// A tensor that gradients may flow to. Cheap to copy. `node` is null where no gradient is wanted; `column` is
+// where this begins in the node's tensor, when it is a slice of columns.
+struct Variable {
+  Tensor value;
+  GradientNode* node = nullptr;
+  int64_t column = 0;
+
+  Variable columns(int64_t begin, int64_t count) const {
+    return {value.columns(begin, count), node, column + begin};
+  }
+};
+
+// A trained matrix or vector. The memory belongs to Parameters (model).
+struct Parameter {
+  std::string name;
+  std::vector<int64_t> shape;  // as in files; value is its matrix view
+  Tensor value;
+  Tensor grad;    // null: not trained
+  Tensor packed;  // null, or value packed for products with few rows
+};
+
+// Memory for gradients of activations: buffers come back one by one and are handed out again by size.
+class GradientPool {
+ public:
+  Tensor take(int64_t rows, int64_t cols, DType dtype);
+  void give_back(const Tensor& tensor);
+  // Forgets all buffers; none may be in use.
+  void clear();
+  int64_t peak() const { return arena_.peak(); }
+
+ private:
+  struct Free {
+    int64_t bytes;
+    void* data;
+  };
+  Arena arena_;
+  std::vector<Free> free_;
+};
+
+// One forward pass, and its backward. Not thread-safe. Activations live in `memory` (rewound by the owner,
+// after the tape's life), gradients of activations in `gradients`, which may be null when nothing is
+// recorded.
+class Tape {
+ public:
+  Tape(const Backend& backend, Context& context, Arena& memory, GradientPool* gradients)
+      : backend_(backend), context_(context), memory_(memory), gradients_(gradients) {}
+  Tape(const Tape&) = delete;
+  Tape& operator=(const Tape&) = delete;
+  ~Tape();
+
+  bool recording() const { return gradients_ != nullptr; }
+  DType dtype() const { return backend_.dtype; }
+  Arena& memory() { return memory_; }
+
+  template <typename Op>
+  void run(const Op& op) {
+    backend_(context_, op);
+  }
+
+  // A new variable [rows, cols], uninitialised.
+  Variable variable(int64_t rows, int64_t cols);
+  // Memory that backward will need but no gradient flows to; null when not recording.
+  Tensor saved(int64_t rows, int64_t cols) {
+    return recording() ? memory_.tensor(rows, cols, dtype()) : Tensor{};
+  }
+
+  // Remembers `backward(tape)` as the way back of the op that made `output`, whose gradient is given up when
+  // it has run ({} where there is none). The function object is kept in the arena and never destroyed, so it
+  // may own nothing.
+  template <typename Backward>
+  void record(const Variable& output, Backward backward) {
+    static_assert(std::is_trivially_destructible_v<Backward>);
+    if (!recording()) return;
+    auto* entry = new (memory_.allocate(sizeof(Entry))) Entry;
+    entry->function = new (memory_.allocate(sizeof(Backward))) Backward(backward);
+    entry->call = [](const void* function, Tape& tape) { (*static_cast<const Backward*>(function))(tape); };
+    entry->output = output.node;
+    entry->previous = last_;
+    last_ = entry;
+  }
+
+  // Runs everything recorded, in reverse, once.
+  void backward();
+
+  // For backward functions only:
+  // the gradient that has reached `variable`, zero where none has;
+  Tensor gradient(const Variable& variable);
+  // where to put a contribution to it;
+  Gradient contribute(const Variable& variable);
+  // the same for ops that overwrite: no contribution to these columns may have come before;
+  Tensor overwrite(const Variable& variable);
+  // passes the whole gradient of `from` on to `to`: without a copy where `to` has none yet, since `from`, an
+  // output of the op that is being undone, needs its own no more.
+  void pass(const Variable& from, const Variable& to);
+
+ private:
+  struct Entry {
+    void (*call)(const void*, Tape&);
+    const void* function;
+    GradientNode* output;
+    Entry* previous;
+  };
+
+  const Backend& backend_;
+  Context& context_;
+  Arena& memory_;
+  GradientPool* gradients_;
+  Entry* last_ = nullptr;
+};
+
+}  // namespace harmonic

@@ -1,0 +1,79 @@
+#include "harmonic/model/model.h"
+
+#include <set>
+
+namespace harmonic {
+namespace {
+
+// Standard deviation 0.02: small beside what the layers add, so that the first steps shape it.
+const Initial kEmbeddingInitial = Initial::uniform(0.02 * 1.7320508075688772);
+
+}  // namespace
+
+Model::Model(const ModelConfig& config, const Backend& backend, bool trained)
+    : config_(config), backend_(backend), layout_(backend.dtype) {
+  config_.validate();
+  const int64_t channels = config_.d_model;
+  embed_ =
+      &parameters_.add("embed.weight", {config_.vocab_size, channels}, Role::embedding, kEmbeddingInitial);
+  for (int64_t i = 0; i < config_.n_layers; ++i) {
+    const Builder builder{parameters_, layout_, work_, fmt::format("layers.{}.", i)};
+    const std::string& kind =
+        config_.mixer.size() == 1 ? config_.mixer[0] : config_.mixer.at(static_cast<size_t>(i));
+    Layer layer;
+    layer.mixer_norm = &builder.vector("mixer_norm.weight", channels, Initial::constant(1));
+    layer.mixer = make_mixer(kind, config_, builder.within("mixer"));
+    if (const int64_t width = config_.d_ffn(); width > 0) {
+      layer.ffn_norm = &builder.vector("ffn_norm.weight", channels, Initial::constant(1));
+      layer.ffn_gate = &builder.matrix("ffn.gate", width, channels);
+      layer.ffn_up = &builder.matrix("ffn.up", width, channels);
+      layer.ffn_down = &builder.matrix("ffn.down", channels, width);
+    }
+    layers_.push_back(std::move(layer));
+  }
+  final_norm_ = &parameters_.add("final_norm.weight", {channels}, Role::vector, Initial::constant(1));
+  head_ = config_.tie_embeddings ? embed_
+                                 : &parameters_.add("head.weight", {config_.vocab_size, channels},
+                                                    Role::embedding, kEmbeddingInitial);
+  parameters_.allocate(backend.dtype, trained);
+}
+
+std::vector<int64_t> Model::strides() const {
+  std::set<int64_t> strides = {1};
+  for (const Work::Part& part : work_.parts) strides.insert(part.stride);
+  return {strides.begin(), strides.end()};
+}
+
+void Model::pack(Context& context) {
+  HARMONIC_ASSERT(!parameters_.trained());
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    Parameter& p = parameters_[i];
+    if (parameters_.role(i) == Role::vector || (&p == embed_ && embed_ != head_)) continue;
+    if (!p.packed)
+      p.packed =
+          parameters_.memory().tensor(1, packed_weight_size(p.value.rows, p.value.cols), p.value.dtype);
+    backend_(context, PackWeight{p.value, p.packed});
+  }
+}
+
+Variable Model::forward(Step& step, const Tensor& tokens) const {
+  Tape& tape = step.tape();
+  Variable x = embedding(tape, tokens, *embed_);
+  for (const Layer& layer : layers_) {
+    x = add(tape, layer.mixer->forward(step, rms_norm(tape, x, *layer.mixer_norm)), x);
+    if (!layer.ffn_norm) continue;
+    const Variable n = rms_norm(tape, x, *layer.ffn_norm);
+    const Variable inner =
+        gate(tape, linear(tape, n, *layer.ffn_up), linear(tape, n, *layer.ffn_gate), GateKind::silu);
+    x = linear(tape, inner, *layer.ffn_down, {.base = &x});
+  }
+  return rms_norm(tape, x, *final_norm_);
+}
+
+Tensor Model::logits(Tape& tape, const Tensor& hidden) const {
+  const Tensor y = tape.memory().tensor(hidden.rows, head_->value.rows, tape.dtype());
+  tape.run(Linear{hidden, head_->value, head_->packed, {}, {}, false, y});
+  return y;
+}
+
+}  // namespace harmonic

@@ -1,0 +1,54 @@
+// The decoder that every model is: embed -> layers of (mixer, ffn) -> norm -> head.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "harmonic/model/mixer.h"
+
+namespace harmonic {
+
+// Immutable while it computes; a model that is not being trained may be used by several threads, each with
+// its own Context, arena and tape.
+class Model {
+ public:
+  // Declares and allocates; values are uninitialised until parameters().initialise or a file fills them.
+  Model(const ModelConfig& config, const Backend& backend, bool trained);
+
+  const ModelConfig& config() const { return config_; }
+  const Backend& backend() const { return backend_; }
+  Parameters& parameters() { return parameters_; }
+  const Parameters& parameters() const { return parameters_; }
+  const StateLayout& state_layout() const { return layout_; }
+  const Work& work() const { return work_; }  // the head apart
+  const Parameter& head() const { return *head_; }
+  // Every stride at which something of the model runs, ascending, from 1.
+  std::vector<int64_t> strides() const;
+
+  // Keeps a packed form of every matrix beside it: products with few rows (decoding) get faster, with the
+  // same bits. Only for a model that is not trained.
+  void pack(Context& context);
+
+  // The normed hidden rows [R, d_model] that the head reads. tokens [1, R] i32, each in [0, vocab_size).
+  Variable forward(Step& step, const Tensor& tokens) const;
+  // Logits [R, vocab_size] of hidden rows. For inference.
+  Tensor logits(Tape& tape, const Tensor& hidden) const;
+
+ private:
+  struct Layer {
+    Parameter* mixer_norm;
+    std::unique_ptr<Mixer> mixer;
+    Parameter *ffn_norm = nullptr, *ffn_gate = nullptr, *ffn_up = nullptr, *ffn_down = nullptr;
+  };
+  ModelConfig config_;
+  const Backend& backend_;
+  Parameters parameters_;
+  StateLayout layout_;
+  Work work_;
+  Parameter* embed_;
+  std::vector<Layer> layers_;
+  Parameter* final_norm_;
+  Parameter* head_;
+};
+
+}  // namespace harmonic

@@ -1,0 +1,113 @@
+#include "harmonic/model/parameters.h"
+
+#include <cmath>
+
+#include "harmonic/base/checked.h"
+#include "harmonic/base/files.h"
+#include "harmonic/base/random.h"
+
+namespace harmonic {
+namespace {
+
+double initial_value(const Initial& initial, const Random& random, uint64_t index) {
+  switch (initial.kind) {
+    case Initial::Kind::zeros:
+      return 0;
+    case Initial::Kind::constant:
+      return initial.value;
+    case Initial::Kind::uniform:
+      return initial.value * (2 * random.uniform(index) - 1);
+    case Initial::Kind::time_scales: {
+      const double tau = initial.value * std::exp2(2 * random.uniform(index) - 1);
+      return std::log(std::expm1(1 / tau));
+    }
+  }
+  return 0;
+}
+
+void set(const Tensor& tensor, int64_t row, int64_t column, double value) {
+  if (tensor.dtype == DType::f64) {
+    tensor.row<double>(row)[column] = value;
+  } else {
+    tensor.row<float>(row)[column] = static_cast<float>(value);
+  }
+}
+
+}  // namespace
+
+Initial Initial::fan_in(int64_t inputs) { return uniform(1 / std::sqrt(static_cast<double>(inputs))); }
+
+Parameter& Parameters::add(std::string name, std::vector<int64_t> shape, Role role, Initial initial) {
+  HARMONIC_ASSERT(!find(name) && !shape.empty());
+  Tensor view;
+  view.rows = shape.size() == 1 ? 1 : shape[0];
+  view.cols = 1;
+  for (size_t i = shape.size() == 1 ? 0 : 1; i < shape.size(); ++i)
+    view.cols = checked_mul(view.cols, shape[i], name);
+  view.stride = view.cols;
+  checked_mul(view.rows, view.cols, name);
+  Entry entry;
+  entry.parameter.name = std::move(name);
+  entry.parameter.shape = std::move(shape);
+  entry.parameter.value = view;
+  entry.role = role;
+  entry.initial = initial;
+  entries_.push_back(std::move(entry));
+  return entries_.back().parameter;
+}
+
+void Parameters::allocate(DType dtype, bool trained) {
+  trained_ = trained;
+  for (Entry& entry : entries_) {
+    Parameter& p = entry.parameter;
+    p.value = memory_.tensor(p.value.rows, p.value.cols, dtype);
+  }
+  if (!trained) return;
+  for (Entry& entry : entries_) {
+    Parameter& p = entry.parameter;
+    p.grad = memory_.zeros(p.value.rows, p.value.cols, dtype);
+  }
+}
+
+void Parameters::initialise(uint64_t seed) {
+  for (Entry& entry : entries_) {
+    const Tensor& value = entry.parameter.value;
+    const Random random(seed, stream_of(entry.parameter.name));
+    for (int64_t r = 0; r < value.rows; ++r)
+      for (int64_t c = 0; c < value.cols; ++c)
+        set(value, r, c, initial_value(entry.initial, random, static_cast<uint64_t>(r * value.cols + c)));
+  }
+}
+
+Parameter* Parameters::find(std::string_view name) {
+  for (Entry& entry : entries_)
+    if (entry.parameter.name == name) return &entry.parameter;
+  return nullptr;
+}
+
+int64_t Parameters::count() const {
+  int64_t total = 0;
+  for (const Entry& entry : entries_) total += entry.parameter.value.size();
+  return total;
+}
+
+int64_t Parameters::count(Role role) const {
+  int64_t total = 0;
+  for (const Entry& entry : entries_)
+    if (entry.role == role) total += entry.parameter.value.size();
+  return total;
+}
+
+std::string Parameters::hash() const {
+  std::string all;
+  for (const Entry& entry : entries_) {
+    const Tensor& value = entry.parameter.value;
+    all += entry.parameter.name;
+    all += fmt::format(" {} {}\n", value.rows, value.cols);
+    all += sha256(
+        {static_cast<const char*>(value.data), static_cast<size_t>(value.size() * size_of(value.dtype))});
+  }
+  return sha256(all);
+}
+
+}  // namespace harmonic

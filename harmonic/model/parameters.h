@@ -1,0 +1,79 @@
+// The parameters of a model by name, in one order, in one piece of memory for values and one for gradients.
+#pragma once
+
+#include <deque>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "harmonic/autograd/tape.h"
+
+namespace harmonic {
+
+// How a parameter starts. Uniform numbers only: they are the same on every machine.
+struct Initial {
+  enum class Kind : uint8_t {
+    zeros,
+    constant,     // value
+    uniform,      // in [-value, value]
+    time_scales,  // log(exp(1/tau) - 1), tau log-uniform in [value / 2, 2 value]: sigmoid(-x) = exp(-1/tau)
+  };
+  Kind kind = Kind::zeros;
+  double value = 0;
+
+  static Initial zeros() { return {Kind::zeros, 0}; }
+  static Initial constant(double value) { return {Kind::constant, value}; }
+  static Initial uniform(double bound) { return {Kind::uniform, bound}; }
+  static Initial fan_in(int64_t inputs);  // uniform with bound 1 / sqrt(inputs)
+  static Initial time_scales(double tau) { return {Kind::time_scales, tau}; }
+};
+
+// What a parameter is, for counting and for the optimiser.
+enum class Role : uint8_t {
+  embedding,  // embedding table or head: [V, C]
+  matrix,     // a weight between channels: decayed, and Muon's
+  vector,     // a norm, bias, skip, convolution, start vector: not decayed
+};
+
+class Parameters {
+ public:
+  Parameters() = default;
+  Parameters(const Parameters&) = delete;
+  Parameters& operator=(const Parameters&) = delete;
+
+  // Declares a parameter of one or more dimensions; its matrix view has shape[0] rows (1 for a vector). The
+  // reference stays valid. Names are unique.
+  Parameter& add(std::string name, std::vector<int64_t> shape, Role role, Initial initial);
+
+  // Gives every declared parameter memory: values uninitialised, gradients (when trained) zero.
+  void allocate(DType dtype, bool trained);
+  // Values from a seed; a value depends on the seed, the parameter's name and its index alone.
+  void initialise(uint64_t seed);
+
+  size_t size() const { return entries_.size(); }
+  Parameter& operator[](size_t i) { return entries_[i].parameter; }
+  const Parameter& operator[](size_t i) const { return entries_[i].parameter; }
+  Role role(size_t i) const { return entries_[i].role; }
+  Parameter* find(std::string_view name);
+  int64_t count() const;  // numbers in all
+  int64_t count(Role role) const;
+  bool trained() const { return trained_; }
+
+  // SHA-256 over names, shapes and values.
+  std::string hash() const;
+
+  // Memory that lives as long as the parameters, e.g. for packed weights.
+  Arena& memory() { return memory_; }
+
+ private:
+  struct Entry {
+    Parameter parameter;
+    Role role;
+    Initial initial;
+  };
+  std::deque<Entry> entries_;
+  Arena memory_;
+  bool trained_ = false;
+};
+
+}  // namespace harmonic

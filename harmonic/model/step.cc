@@ -1,0 +1,42 @@
+#include "harmonic/model/step.h"
+
+namespace harmonic {
+
+Step::Step(Tape& tape, const Segments& segments, const StateRows& states_in, const StateRows& states_out,
+           const StateRows& d_out, const StateRows& d_in)
+    : tape_(tape), segments_(segments), in_(states_in), out_(states_out), d_out_(d_out), d_in_(d_in) {
+  HARMONIC_ASSERT(in_.count == segments.count && out_.count == segments.count);
+  HARMONIC_ASSERT(!tape.recording() || d_in_);
+  for (int64_t b = 0; b < segments.count; ++b)
+    out_.position(b) = in_.position(b) + static_cast<uint64_t>(segments.length(b));
+}
+
+const LevelRows& Step::level(int64_t stride) {
+  for (int i = 0; i < level_count_; ++i)
+    if (levels_[i].stride == stride) return levels_[i];
+  HARMONIC_ASSERT(level_count_ < kMaxLevels);
+  Arena& memory = tape_.memory();
+  const int64_t count = segments_.count;
+  auto* offsets = memory.allocate_array<int64_t>(count + 1);
+  auto* phases = memory.allocate_array<int64_t>(count);
+  auto* fresh = memory.allocate_array<uint8_t>(count);
+  offsets[0] = 0;
+  for (int64_t b = 0; b < count; ++b) {
+    const int64_t from = position(b);
+    offsets[b + 1] = offsets[b] + (from + segments_.length(b)) / stride - from / stride;
+    phases[b] = from % stride;
+    fresh[b] = from < stride;
+  }
+  LevelRows& level = levels_[level_count_++];
+  level = {stride, {offsets, count}, phases, fresh};
+  return level;
+}
+
+const int64_t* Step::phases(int64_t fast_stride, int64_t slow_stride) {
+  auto* phases = tape_.memory().allocate_array<int64_t>(segments_.count);
+  for (int64_t b = 0; b < segments_.count; ++b)
+    phases[b] = position(b) / fast_stride % (slow_stride / fast_stride);
+  return phases;
+}
+
+}  // namespace harmonic
