@@ -28,6 +28,10 @@ class Tokenizer {
   // The content of a Hugging Face tokenizer.json of this tokenizer.
   virtual std::string to_json() const = 0;
 
+  // The first position p >= from at which `text` may be cut: the tokens of both parts, one after the other,
+  // are those of the whole. The size of the text when there is none.
+  virtual size_t cut_position(std::string_view text, size_t /*from*/) const { return text.size(); }
+
   std::vector<int32_t> encode(std::string_view text) const {
     std::vector<int32_t> tokens;
     encode(text, tokens);
@@ -43,7 +47,8 @@ class Tokenizer {
 // The 256 byte values; 0x00 is the end of text.
 std::unique_ptr<Tokenizer> make_byte_tokenizer();
 
-// "bytes", or a tokenizer.json, or a folder that holds one, or a folder with encoder.json and vocab.bpe (GPT-2's).
+// "bytes", or a tokenizer.json, or a folder that holds one, or a folder with encoder.json and vocab.bpe
+// (GPT-2's).
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path);
 
 }  // namespace harmonic

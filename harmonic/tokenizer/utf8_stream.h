@@ -1,0 +1,55 @@
+// Whole characters out of a stream of token bytes, which may end in the middle of one.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "harmonic/tokenizer/utf8.h"
+
+namespace harmonic {
+
+// One stream of text; not thread-safe, copyable (a fork of the text continues by itself).
+class Utf8Stream {
+ public:
+  enum class Invalid {
+    keep,     // bytes that are no UTF-8 come out as they are: all outputs joined are all inputs joined
+    replace,  // each becomes U+FFFD, so that the output is always valid UTF-8
+  };
+  explicit Utf8Stream(Invalid invalid = Invalid::replace) : invalid_(invalid) {}
+
+  // Takes the next bytes and returns what is complete; at most 3 bytes are held back.
+  std::string push(std::string_view bytes) {
+    held_ += bytes;
+    std::string out;
+    size_t at = 0;
+    while (at < held_.size()) {
+      const Utf8Step step = read_utf8(std::string_view(held_).substr(at));
+      if (step.kind == Utf8Step::Kind::incomplete) break;
+      release(out, at, step);
+      at += static_cast<size_t>(step.length);
+    }
+    held_.erase(0, at);
+    return out;
+  }
+
+  // The text has ended: returns what was held back, which is no whole character.
+  std::string flush() {
+    std::string out;
+    if (!held_.empty()) release(out, 0, {Utf8Step::Kind::invalid, static_cast<int>(held_.size()), 0});
+    held_.clear();
+    return out;
+  }
+
+ private:
+  void release(std::string& out, size_t at, Utf8Step step) const {
+    if (step.kind == Utf8Step::Kind::invalid && invalid_ == Invalid::replace)
+      append_utf8(out, 0xFFFD);
+    else
+      out.append(held_, at, static_cast<size_t>(step.length));
+  }
+
+  Invalid invalid_;
+  std::string held_;
+};
+
+}  // namespace harmonic
