@@ -1,0 +1,41 @@
+// A model at work without gradients: the working memory that forward passes need, kept from call to call.
+#pragma once
+
+#include "harmonic/model/model.h"
+
+namespace harmonic {
+
+// Not thread-safe: one for each thread that computes. The model must outlive it. Results live until the next
+// call. The same bits come out however a text is split into calls, and whoever else is in the batch.
+class Inference {
+ public:
+  Inference(const Model& model, ThreadPool& pool) : model_(model), context_{pool, scratch_} {}
+
+  const Model& model() const { return model_; }
+  Context& context() { return context_; }
+
+  // Hidden rows [R, d_model] for tokens [R] in segments. `in` has a row of state a segment; `out` receives
+  // the states after, and may be the same rows as `in`.
+  Tensor hidden(const int32_t* tokens, const Segments& segments, const StateRows& in, const StateRows& out);
+  // Logits [R, V] of rows of the last hidden().
+  Tensor logits(const Tensor& hidden);
+  // Losses [R] in nats of the last hidden() against targets [R], -1 where there is none (loss 0).
+  Tensor losses(const Tensor& hidden, const int32_t* targets);
+
+  // The same for one text that goes on: advances `state`, and gives the logits [1, V] after the last token.
+  Tensor advance(State& state, const int32_t* tokens, int64_t count);
+
+  // Rows that one call may have before its working memory is a burden; longer texts are better fed in such
+  // pieces.
+  static constexpr int64_t kRowsPerCall = 1024;
+
+ private:
+  const Model& model_;
+  Arena scratch_, memory_;
+  Context context_;
+};
+
+// Element i of a row of numbers in the model's dtype.
+double number_at(const Tensor& tensor, int64_t row, int64_t column);
+
+}  // namespace harmonic
