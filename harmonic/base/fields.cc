@@ -149,9 +149,13 @@ Value text_value(std::string_view text) {
     text = trimmed(text.substr(1, text.size() - 2));
   Value::List items;
   while (!text.empty()) {
-    const size_t comma = std::min(text.find(','), text.size());
-    items.push_back(item_value<typename item_of<T>::type>(text.substr(0, comma)));
-    text.remove_prefix(std::min(comma + 1, text.size()));
+    // A comma within quotes belongs to the item.
+    size_t end = 0;
+    for (char quote = 0; end < text.size() && (quote || text[end] != ','); ++end) {
+      if (quote ? text[end] == quote : text[end] == '"' || text[end] == '\'') quote = quote ? 0 : text[end];
+    }
+    items.push_back(item_value<typename item_of<T>::type>(text.substr(0, end)));
+    text.remove_prefix(std::min(end + 1, text.size()));
   }
   return {std::move(items), {}};
 }
@@ -206,7 +210,8 @@ void set_field(const Field& field, const Value& value, std::string_view name) {
     using Item = typename item_of<Content>::type;
     const auto convert = [&](const Value& from) {
       const std::optional<Item> item = as<Item>(field, from);
-      if (!item || !allows(field, *item)) refuse(field, value, name);
+      if (!item || !allows(field, *item))
+        refuse(field, from.where.empty() ? Value{from.data, value.where} : from, name);
       return *item;
     };
     if constexpr (item_of<Content>::list) {
@@ -239,7 +244,12 @@ const Field& find_field(const std::vector<Field>& fields, std::string_view key, 
     keys.push_back(full_name(section, field.key));
   }
   const std::string name = full_name(section, key);
-  fail_usage("{}{}unknown key \"{}\"{}", where, where.empty() ? "" : ": ", name, did_you_mean(name, keys));
+  // Whoever leaves a section out means the key that ends so.
+  const auto whole = std::find_if(keys.begin(), keys.end(), [&](const std::string& known) {
+    return known.ends_with('.' + std::string(key));
+  });
+  fail_usage("{}{}unknown key \"{}\"{}", where, where.empty() ? "" : ": ", name,
+             did_you_mean(whole == keys.end() ? name : *whole, keys));
 }
 
 void set_fields(const std::vector<Field>& fields, const Value& table, std::string_view section) {
