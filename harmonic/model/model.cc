@@ -10,7 +10,7 @@ const Initial kEmbeddingInitial = Initial::uniform(0.02 * 1.7320508075688772);
 
 }  // namespace
 
-Model::Model(const ModelConfig& config, const Backend& backend, bool trained)
+Model::Model(const ModelConfig& config, const Backend& backend, bool trained, MixerFactory mixers)
     : config_(config), backend_(backend), layout_(backend.dtype) {
   config_.validate();
   const int64_t channels = config_.d_model;
@@ -22,7 +22,7 @@ Model::Model(const ModelConfig& config, const Backend& backend, bool trained)
         config_.mixer.size() == 1 ? config_.mixer[0] : config_.mixer.at(static_cast<size_t>(i));
     Layer layer;
     layer.mixer_norm = &builder.vector("mixer_norm.weight", channels, Initial::constant(1));
-    layer.mixer = make_mixer(kind, config_, builder.within("mixer"));
+    layer.mixer = mixers(kind, config_, builder.within("mixer"));
     if (const int64_t width = config_.d_ffn(); width > 0) {
       layer.ffn_norm = &builder.vector("ffn_norm.weight", channels, Initial::constant(1));
       layer.ffn_gate = &builder.matrix("ffn.gate", width, channels);

@@ -12,8 +12,11 @@ namespace harmonic {
 // its own Context, arena and tape.
 class Model {
  public:
+  using MixerFactory = std::unique_ptr<Mixer> (*)(const std::string& kind, const ModelConfig&,
+                                                  const Builder&);
   // Declares and allocates; values are uninitialised until parameters().initialise or a file fills them.
-  Model(const ModelConfig& config, const Backend& backend, bool trained);
+  // Another factory than make_mixer is for experiments.
+  Model(const ModelConfig& config, const Backend& backend, bool trained, MixerFactory mixers = make_mixer);
 
   const ModelConfig& config() const { return config_; }
   const Backend& backend() const { return backend_; }

@@ -1,0 +1,307 @@
+#include "harmonic/eval/certificate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+#include "harmonic/base/random.h"
+
+namespace harmonic {
+namespace {
+
+using Tokens = std::vector<int32_t>;
+
+// Logits of a text, all rows one after the other, and the state after it.
+struct Outcome {
+  std::vector<double> logits;
+  State state;
+};
+
+class Examiner {
+ public:
+  Examiner(Model& model, ThreadPool& pool, const CertificateOptions& options)
+      : model_(model),
+        pool_(pool),
+        options_(options),
+        inference_(model, pool),
+        vocabulary_(model.config().vocab_size) {
+    // Long enough to cross every border: blocks of the slowest level, tiles of the scans, pieces of chunked
+    // runs.
+    const int64_t slowest = model.strides().back();
+    length_ = std::max<int64_t>(288, 3 * slowest + 35);
+  }
+
+  Certificate run() {
+    add("a changed suffix changes no logit before it", [&] { return suffixes(); });
+    add("a prefix alone has the logits it has within the whole", [&] { return prefixes(); });
+    if (options_.gradients)
+      add("no gradient flows from a logit to a later embedding", [&] { return gradients(); });
+    add("token by token equals parallel", [&] { return split({1}, "token by token"); });
+    for (int64_t size : {3, 5, 15, 17, 64})
+      add(fmt::format("chunks of {} equal the whole", size), [&] { return split({size}, "chunked"); });
+    add("chunks of random sizes equal the whole", [&] { return split(random_sizes(), "chunked"); });
+    add("documents packed together do not influence each other", [&] { return packed(); });
+    noise();
+    return std::move(certificate_);
+  }
+
+ private:
+  template <typename Test>
+  void add(std::string name, Test test) {
+    // Empty: passed.
+    const std::string failure = test();
+    certificate_.tests.push_back(
+        {std::move(name), failure.empty(),
+         failure.empty() ? fmt::format("{} tokens, all bits equal", length_) : failure});
+  }
+
+  // Distinct uses of the seed have distinct streams.
+  Tokens random_tokens(int64_t count, std::string_view use) const {
+    const Random random(options_.seed, stream_of(use));
+    Tokens tokens(static_cast<size_t>(count));
+    for (size_t i = 0; i < tokens.size(); ++i)
+      tokens[i] = static_cast<int32_t>(random.below(i, static_cast<uint64_t>(vocabulary_)));
+    return tokens;
+  }
+
+  // Runs `tokens` in pieces of the given sizes (the last one repeats), from a zero state.
+  Outcome run_in_pieces(const Tokens& tokens, const std::vector<int64_t>& sizes) {
+    Outcome outcome{{}, State(model_.state_layout())};
+    const StateRows row{static_cast<char*>(outcome.state.data()), 1, &model_.state_layout()};
+    const auto total = static_cast<int64_t>(tokens.size());
+    size_t next = 0;
+    for (int64_t begin = 0; begin < total;) {
+      const int64_t size = std::min(total - begin, sizes[std::min(next++, sizes.size() - 1)]);
+      const int64_t offsets[2] = {0, size};
+      append_logits(inference_.hidden(tokens.data() + begin, {offsets, 1}, row, row), outcome.logits);
+      begin += size;
+    }
+    return outcome;
+  }
+
+  void append_logits(const Tensor& hidden, std::vector<double>& to) {
+    const Tensor logits = inference_.logits(hidden);
+    for (int64_t r = 0; r < logits.rows; ++r)
+      for (int64_t v = 0; v < logits.cols; ++v) to.push_back(number_at(logits, r, v));
+  }
+
+  const Outcome& whole() {
+    if (whole_.logits.empty()) whole_ = run_in_pieces(text(), {length_});
+    return whole_;
+  }
+  const Tokens& text() {
+    if (text_.empty()) text_ = random_tokens(length_, "text");
+    return text_;
+  }
+
+  // The first of `count` rows in which two runs differ; -1 when none does.
+  int64_t first_difference(const std::vector<double>& a, const std::vector<double>& b, int64_t count) const {
+    for (int64_t i = 0; i < count * vocabulary_; ++i)
+      if (std::memcmp(&a[static_cast<size_t>(i)], &b[static_cast<size_t>(i)], sizeof(double)) != 0)
+        return i / vocabulary_;
+    return -1;
+  }
+
+  // Every prefix length 1..33, and both sides of every border of blocks, tiles and pieces.
+  std::vector<int64_t> prefix_lengths() const {
+    std::vector<int64_t> lengths;
+    for (int64_t p = 1; p < length_; ++p) {
+      const auto near = [&](int64_t border) { return p % border <= 1 || p % border == border - 1; };
+      if (p <= 33 || near(64) || near(model_.strides().back())) lengths.push_back(p);
+    }
+    return lengths;
+  }
+
+  std::string suffixes() {
+    const Tokens other = random_tokens(length_, "other suffix");
+    for (int64_t p : prefix_lengths()) {
+      Tokens changed = text();
+      for (int64_t t = p; t < length_; ++t) {
+        auto& token = changed[static_cast<size_t>(t)];
+        const int32_t fresh = other[static_cast<size_t>(t)];
+        token = fresh != token ? fresh : static_cast<int32_t>((fresh + 1) % vocabulary_);
+      }
+      const int64_t row = first_difference(whole().logits, run_in_pieces(changed, {length_}).logits, p);
+      if (row >= 0)
+        return fmt::format("tokens from {} on were changed, and the logits at {} changed", p, row);
+    }
+    return {};
+  }
+
+  std::string prefixes() {
+    for (int64_t p : prefix_lengths()) {
+      const Tokens prefix(text().begin(), text().begin() + p);
+      const int64_t row = first_difference(whole().logits, run_in_pieces(prefix, {p}).logits, p);
+      if (row >= 0)
+        return fmt::format("the first {} tokens alone give other logits at {} than within the whole", p, row);
+    }
+    return {};
+  }
+
+  std::string split(const std::vector<int64_t>& sizes, std::string_view how) {
+    const Outcome pieces = run_in_pieces(text(), sizes);
+    const int64_t row = first_difference(whole().logits, pieces.logits, length_);
+    if (row >= 0) return fmt::format("{}: the logits at {} differ from the parallel ones", how, row);
+    if (!(pieces.state == whole().state))
+      return fmt::format("{}: the final state differs from the parallel one", how);
+    return {};
+  }
+
+  std::vector<int64_t> random_sizes() const {
+    const Random random(options_.seed, stream_of("sizes"));
+    std::vector<int64_t> sizes;
+    for (uint64_t i = 0; i < static_cast<uint64_t>(length_); ++i)
+      sizes.push_back(1 + static_cast<int64_t>(random.below(i, 40)));
+    return sizes;
+  }
+
+  std::string packed() {
+    const int64_t first = length_ / 3 + 1, second = length_ - first;
+    const Tokens neighbour = random_tokens(first, "neighbour");
+    const Tokens document(text().begin(), text().begin() + second);
+    const Outcome alone = run_in_pieces(document, {second});
+    for (const bool before : {true, false}) {
+      Tokens both = before ? neighbour : document;
+      both.insert(both.end(), (before ? document : neighbour).begin(), (before ? document : neighbour).end());
+      const int64_t middle = before ? first : second;
+      const int64_t offsets[3] = {0, middle, length_};
+      Arena arena;
+      const StateRows states = make_state_rows(arena, model_.state_layout(), 2);
+      const Tensor hidden = inference_.hidden(both.data(), {offsets, 2}, states, states);
+      std::vector<double> logits;
+      append_logits(hidden.rows_of(before ? first : 0, second), logits);
+      const int64_t row = first_difference(alone.logits, logits, second);
+      if (row >= 0)
+        return fmt::format("a document {} it changes a document's logits at {}", before ? "before" : "after",
+                           row);
+    }
+    return {};
+  }
+
+  // Tokens are all different here, so that each row of the embedding's gradient belongs to one position.
+  std::string gradients() {
+    const int64_t length = std::min<int64_t>(length_, vocabulary_);
+    Tokens tokens(static_cast<size_t>(vocabulary_));
+    std::iota(tokens.begin(), tokens.end(), 0);
+    const Random random(options_.seed, stream_of("gradients"));
+    for (size_t i = tokens.size() - 1; i > 0; --i) std::swap(tokens[i], tokens[random.below(i, i + 1)]);
+    tokens.resize(static_cast<size_t>(length));
+    Parameter& table = *model_.parameters().find("embed.weight");
+    std::string failure;
+    for (int64_t t = 0; t < length && failure.empty(); t += t < 34 ? 1 : 13) {
+      Arena scratch, memory;
+      GradientPool pool;
+      Context context{pool_, scratch};
+      Tape tape(model_.backend(), context, memory, &pool);
+      const StateRows states = make_state_rows(memory, model_.state_layout(), 1);
+      const StateRows after = make_state_rows(memory, model_.state_layout(), 1);
+      const StateRows d_in = make_state_rows(memory, model_.state_layout(), 1);
+      const int64_t offsets[2] = {0, length};
+      Step step(tape, {offsets, 1}, states, after, {}, d_in);
+      const Variable hidden =
+          model_.forward(step, {tokens.data(), 1, length, length, DType::i32, Device::cpu});
+      const Tensor seed = tape.gradient(hidden);
+      for (int64_t c = 0; c < seed.cols; ++c)
+        set_number(seed, t, c, 2 * random.uniform(static_cast<uint64_t>(c)) - 1);
+      tape.backward();
+      bool reached = false;
+      for (int64_t other = 0; other < length && failure.empty(); ++other) {
+        const int64_t row = tokens[static_cast<size_t>(other)];
+        for (int64_t c = 0; c < table.grad.cols; ++c) {
+          const bool nonzero = number_at(table.grad, row, c) != 0;  // true for NaN
+          reached |= nonzero && other <= t;
+          if (nonzero && other > t)
+            failure = fmt::format("the logits at {} have a gradient at the embedding of {}", t, other);
+        }
+      }
+      if (failure.empty() && !reached) failure = fmt::format("the logits at {} have no gradient at all", t);
+      clear_gradients();
+    }
+    return failure;
+  }
+
+  static void set_number(const Tensor& tensor, int64_t row, int64_t column, double value) {
+    if (tensor.dtype == DType::f64) {
+      tensor.row<double>(row)[column] = value;
+    } else {
+      tensor.row<float>(row)[column] = static_cast<float>(value);
+    }
+  }
+
+  void clear_gradients() {
+    for (size_t i = 0; i < model_.parameters().size(); ++i) {
+      const Tensor& grad = model_.parameters()[i].grad;
+      std::memset(grad.data, 0, static_cast<size_t>(grad.size() * size_of(grad.dtype)));
+    }
+  }
+
+  // Uniformly random tokens carry log2 V bits each; nobody can do better, at no phase of any level. Four
+  // standard errors leave one false alarm in 30,000.
+  void noise() {
+    const int64_t count = options_.random_tokens;
+    const Tokens tokens = random_tokens(count + 1, "noise");
+    State state(model_.state_layout());
+    const StateRows row{static_cast<char*>(state.data()), 1, &model_.state_layout()};
+    std::vector<double> bits;
+    bits.reserve(static_cast<size_t>(count));
+    for (int64_t begin = 0; begin < count; begin += Inference::kRowsPerCall) {
+      const int64_t size = std::min(count - begin, Inference::kRowsPerCall);
+      const int64_t offsets[2] = {0, size};
+      const Tensor hidden = inference_.hidden(tokens.data() + begin, {offsets, 1}, row, row);
+      const Tensor losses = inference_.losses(hidden, tokens.data() + begin + 1);
+      for (int64_t r = 0; r < size; ++r) bits.push_back(number_at(losses, 0, r) / std::log(2.0));
+    }
+    const double chance = std::log2(static_cast<double>(vocabulary_));
+    for (int64_t stride : model_.strides()) {
+      CertificateTest test;
+      test.name = stride == 1
+                      ? "random tokens score no better than chance"
+                      : fmt::format("random tokens score no better than chance at every t mod {}", stride);
+      test.passed = true;
+      double worst = std::numeric_limits<double>::infinity();
+      for (int64_t phase = 0; phase < stride; ++phase) {
+        double sum = 0, squares = 0;
+        int64_t n = 0;
+        for (int64_t t = phase; t < count; t += stride, ++n) {
+          const double x = bits[static_cast<size_t>(t)];
+          sum += x;
+          squares += x * x;
+        }
+        const double mean = sum / static_cast<double>(n);
+        const double variance = std::max(0.0, squares / static_cast<double>(n) - mean * mean);
+        const double error = std::sqrt(variance / static_cast<double>(n));
+        // 1e-4: rounding of a loss that is log V at every token, where the standard error is nearly zero.
+        if (!(mean >= chance - 4 * error - 1e-4)) test.passed = false;
+        worst = std::min(worst, mean);
+      }
+      test.detail = fmt::format("{:.4f} bits a token at the lowest, chance is {:.4f} ({} tokens)", worst,
+                                chance, count);
+      certificate_.tests.push_back(std::move(test));
+    }
+  }
+
+  Model& model_;
+  ThreadPool& pool_;
+  CertificateOptions options_;
+  Inference inference_;
+  int64_t vocabulary_, length_;
+  Tokens text_;
+  Outcome whole_;
+  Certificate certificate_;
+};
+
+}  // namespace
+
+bool Certificate::passed() const {
+  return !tests.empty() &&
+         std::all_of(tests.begin(), tests.end(), [](const CertificateTest& t) { return t.passed; });
+}
+
+Certificate certify(Model& model, ThreadPool& pool, const CertificateOptions& options) {
+  if (options.gradients && !model.parameters().trained())
+    fail("the certificate's test of gradients needs a model loaded for training");
+  return Examiner(model, pool, options).run();
+}
+
+}  // namespace harmonic

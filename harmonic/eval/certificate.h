@@ -1,0 +1,37 @@
+// eval: what a model is worth and whether it can be believed. Bits per token and byte, the causality
+// certificate.
+//
+// The certificate: proof by test that a model never looks at the future, that every way of running it gives
+// the same result, and that it cannot foretell noise. Any model can be put through it; one that looks ahead
+// does not pass.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "harmonic/model/inference.h"
+
+namespace harmonic {
+
+struct CertificateTest {
+  std::string name;
+  bool passed = false;
+  std::string detail;  // what was compared, or where the first difference is
+};
+
+struct Certificate {
+  std::vector<CertificateTest> tests;
+  bool passed() const;
+};
+
+struct CertificateOptions {
+  uint64_t seed = 1;
+  int64_t random_tokens = 65536;  // of the tests by noise; the short form takes fewer
+  bool gradients = true;          // needs a model loaded for training
+};
+
+// Runs every test on `model`. Equality is of bits on the CPU. The model's parameters are not changed;
+// gradients, where it has them, must be zero and are left zero.
+Certificate certify(Model& model, ThreadPool& pool, const CertificateOptions& options = {});
+
+}  // namespace harmonic
