@@ -26,7 +26,7 @@ struct GlobalFlags {
     options.add_global("--log-json", &log_json, "messages as lines of JSON");
   }
 
-  Context apply() const {
+  CommandContext apply() const {
     set_log_style(quiet ? LogStyle::quiet : log_json ? LogStyle::json : LogStyle::text);
     if (device == "cuda") fail_usage("--device = \"cuda\": this build has no CUDA backend; use cpu or auto");
     return {threads > 0 ? static_cast<int>(threads) : available_processors(), Device::cpu};

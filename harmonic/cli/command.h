@@ -3,7 +3,7 @@
 //
 //   class Inspect : public Command {
 //     void declare(Options& options) override { options.add("PATH", &path_, "model folder").required(); }
-//     int run(const Context& context) override { ...; return 0; }
+//     int run(const CommandContext& context) override { ...; return 0; }
 //     std::string path_;
 //   };
 //   const Registered<Inspect> registered("inspect", "show a model's parameters, state and cost");
@@ -23,7 +23,7 @@
 namespace harmonic {
 
 // What the flags of every command came to.
-struct Context {
+struct CommandContext {
   int threads = 0;  // at least 1
   Device device = Device::cpu;
 };
@@ -34,7 +34,7 @@ class Command {
   virtual void declare(Options& options) = 0;
   // Called once, after the options were read. Returns the exit status: 0 done, 1 failed, 130 interrupted with
   // everything saved. May throw Error, Interrupted, OutputClosed.
-  virtual int run(const Context& context) = 0;
+  virtual int run(const CommandContext& context) = 0;
 };
 
 struct CommandEntry {

@@ -12,7 +12,7 @@ class ConfigCommand : public Command {
     options.add_settings(&overrides_);
   }
 
-  int run(const Context&) override {
+  int run(const CommandContext&) override {
     const RunConfig config = load_run_config(config_, overrides_);
     write_output(json_ ? config.model.to_json() : config.to_toml());
     return 0;
