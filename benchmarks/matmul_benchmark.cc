@@ -1,0 +1,127 @@
+// The matrix product beside the machine's peak, and with few rows beside its memory's bandwidth, all measured
+// in this run. Usage: matmul_benchmark [threads]
+//   forward: Y = X W^T, X [M,K], W [N,K];  dX: = dY W, W [K,N];  dW: += dY^T X, sums over K tokens
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "harmonic/ops/machine_peak.h"
+#include "harmonic/ops/matmul.h"
+#include "harmonic/ops/simd_targets.h"
+
+namespace harmonic {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// The median time of a call over at least nine and at least 0.1 seconds.
+template <typename Call>
+double median_seconds(const Call& call) {
+  call();
+  std::vector<double> times;
+  double total = 0;
+  while (times.size() < 9 || (total < 0.1 && times.size() < 2000)) {
+    const auto start = Clock::now();
+    call();
+    times.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+    total += times.back();
+  }
+  std::nth_element(times.begin(), times.begin() + static_cast<int64_t>(times.size() / 2), times.end());
+  return times[times.size() / 2];
+}
+
+// Values between -0.5 and 0.5, so that sums stay ordinary numbers.
+float* fill(Arena& arena, int64_t count) {
+  float* x = arena.allocate_array<float>(count);
+  uint32_t state = 1;
+  for (int64_t i = 0; i < count; ++i) {
+    state = state * 1664525u + 1013904223u;
+    x[i] = static_cast<float>(state >> 8) * 0x1p-24f - 0.5f;
+  }
+  return x;
+}
+
+enum class Form { forward, dx, dw };
+
+struct Shape {
+  Form form;
+  int64_t M, N, K;
+};
+const Shape kShapes[] = {
+    {Form::forward, 1024, 64, 64},    {Form::forward, 4096, 128, 128},   {Form::forward, 4096, 512, 128},
+    {Form::forward, 4096, 128, 512},  {Form::forward, 4096, 256, 256},   {Form::forward, 4096, 1024, 256},
+    {Form::forward, 4096, 512, 512},  {Form::forward, 4096, 1024, 1024}, {Form::forward, 16384, 256, 256},
+    {Form::forward, 1024, 8192, 256}, {Form::forward, 256, 50257, 256},  {Form::forward, 64, 512, 512},
+    {Form::forward, 16, 512, 512},    {Form::dx, 4096, 128, 128},        {Form::dx, 4096, 256, 512},
+    {Form::dx, 4096, 512, 1024},      {Form::dx, 256, 256, 50257},       {Form::dw, 128, 128, 8192},
+    {Form::dw, 256, 256, 8192},       {Form::dw, 512, 128, 4096},        {Form::dw, 1024, 512, 4096},
+    {Form::dw, 64, 64, 16384},        {Form::dw, 8192, 256, 1024},
+};
+
+void print_products(ThreadPool& pool, double peak) {
+  std::printf("%-8s %6s %6s %6s %10s %8s\n", "product", "M", "N", "K", "GFLOP/s", "of peak");
+  Arena memory, scratch;
+  for (const Shape& s : kShapes) {
+    const ArenaScope scope(memory);
+    const float* a = fill(memory, s.M * s.K);
+    const float* b = fill(memory, s.K * s.N);
+    float* c = fill(memory, s.M * s.N);
+    const MatrixView by_rows = {a, s.K, 1}, by_columns = {a, 1, s.M};
+    const double seconds = median_seconds([&] {
+      switch (s.form) {
+        case Form::forward:
+          return matmul(pool, scratch, s.M, s.N, s.K, by_rows, {b, 1, s.K}, c, s.N);
+        case Form::dx:
+          return matmul(pool, scratch, s.M, s.N, s.K, by_rows, {b, s.N, 1}, c, s.N);
+        case Form::dw:
+          return matmul(pool, scratch, s.M, s.N, s.K, by_columns, {b, s.N, 1}, c, s.N,
+                        MatmulMode::accumulate);
+      }
+    });
+    const double rate =
+        2.0 * static_cast<double>(s.M) * static_cast<double>(s.N) * static_cast<double>(s.K) / seconds;
+    const char* name = s.form == Form::forward ? "forward" : s.form == Form::dx ? "dX" : "dW +=";
+    std::printf("%-8s %6ld %6ld %6ld %10.1f %7.1f%%\n", name, s.M, s.N, s.K, rate * 1e-9, 100 * rate / peak);
+  }
+}
+
+void print_few_rows(ThreadPool& pool, double bandwidth) {
+  std::printf("\n%-8s %6s %6s %6s %10s %12s\n", "packed", "M", "N", "K", "GB/s", "of reading");
+  Arena memory, scratch;
+  for (const auto& [N, K] : {std::pair<int64_t, int64_t>{512, 512}, {50257, 1024}}) {
+    const ArenaScope scope(memory);
+    float* packed = memory.allocate_array<float>(packed_size(K, N));
+    const PackedMatrix weights = pack_matrix(pool, K, N, {fill(memory, K * N), 1, K}, packed);
+    for (const int64_t M : {1, 2, 4, 8, 16}) {
+      const ArenaScope inner(memory);
+      const float* a = fill(memory, M * K);
+      float* c = fill(memory, M * N);
+      const double seconds = median_seconds([&] {
+        matmul_packed(pool, scratch, M, {a, K, 1}, weights, c, N);
+      });
+      const double rate = static_cast<double>(packed_size(K, N) * 4) / seconds;
+      std::printf("%-8s %6ld %6ld %6ld %10.1f %11.1f%%\n", N * K < 1 << 20 ? "cached" : "memory", M, N, K,
+                  rate * 1e-9, 100 * rate / bandwidth);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace harmonic
+
+int main(int argc, char** argv) {
+  using namespace harmonic;
+  require_simd();
+  ThreadPool pool(argc > 1 ? std::atoi(argv[1]) : 0);
+  const double peak = measure_matrix_peak(pool), reading = measure_read_bandwidth(pool);
+  std::printf("%.*s, %d threads; peak %.1f GFLOP/s, triad %.1f GB/s, reading %.1f GB/s\n\n",
+              static_cast<int>(simd_target_name().size()), simd_target_name().data(), pool.threads(),
+              peak * 1e-9, measure_bandwidth(pool) * 1e-9, reading * 1e-9);
+  print_products(pool, peak);
+  print_few_rows(pool, reading);
+  return 0;
+}

@@ -1,0 +1,149 @@
+#include "harmonic/ops/machine_peak.h"
+
+#include "harmonic/ops/simd_targets.h"
+//
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "harmonic/ops/machine_peak.cc"
+#include <hwy/foreach_target.h>
+//
+#include <hwy/highway.h>
+
+#include <cstdint>
+
+HWY_BEFORE_NAMESPACE();
+namespace harmonic {
+namespace HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+constexpr int64_t kChains =
+    12;  // more than the latency times the number of units, on every target's registers
+
+// Returns the number of floating-point operations done; `sink` keeps them from being removed.
+int64_t MultiplyAdds(int64_t iterations, float* sink) {
+  const hn::CappedTag<float, 16> d;
+  hn::Vec<decltype(d)> acc[kChains];
+#pragma GCC unroll 16
+  for (int64_t i = 0; i < kChains; ++i) acc[i] = hn::Set(d, static_cast<float>(i));
+  const auto a = hn::Set(d, sink[0]), b = hn::Set(d, sink[1]);
+  for (int64_t n = 0; n < iterations; ++n) {
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < kChains; ++i) acc[i] = hn::MulAdd(acc[i], a, b);
+  }
+  auto sum = acc[0];
+#pragma GCC unroll 16
+  for (int64_t i = 1; i < kChains; ++i) sum = hn::Add(sum, acc[i]);
+  hn::StoreU(sum, d, sink + 2);
+  return iterations * kChains * static_cast<int64_t>(hn::Lanes(d)) * 2;
+}
+
+void Triad(int64_t count, const float* b, const float* c, float* a) {
+  const hn::CappedTag<float, 16> d;
+  const auto scale = hn::Set(d, 0.5f);
+  for (int64_t i = 0; i < count; i += static_cast<int64_t>(hn::Lanes(d)))
+    hn::Store(hn::MulAdd(scale, hn::Load(d, c + i), hn::Load(d, b + i)), d, a + i);
+}
+
+float Read(int64_t count, const float* x) {
+  const hn::CappedTag<float, 16> d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
+  for (int64_t i = 0; i < count; i += 4 * lanes) {
+    s0 = hn::Add(s0, hn::Load(d, x + i));
+    s1 = hn::Add(s1, hn::Load(d, x + i + lanes));
+    s2 = hn::Add(s2, hn::Load(d, x + i + 2 * lanes));
+    s3 = hn::Add(s3, hn::Load(d, x + i + 3 * lanes));
+  }
+  return hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3))));
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace harmonic
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <vector>
+
+#include "harmonic/tensor/arena.h"
+
+namespace harmonic {
+namespace {
+
+HWY_EXPORT(MultiplyAdds);
+HWY_EXPORT(Triad);
+HWY_EXPORT(Read);
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+constexpr int64_t kArrayFloats = 16 << 20;  // 64 MB
+constexpr int kPasses = 5;
+
+// The median rate of a pass over `floats` floats, pass(begin, end) being called on all threads; the first
+// pass, which brings the pages in, does not count.
+template <typename Pass>
+double median_bytes_per_second(ThreadPool& pool, int64_t floats, int64_t bytes, const Pass& pass) {
+  std::vector<double> rates;
+  for (int i = 0; i <= kPasses; ++i) {
+    const auto start = Clock::now();
+    pool.parallel_ranges(floats, 1024, pass);
+    if (i > 0) rates.push_back(static_cast<double>(bytes) / seconds_since(start));
+  }
+  std::nth_element(rates.begin(), rates.begin() + kPasses / 2, rates.end());
+  return rates[kPasses / 2];
+}
+
+}  // namespace
+
+double measure_matrix_peak(ThreadPool& pool) {
+  // Every thread runs for the same time, in short stretches; its fastest one is its peak, since a stretch in
+  // which something else had the processor says nothing about the machine.
+  const int threads = pool.threads();
+  std::vector<double> rates(static_cast<size_t>(threads));
+  std::atomic<int> waiting = threads;
+  pool.parallel_for(threads, [&](int64_t thread) {
+    // Each of the loop's turns waits for all: they are on different threads.
+    waiting.fetch_sub(1);
+    while (waiting.load() > 0) {
+    }
+    float sink[2 + 16] = {0.999f, 0.001f};
+    double best = 0;
+    const auto begin = Clock::now();
+    while (seconds_since(begin) < 0.08) {
+      const auto start = Clock::now();
+      const int64_t operations = HWY_DYNAMIC_DISPATCH(MultiplyAdds)(200000, sink);
+      best = std::max(best, static_cast<double>(operations) / seconds_since(start));
+    }
+    rates[static_cast<size_t>(thread)] = best;
+  });
+  double sum = 0;
+  for (const double rate : rates) sum += rate;
+  return sum;
+}
+
+double measure_bandwidth(ThreadPool& pool) {
+  Arena memory;
+  float* arrays = memory.zeros(3, kArrayFloats, DType::f32).as<float>();
+  return median_bytes_per_second(pool, kArrayFloats, 3 * kArrayFloats * 4, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(Triad)
+    (end - begin, arrays + begin, arrays + kArrayFloats + begin, arrays + 2 * kArrayFloats + begin);
+  });
+}
+
+double measure_read_bandwidth(ThreadPool& pool) {
+  Arena memory;
+  const float* array = memory.zeros(3, kArrayFloats, DType::f32).as<float>();
+  std::atomic<float> total = 0;
+  return median_bytes_per_second(
+      pool, 3 * kArrayFloats, 3 * kArrayFloats * 4, [&](int64_t begin, int64_t end) {
+        total.store(HWY_DYNAMIC_DISPATCH(Read)(end - begin, array + begin), std::memory_order_relaxed);
+      });
+}
+
+}  // namespace harmonic
+#endif  // HWY_ONCE

@@ -1,0 +1,57 @@
+// The matrix product of the CPU backend: C = A B, C += A B, C -= A B, with one definition of every bit.
+//
+// An element starts from 0, bias[n] or its old value and then takes one fused multiply-add for each k in
+// order:
+//   c = start; for k = 0..K-1: c = fma(+-A[m,k], B[k,n], c)
+// So its bits do not depend on M, N, where it stands in C, tiles, threads or the vector width: a row computed
+// alone equals the row within any batch, and a product over K in two halves, the second accumulating, equals
+// one over all.
+#pragma once
+
+#include <cstdint>
+
+#include "harmonic/base/thread_pool.h"
+#include "harmonic/tensor/arena.h"
+
+namespace harmonic {
+
+// Element (r, c) lies at data[r * row_stride + c * col_stride], so that a transpose is another view of the
+// same memory. Fast when either stride is 1.
+struct MatrixView {
+  const float* data = nullptr;
+  int64_t row_stride = 0, col_stride = 0;
+
+  MatrixView transposed() const { return {data, col_stride, row_stride}; }
+};
+
+enum class MatmulMode : uint8_t {
+  overwrite,   // start from zero, or from the bias
+  accumulate,  // start from the old C; no bias
+  subtract,    // start from the old C and take A B away; no bias
+};
+
+// C[M,N] from A[M,K] and B[K,N]; row m of C lies at C + m * ldc. Sizes may be 0. `bias`: [N], or null for
+// zero; only with overwrite. C must not overlap A, B or bias. Nothing outside the given matrices is touched.
+// `scratch` is used for packed copies (at most about 20 MB and 1 MB a thread) and is as before on return.
+void matmul(ThreadPool& pool, Arena& scratch, int64_t M, int64_t N, int64_t K, MatrixView A, MatrixView B,
+            float* C, int64_t ldc, MatmulMode mode = MatmulMode::overwrite, const float* bias = nullptr);
+
+// A matrix B[K,N] packed once for many products, such as a weight while decoding: panels of 16 columns,
+// [ceil(N/16)][K][16], the last one padded with zeros. The caller owns the memory.
+struct PackedMatrix {
+  const float* data = nullptr;
+  int64_t K = 0, N = 0;
+};
+
+// The number of floats that the packed form of B[K,N] needs. Throws Error when it overflows.
+int64_t packed_size(int64_t K, int64_t N);
+
+// Packs B[K,N] into `out`, packed_size(K, N) floats, best aligned to 64 bytes.
+PackedMatrix pack_matrix(ThreadPool& pool, int64_t K, int64_t N, MatrixView B, float* out);
+
+// As matmul, with the same bits. With few rows it runs at the speed at which the packed matrix comes from
+// memory.
+void matmul_packed(ThreadPool& pool, Arena& scratch, int64_t M, MatrixView A, const PackedMatrix& B, float* C,
+                   int64_t ldc, MatmulMode mode = MatmulMode::overwrite, const float* bias = nullptr);
+
+}  // namespace harmonic

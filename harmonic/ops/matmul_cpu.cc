@@ -1,0 +1,159 @@
+#include "harmonic/ops/simd_targets.h"
+//
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "harmonic/ops/matmul_cpu.cc"
+#include <hwy/foreach_target.h>
+//
+#include "harmonic/ops/matmul_kernel-inl.h"
+
+#if HWY_ONCE
+#include <atomic>
+
+namespace harmonic {
+namespace {
+
+HWY_EXPORT(PackPanels);
+HWY_EXPORT(ComputeTile);
+HWY_EXPORT(PackFewRows);
+HWY_EXPORT(ComputeFewRows);
+
+constexpr int64_t kSharedFloats = 4 << 20;  // most of B that is packed at once for all threads
+constexpr int64_t kSharedDepth = 1024;      // of k that this part has at least
+constexpr int64_t kOwnPanels = 32;          // most panels of B that a thread packs for itself
+constexpr int64_t kSmallestTileRows = 24;   // below this, reading B costs more than computing
+constexpr int64_t kPackGrain = 64 << 10;    // floats: smaller matrices are packed by one thread
+
+int64_t panels_of(int64_t columns) { return ceil_div(columns, kPanel); }
+
+void pack(ThreadPool& pool, const Product& product, float* out) {
+  const int64_t panels = panels_of(product.N);
+  const int64_t grain = std::max<int64_t>(1, kPackGrain / std::max<int64_t>(1, product.K * kPanel));
+  pool.parallel_ranges(panels, grain, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(PackPanels)(product, begin, end, out);
+  });
+}
+
+// How C is cut into tiles: `rows` by `columns` of them, of nearly equal size.
+struct Grid {
+  int64_t rows, columns;
+};
+
+Grid grid_for(int64_t M, int64_t N, int64_t threads, int64_t most_panels) {
+  // As many tiles of rows for each thread; when rows are few, columns are cut as well.
+  int64_t rows = ceil_div(M, kTileRows);
+  if (threads > 1) rows = std::min(round_up(rows, threads), std::max<int64_t>(1, M / kSmallestTileRows));
+  const int64_t panels = panels_of(N);
+  int64_t columns = std::min(std::max<int64_t>(1, threads / rows), ceil_div(panels, 2));
+  columns = std::max(columns, ceil_div(panels, most_panels));
+  return {rows, columns};
+}
+
+void run_tiles(ThreadPool& pool, Arena& scratch, const Product& product, const Grid& grid) {
+  const int64_t panels = panels_of(product.N), tiles = grid.rows * grid.columns;
+  const int64_t workers = std::min<int64_t>(pool.threads(), tiles);
+  const int64_t a_floats = round_up(ceil_div(product.M, grid.rows) * kRowStride, kPanel);
+  // Pairs of panels stay together: begin of tile j of columns.
+  const auto panel_at = [&](int64_t j) {
+    return std::min(panels, ceil_div(panels, 2) * j / grid.columns * 2);
+  };
+  const int64_t b_panels = product.packed ? 0 : 2 * ceil_div(ceil_div(panels, 2), grid.columns);
+  const int64_t b_floats = b_panels * kPanel * std::min(product.K, kBlockK);
+  const ArenaScope scope(scratch);
+  float* blocks = scratch.allocate_array<float>(workers * (a_floats + b_floats));
+  std::atomic<int64_t> next = 0;
+  pool.parallel_for(workers, [&](int64_t worker) {
+    float* a_block = blocks + worker * (a_floats + b_floats);
+    for (int64_t t; (t = next.fetch_add(1, std::memory_order_relaxed)) < tiles;) {
+      const int64_t i = t / grid.columns, j = t % grid.columns;
+      const Tile tile = {product.M * i / grid.rows, product.M * (i + 1) / grid.rows, panel_at(j),
+                         panel_at(j + 1)};
+      HWY_DYNAMIC_DISPATCH(ComputeTile)(product, tile, a_block, a_block + a_floats);
+    }
+  });
+}
+
+// Up to kFewRows rows: the work is to read B, so that threads share its panels.
+void run_few_rows(ThreadPool& pool, Arena& scratch, const Product& product) {
+  const ArenaScope scope(scratch);
+  const float* a = product.A.data;
+  if (product.M > 1 || product.A.col_stride != 1 || product.negate) {
+    float* packed = scratch.allocate_array<float>(product.M * product.K);
+    HWY_DYNAMIC_DISPATCH(PackFewRows)(product, packed);
+    a = packed;
+  }
+  // Groups of four panels, in enough parts that a thread which is late leaves its share to the others.
+  const int64_t panels = panels_of(product.N), groups = ceil_div(panels, 4);
+  const int64_t parts = std::min(groups, pool.threads() == 1 ? 1 : pool.threads() * int64_t{4});
+  pool.parallel_for(parts, [&](int64_t part) {
+    HWY_DYNAMIC_DISPATCH(ComputeFewRows)
+    (product, std::min(panels, groups * part / parts * 4), std::min(panels, groups * (part + 1) / parts * 4),
+     a);
+  });
+}
+
+void check(int64_t M, int64_t N, int64_t K, int64_t ldc, MatmulMode mode, const float* bias) {
+  HARMONIC_ASSERT(M >= 0 && N >= 0 && K >= 0 && (ldc >= N || M <= 1));
+  HARMONIC_ASSERT(bias == nullptr || mode == MatmulMode::overwrite);
+}
+
+}  // namespace
+
+int64_t packed_size(int64_t K, int64_t N) {
+  return checked_mul(checked_mul(panels_of(N), kPanel, "packed matrix"), K, "packed matrix");
+}
+
+PackedMatrix pack_matrix(ThreadPool& pool, int64_t K, int64_t N, MatrixView B, float* out) {
+  HARMONIC_ASSERT(K >= 0 && N >= 0);
+  pack(pool, {0, N, K, {}, B, nullptr, nullptr, 0, false, false, nullptr}, out);
+  return {out, K, N};
+}
+
+void matmul_packed(ThreadPool& pool, Arena& scratch, int64_t M, MatrixView A, const PackedMatrix& B, float* C,
+                   int64_t ldc, MatmulMode mode, const float* bias) {
+  check(M, B.N, B.K, ldc, mode, bias);
+  if (M == 0 || B.N == 0) return;
+  const Product product = {
+      M, B.N, B.K, A, {}, B.data, C, ldc, mode != MatmulMode::overwrite, mode == MatmulMode::subtract, bias};
+  if (M <= kFewRows) return run_few_rows(pool, scratch, product);
+  run_tiles(pool, scratch, product, grid_for(M, B.N, pool.threads(), panels_of(B.N)));
+}
+
+void matmul(ThreadPool& pool, Arena& scratch, int64_t M, int64_t N, int64_t K, MatrixView A, MatrixView B,
+            float* C, int64_t ldc, MatmulMode mode, const float* bias) {
+  check(M, N, K, ldc, mode, bias);
+  if (M == 0 || N == 0) return;
+  Product whole = {
+      M, N, K, A, B, nullptr, C, ldc, mode != MatmulMode::overwrite, mode == MatmulMode::subtract, bias};
+
+  // With few tiles of rows each thread packs what it needs of B, which never leaves its cache. With many, B
+  // is packed once for all: a block of it at a time, over k in order, so that the copy stays small.
+  const Grid own = grid_for(M, N, pool.threads(), kOwnPanels);
+  if (own.rows <= (B.col_stride == 1 ? 4 : 2)) return run_tiles(pool, scratch, whole, own);
+
+  const int64_t columns =
+      std::min(N, round_up(kSharedFloats / std::clamp<int64_t>(K, 1, kSharedDepth), kPanel));
+  const int64_t depth =
+      K <= kSharedDepth
+          ? K
+          : std::max(kSharedDepth, kSharedFloats / round_up(columns, kPanel) / kBlockK * kBlockK);
+  const ArenaScope scope(scratch);
+  float* packed = scratch.allocate_array<float>(packed_size(std::min(depth, K), columns));
+  for (int64_t n = 0; n < N; n += columns) {
+    for (int64_t k = 0; k == 0 || k < K; k += depth) {
+      Product part = whole;
+      part.N = std::min(columns, N - n);
+      part.K = std::min(depth, K - k);
+      part.A.data += k * A.col_stride;
+      part.B.data += k * B.row_stride + n * B.col_stride;
+      part.C += n;
+      part.from_c = whole.from_c || k > 0;
+      part.bias = bias ? bias + n : nullptr;
+      pack(pool, part, packed);
+      part.packed = packed;
+      run_tiles(pool, scratch, part, grid_for(M, part.N, pool.threads(), panels_of(part.N)));
+    }
+  }
+}
+
+}  // namespace harmonic
+#endif  // HWY_ONCE

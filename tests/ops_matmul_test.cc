@@ -1,0 +1,316 @@
+// The matrix product against its definition, std::fma over k in order, to the bit.
+#include "harmonic/ops/matmul.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "harmonic/base/random.h"
+#include "harmonic/ops/machine_peak.h"
+#include "harmonic/ops/simd_targets.h"
+
+namespace harmonic {
+namespace {
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kGuard = 12345.0f;
+
+enum class Layout { rows, columns, neither };  // which stride is 1
+
+// A matrix in memory that ends where its last element ends.
+struct Matrix {
+  std::vector<float> memory;
+  MatrixView view;
+  float at(int64_t r, int64_t c) const { return view.data[r * view.row_stride + c * view.col_stride]; }
+};
+
+Matrix random_matrix(int64_t rows, int64_t cols, Layout layout, uint64_t seed, int64_t gap = 3) {
+  Matrix m;
+  switch (layout) {
+    case Layout::rows:
+      m.view = {nullptr, cols + gap, 1};
+      break;
+    case Layout::columns:
+      m.view = {nullptr, 1, rows + gap};
+      break;
+    case Layout::neither:
+      m.view = {nullptr, cols * 2 + gap, 2};
+      break;
+  }
+  m.memory.assign(rows * cols == 0 ? 0
+                                   : static_cast<size_t>((rows - 1) * m.view.row_stride +
+                                                         (cols - 1) * m.view.col_stride + 1),
+                  kNan);
+  m.view.data = m.memory.data();
+  const Random random(seed, stream_of("matmul_test"));
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < cols; ++c)
+      m.memory[static_cast<size_t>(r * m.view.row_stride + c * m.view.col_stride)] =
+          static_cast<float>(random.uniform(static_cast<uint64_t>(r * cols + c)) * 2 - 1);
+  return m;
+}
+
+// C with guards before, after and between its rows.
+struct Output {
+  int64_t M, N, ldc;
+  std::vector<float> memory;
+  Output(int64_t rows, int64_t cols, float value, int64_t gap = 5)
+      : M(rows), N(cols), ldc(cols + gap), memory(static_cast<size_t>(16 + rows * ldc), kGuard) {
+    for (int64_t m = 0; m < M; ++m)
+      for (int64_t n = 0; n < N; ++n)
+        at(m, n) = std::isnan(value) ? value : value + static_cast<float>(m - n);
+  }
+  float* data() { return memory.data() + 16; }
+  float& at(int64_t m, int64_t n) { return memory[static_cast<size_t>(16 + m * ldc + n)]; }
+  bool guards_hold() {
+    for (size_t i = 0; i < 16; ++i)
+      if (memory[i] != kGuard) return false;
+    for (int64_t m = 0; m < M; ++m)
+      for (int64_t n = N; n < ldc; ++n)
+        if (at(m, n) != kGuard) return false;
+    return true;
+  }
+};
+
+bool same_bits(float a, float b) { return std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b); }
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  for (size_t i = 0; i < a.size(); ++i)
+    if (!same_bits(a[i], b[i])) return false;
+  return a.size() == b.size();
+}
+
+float defined_value(const Matrix& A, const Matrix& B, int64_t m, int64_t n, int64_t K, float start,
+                    bool subtract) {
+  float c = start;
+  for (int64_t k = 0; k < K; ++k) c = std::fma(subtract ? -A.at(m, k) : A.at(m, k), B.at(k, n), c);
+  return c;
+}
+
+struct Case {
+  int64_t M, N, K;
+};
+
+// Compares one product, packed and not, with the definition.
+void expect_defined(ThreadPool& pool, Arena& scratch, const Case& s, Layout a_layout, Layout b_layout,
+                    MatmulMode mode, bool with_bias) {
+  const Matrix A = random_matrix(s.M, s.K, a_layout, 1), B = random_matrix(s.K, s.N, b_layout, 2);
+  const Matrix bias = random_matrix(1, s.N, Layout::rows, 3);
+  const float* bias_data = with_bias ? bias.memory.data() : nullptr;
+  const float old = mode == MatmulMode::overwrite ? kNan : 0.5f;
+  const auto where = [&] {
+    return ::testing::Message() << simd_target_name() << " M=" << s.M << " N=" << s.N << " K=" << s.K
+                                << " layouts " << static_cast<int>(a_layout) << static_cast<int>(b_layout)
+                                << " mode " << static_cast<int>(mode) << " threads " << pool.threads();
+  };
+  Output direct(s.M, s.N, old), packed(s.M, s.N, old), before(s.M, s.N, old);
+  matmul(pool, scratch, s.M, s.N, s.K, A.view, B.view, direct.data(), direct.ldc, mode, bias_data);
+  std::vector<float> panels(static_cast<size_t>(packed_size(s.K, s.N)), kNan);
+  const PackedMatrix packed_b = pack_matrix(pool, s.K, s.N, B.view, panels.data());
+  matmul_packed(pool, scratch, s.M, A.view, packed_b, packed.data(), packed.ldc, mode, bias_data);
+  ASSERT_TRUE(direct.guards_hold() && packed.guards_hold()) << where();
+  for (int64_t m = 0; m < s.M; ++m) {
+    for (int64_t n = 0; n < s.N; ++n) {
+      const float start = mode != MatmulMode::overwrite ? before.at(m, n) : with_bias ? bias.at(0, n) : 0.0f;
+      const float expected = defined_value(A, B, m, n, s.K, start, mode == MatmulMode::subtract);
+      ASSERT_TRUE(same_bits(direct.at(m, n), expected)) << where() << " at " << m << "," << n;
+      ASSERT_TRUE(same_bits(packed.at(m, n), expected)) << where() << " packed, at " << m << "," << n;
+    }
+  }
+}
+
+const Case kCases[] = {{1, 1, 1},    {1, 17, 5},    {2, 16, 16},   {3, 50, 33},   {5, 64, 7},
+                       {6, 31, 300}, {7, 15, 1},    {8, 129, 64},  {13, 33, 20},  {14, 32, 40},
+                       {15, 32, 40}, {16, 1, 257},  {29, 47, 513}, {64, 64, 64},  {65, 95, 260},
+                       {127, 1, 3},  {200, 19, 31}, {337, 40, 9},  {700, 20, 17}, {1400, 33, 8},
+                       {1, 530, 12}, {40, 1100, 4}, {50, 20, 1100}};
+
+TEST(Matmul, EveryElementIsTheChainOfFusedMultiplyAddsOverK) {
+  Arena scratch;
+  for (const std::string_view target : simd_target_names()) {
+    const UseSimdTarget use(target);
+    for (const int threads : {1, 2}) {
+      ThreadPool pool(threads);
+      for (const Case& s : kCases)
+        for (const Layout a : {Layout::rows, Layout::columns, Layout::neither})
+          for (const Layout b : {Layout::rows, Layout::columns, Layout::neither})
+            ASSERT_NO_FATAL_FAILURE(
+                expect_defined(pool, scratch, s, a, b, MatmulMode::overwrite, (s.M + s.N) % 2 == 0));
+    }
+  }
+}
+
+TEST(Matmul, AccumulateAndSubtractStartFromTheOldValues) {
+  Arena scratch;
+  ThreadPool pool(2);
+  for (const std::string_view target : simd_target_names()) {
+    const UseSimdTarget use(target);
+    for (const Case& s : kCases)
+      for (const MatmulMode mode : {MatmulMode::accumulate, MatmulMode::subtract})
+        for (const Layout a : {Layout::rows, Layout::columns, Layout::neither})
+          ASSERT_NO_FATAL_FAILURE(expect_defined(pool, scratch, s, a, Layout::rows, mode, false));
+  }
+}
+
+TEST(Matmul, SizesOfZeroLeaveTheStartingValues) {
+  Arena scratch;
+  ThreadPool pool(2);
+  for (const int64_t M : {1, 20}) {
+    ASSERT_NO_FATAL_FAILURE(
+        expect_defined(pool, scratch, {M, 20, 0}, Layout::rows, Layout::rows, MatmulMode::overwrite, false));
+    ASSERT_NO_FATAL_FAILURE(expect_defined(pool, scratch, {M, 20, 0}, Layout::columns, Layout::rows,
+                                           MatmulMode::overwrite, true));
+    ASSERT_NO_FATAL_FAILURE(
+        expect_defined(pool, scratch, {M, 20, 0}, Layout::rows, Layout::rows, MatmulMode::accumulate, false));
+    ASSERT_NO_FATAL_FAILURE(
+        expect_defined(pool, scratch, {M, 0, 5}, Layout::rows, Layout::rows, MatmulMode::overwrite, false));
+  }
+  ASSERT_NO_FATAL_FAILURE(
+      expect_defined(pool, scratch, {0, 20, 5}, Layout::rows, Layout::rows, MatmulMode::overwrite, false));
+}
+
+TEST(Matmul, LargeProductsCutIntoBlocksHoldToo) {
+  Arena scratch;
+  ThreadPool pool(2);
+  // More of B than is packed at once: blocks of columns, then blocks of k.
+  struct Large {
+    Case s;
+    Layout a, b;
+  };
+  for (const Large& large : {Large{{1400, 6000, 1030}, Layout::rows, Layout::columns},
+                             Large{{1400, 300, 16000}, Layout::columns, Layout::rows}}) {
+    const auto [M, N, K] = large.s;
+    const Matrix A = random_matrix(M, K, large.a, 1), B = random_matrix(K, N, large.b, 2);
+    Output c(M, N, 0.5f), before(M, N, 0.5f);
+    matmul(pool, scratch, M, N, K, A.view, B.view, c.data(), c.ldc, MatmulMode::accumulate);
+    EXPECT_TRUE(c.guards_hold());
+    const Random random(4, 0);
+    for (uint64_t i = 0; i < 3000; ++i) {
+      const auto m = static_cast<int64_t>(random.below(2 * i, static_cast<uint64_t>(M)));
+      const auto n = static_cast<int64_t>(random.below(2 * i + 1, static_cast<uint64_t>(N)));
+      ASSERT_TRUE(same_bits(c.at(m, n), defined_value(A, B, m, n, K, before.at(m, n), false)))
+          << m << "," << n;
+    }
+  }
+}
+
+TEST(Matmul, IsNearTheProductInDoublePrecision) {
+  Arena scratch;
+  ThreadPool pool(2);
+  const int64_t M = 100, N = 90, K = 2000;
+  const Matrix A = random_matrix(M, K, Layout::rows, 1), B = random_matrix(K, N, Layout::columns, 2);
+  Output c(M, N, kNan);
+  matmul(pool, scratch, M, N, K, A.view, B.view, c.data(), c.ldc);
+  double difference = 0, norm = 0;
+  for (int64_t m = 0; m < M; ++m) {
+    for (int64_t n = 0; n < N; ++n) {
+      double exact = 0;
+      for (int64_t k = 0; k < K; ++k) exact += double{A.at(m, k)} * double{B.at(k, n)};
+      difference += (c.at(m, n) - exact) * (c.at(m, n) - exact);
+      norm += exact * exact;
+    }
+  }
+  EXPECT_LT(std::sqrt(difference / norm), 3e-6);
+}
+
+TEST(Matmul, ARowAloneHasTheBitsOfTheRowWithinAnyBatch) {
+  Arena scratch;
+  ThreadPool pool(2);
+  const int64_t N = 75, K = 700, most = 400;
+  const Matrix A = random_matrix(most, K, Layout::rows, 1), B = random_matrix(K, N, Layout::columns, 2);
+  Output all(most, N, kNan, 0);
+  matmul(pool, scratch, most, N, K, A.view, B.view, all.data(), N);
+  for (const int64_t M : {1, 2, 3, 9, 14, 15, 100}) {
+    for (const int64_t first : {0, 57, 300}) {
+      Output part(M, N, kNan, 0);
+      matmul(pool, scratch, M, N, K, {A.view.data + first * A.view.row_stride, A.view.row_stride, 1}, B.view,
+             part.data(), N);
+      for (int64_t m = 0; m < M; ++m)
+        for (int64_t n = 0; n < N; ++n)
+          ASSERT_TRUE(same_bits(part.at(m, n), all.at(first + m, n))) << M << " " << m;
+    }
+  }
+}
+
+TEST(Matmul, TargetsAndThreadsDoNotChangeABit) {
+  Arena scratch;
+  for (const Case& s : {Case{1030, 130, 300}, Case{100, 100, 3000}, Case{4, 1000, 500}}) {
+    const Matrix A = random_matrix(s.M, s.K, Layout::rows, 1),
+                 B = random_matrix(s.K, s.N, Layout::columns, 2);
+    std::vector<std::vector<float>> results;
+    for (const std::string_view target : simd_target_names()) {
+      for (const int threads : {1, 2, 5}) {
+        const UseSimdTarget use(target);
+        ThreadPool pool(threads);
+        Output c(s.M, s.N, kNan);
+        matmul(pool, scratch, s.M, s.N, s.K, A.view, B.view, c.data(), c.ldc);
+        results.push_back(c.memory);
+        EXPECT_TRUE(same_bits(results.front(), results.back())) << target << " with " << threads;
+      }
+    }
+  }
+}
+
+TEST(Matmul, TwoHalvesOfKGiveTheBitsOfOnePass) {
+  Arena scratch;
+  ThreadPool pool(2);
+  const int64_t M = 130, N = 70, K = 1000;
+  const Matrix A = random_matrix(M, K, Layout::columns, 1), B = random_matrix(K, N, Layout::rows, 2);
+  Output whole(M, N, kNan);
+  matmul(pool, scratch, M, N, K, A.view, B.view, whole.data(), whole.ldc);
+  for (const int64_t half : {1, 255, 256, 500, 999}) {
+    Output parts(M, N, kNan);
+    matmul(pool, scratch, M, N, half, A.view, B.view, parts.data(), parts.ldc);
+    const MatrixView a_rest = {A.view.data + half * A.view.col_stride, A.view.row_stride, A.view.col_stride};
+    const MatrixView b_rest = {B.view.data + half * B.view.row_stride, B.view.row_stride, B.view.col_stride};
+    matmul(pool, scratch, M, N, K - half, a_rest, b_rest, parts.data(), parts.ldc, MatmulMode::accumulate);
+    EXPECT_TRUE(same_bits(whole.memory, parts.memory)) << half;
+  }
+}
+
+TEST(Matmul, RepeatedCallsTakeNoMoreMemoryAndLeaveTheScratchAsItWas) {
+  Arena scratch;
+  ThreadPool pool(2);
+  const Matrix A = random_matrix(600, 300, Layout::rows, 1), B = random_matrix(300, 200, Layout::columns, 2);
+  Output c(600, 200, kNan);
+  scratch.allocate(1000);
+  const int64_t before = scratch.in_use();
+  int64_t peak = 0;
+  for (int turn = 0; turn < 3; ++turn) {
+    matmul(pool, scratch, 600, 200, 300, A.view, B.view, c.data(), c.ldc);
+    EXPECT_EQ(scratch.in_use(), before);
+    if (turn == 0) peak = scratch.peak();
+    EXPECT_EQ(scratch.peak(), peak);
+  }
+}
+
+TEST(Matmul, NanAndInfinityStayInTheirRowsAndColumns) {
+  Arena scratch;
+  ThreadPool pool(2);
+  Matrix A = random_matrix(20, 30, Layout::rows, 1, 0), B = random_matrix(30, 40, Layout::rows, 2, 0);
+  A.memory[5 * 30 + 7] = std::numeric_limits<float>::infinity();
+  B.memory[9 * 40 + 39] = kNan;
+  Output c(20, 40, 0.0f);
+  matmul(pool, scratch, 20, 40, 30, A.view, B.view, c.data(), c.ldc);
+  for (int64_t m = 0; m < 20; ++m)
+    for (int64_t n = 0; n < 40; ++n) EXPECT_EQ(std::isfinite(c.at(m, n)), m != 5 && n != 39) << m << "," << n;
+}
+
+TEST(Matmul, APackedSizeThatOverflowsIsAnError) {
+  EXPECT_THROW(packed_size(int64_t{1} << 40, int64_t{1} << 40), Error);
+  EXPECT_EQ(packed_size(3, 17), 96);
+}
+
+TEST(MachinePeak, MeasuresArePositiveAndInProportion) {
+  ThreadPool pool(2);
+  const double peak = measure_matrix_peak(pool);
+  EXPECT_GT(peak, 1e9);
+  EXPECT_LT(peak, 1e13);
+  EXPECT_GT(measure_bandwidth(pool), 1e8);
+  EXPECT_GT(measure_read_bandwidth(pool), 1e8);
+}
+
+}  // namespace
+}  // namespace harmonic
