@@ -1,0 +1,181 @@
+#include "harmonic/data/corpus_preparation.h"
+
+#include <algorithm>
+#include <chrono>
+#include <set>
+
+#include "harmonic/base/error.h"
+#include "harmonic/base/json.h"
+#include "harmonic/base/log.h"
+
+namespace harmonic {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::string_view kManifest = "shards.json";
+constexpr std::string_view kManifestFormat = "harmonic token shards";
+constexpr int64_t kBatchBytes = int64_t{1} << 23;  // of text tokenised at a time
+constexpr size_t kBatchDocuments = 1 << 14;
+
+std::string shard_name(size_t index) { return fmt::format("tokens-{:05}.shard", index); }
+
+struct TextBatch {
+  std::vector<std::string> documents;  // [0, count) are in use; the strings keep their memory
+  size_t count = 0;
+
+  void read(DocumentSource& source) {
+    count = 0;
+    for (int64_t bytes = 0; bytes < kBatchBytes && count < kBatchDocuments; ++count) {
+      if (count == documents.size()) documents.emplace_back();
+      if (!source.next(documents[count])) return;
+      bytes += static_cast<int64_t>(documents[count].size());
+    }
+  }
+  // One very long document must not hold its memory to the end.
+  void trim() {
+    for (std::string& document : documents)
+      if (static_cast<int64_t>(document.capacity()) > kBatchBytes) std::string().swap(document);
+  }
+};
+
+// Calls use(tokens, text bytes) for every document in order, on this thread. While a batch is tokenised, one
+// thread reads the next.
+template <typename Use>
+void tokenise(const std::vector<std::string>& inputs, const Tokenizer& tokenizer, ThreadPool& pool,
+              const ReaderOptions& options, Use use) {
+  DocumentSource source(inputs, options);
+  TextBatch batch, following;
+  std::vector<std::vector<int32_t>> tokens;
+  const auto start = std::chrono::steady_clock::now();
+  int64_t bytes = 0;
+  bool shown = false;
+  batch.read(source);
+  while (batch.count > 0) {
+    if (tokens.size() < batch.count) tokens.resize(batch.count);
+    pool.parallel_for(static_cast<int64_t>(batch.count) + 1, [&](int64_t i) {
+      if (i == 0) {
+        following.read(source);
+        return;
+      }
+      const auto document = static_cast<size_t>(i - 1);
+      tokens[document].clear();
+      tokenizer.encode(batch.documents[document], tokens[document]);
+    });
+    for (size_t document = 0; document < batch.count; ++document) {
+      const auto size = static_cast<int64_t>(batch.documents[document].size());
+      use(tokens[document], size);
+      bytes += size;
+      if (size > kBatchBytes) std::vector<int32_t>().swap(tokens[document]);
+    }
+    batch.trim();
+    std::swap(batch, following);
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (seconds > 1) {
+      progress(fmt::format("tokenising: {:.0f} MB, {:.0f} MB/s", static_cast<double>(bytes) / 1e6,
+                           static_cast<double>(bytes) / 1e6 / seconds));
+      shown = true;
+    }
+  }
+  if (shown) end_progress();
+}
+
+Json read_manifest(const fs::path& folder) {
+  const fs::path path = folder / kManifest;
+  Json manifest = parse_json(read_file(path, int64_t{1} << 26), path.string());
+  const auto bad = [&](std::string_view what) {
+    fail("{}: not a list of token shards: {}; prepare the data again", path.string(), what);
+  };
+  if (!manifest.is_object() || manifest.value("format", Json()) != kManifestFormat) bad("no such format");
+  if (manifest.value("version", Json()) != 1) bad("its version is not 1");
+  const Json shards = manifest.value("shards", Json());
+  if (!shards.is_array() || shards.empty()) bad("it names no shards");
+  for (size_t i = 0; i < shards.size(); ++i) {
+    const Json& shard = shards[i];
+    if (!shard.is_object() || shard.value("file", Json()) != shard_name(i) ||
+        !shard.value("checksum", Json()).is_string())
+      bad(fmt::format("shard {} is not described by its file and checksum", i));
+  }
+  return manifest;
+}
+
+}  // namespace
+
+void prepare_shards(const std::vector<std::string>& inputs, const Tokenizer& tokenizer,
+                    const fs::path& folder, ThreadPool& pool, const PrepareOptions& options,
+                    const std::string& key) {
+  if (options.shard_tokens < 1)
+    fail_usage("shard_tokens is {}; at least 1 was expected", options.shard_tokens);
+  make_folder(folder);
+  std::error_code error;
+  fs::remove(folder / kManifest, error);
+  if (error) fail("{}: cannot remove it to prepare anew: {}", (folder / kManifest).string(), error.message());
+
+  const TokenizerIdentity identity = identity_of(tokenizer);
+  TokenShardBuilder builder(identity);
+  Json shards = Json::array();
+  const auto flush = [&] {
+    const fs::path path = folder / shard_name(shards.size());
+    builder.write(path);
+    builder = TokenShardBuilder(identity);
+    const TokenShard written = TokenShard::open(path);
+    shards.push_back({{"file", path.filename().string()},
+                      {"tokens", written.tokens()},
+                      {"documents", written.documents()},
+                      {"source_bytes", written.source_bytes()},
+                      {"checksum", fmt::format("{:016x}", written.checksum())}});
+  };
+  tokenise(inputs, tokenizer, pool, options.reader, [&](const std::vector<int32_t>& tokens, int64_t bytes) {
+    if (builder.documents() > 0 &&
+        builder.tokens() + static_cast<int64_t>(tokens.size()) + 1 > options.shard_tokens)
+      flush();
+    builder.add(tokens, bytes);
+  });
+  if (builder.documents() > 0) flush();
+
+  Json manifest = {{"format", kManifestFormat},
+                   {"version", 1},
+                   {"vocab_size", identity.vocab_size},
+                   {"eot_token_id", identity.eot},
+                   {"tokenizer_hash", identity.hash},
+                   {"key", key},
+                   {"shards", shards}};
+  write_file(folder / kManifest, manifest.dump(1) + "\n");
+  for (size_t i = shards.size(); fs::remove(folder / shard_name(i), error); ++i) {
+  }
+}
+
+bool is_prepared_folder(const fs::path& path) {
+  std::error_code error;
+  return fs::is_regular_file(path / kManifest, error);
+}
+
+TokenCorpus open_prepared_folder(const fs::path& folder, ShardCheck check) {
+  const Json manifest = read_manifest(folder);
+  std::vector<TokenShard> shards;
+  for (const Json& described : manifest["shards"]) {
+    const fs::path path = folder / described["file"].get<std::string>();
+    shards.push_back(TokenShard::open(path, check));
+    if (described["checksum"] != fmt::format("{:016x}", shards.back().checksum()))
+      fail("{}: is not the shard that {} names; prepare the data again", path.string(), kManifest);
+  }
+  return TokenCorpus(std::move(shards));
+}
+
+std::string key_of_prepared_folder(const fs::path& folder) {
+  if (!is_prepared_folder(folder)) return {};
+  const Json manifest = read_manifest(folder);
+  const auto key = manifest.find("key");
+  return key != manifest.end() && key->is_string() ? key->get<std::string>() : std::string();
+}
+
+TokenCorpus corpus_in_memory(const std::vector<std::string>& inputs, const Tokenizer& tokenizer,
+                             ThreadPool& pool, const ReaderOptions& options) {
+  TokenShardBuilder builder(identity_of(tokenizer));
+  tokenise(inputs, tokenizer, pool, options,
+           [&](const std::vector<int32_t>& tokens, int64_t bytes) { builder.add(tokens, bytes); });
+  std::vector<TokenShard> shards;
+  shards.push_back(TokenShard::from_image(builder.image(), "corpus in memory"));
+  return TokenCorpus(std::move(shards));
+}
+
+}  // namespace harmonic

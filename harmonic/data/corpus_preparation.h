@@ -1,0 +1,42 @@
+// From text to token shards: tokenised in parallel, the same bytes whatever the number of threads.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "harmonic/base/thread_pool.h"
+#include "harmonic/data/document_reader.h"
+#include "harmonic/data/token_corpus.h"
+#include "harmonic/tokenizer/tokenizer.h"
+
+namespace harmonic {
+
+struct PrepareOptions {
+  ReaderOptions reader;
+  // A shard is closed before the document that would take it beyond this; it is held in memory until written.
+  // A longer document has a shard to itself.
+  int64_t shard_tokens = int64_t{1} << 25;
+};
+
+// Writes shards "tokens-00000.shard", ... and, last of all, "shards.json", which lists them, into `folder`,
+// made if need be. A preparation that was there before is replaced, and is invalid from the start of this one
+// to its end. `key`, if any, is kept in shards.json.
+void prepare_shards(const std::vector<std::string>& inputs, const Tokenizer& tokenizer,
+                    const std::filesystem::path& folder, ThreadPool& pool, const PrepareOptions& options = {},
+                    const std::string& key = {});
+
+// Whether `path` is a folder that prepare_shards() finished.
+bool is_prepared_folder(const std::filesystem::path& path);
+// Its corpus. Throws Error when shards.json is damaged or asks for another shard than the one that is there.
+TokenCorpus open_prepared_folder(const std::filesystem::path& folder,
+                                 ShardCheck check = ShardCheck::structure);
+// The key it was prepared with; empty when there is none, or no finished preparation.
+std::string key_of_prepared_folder(const std::filesystem::path& folder);
+
+// The same corpus in memory, nothing written.
+TokenCorpus corpus_in_memory(const std::vector<std::string>& inputs, const Tokenizer& tokenizer,
+                             ThreadPool& pool, const ReaderOptions& options = {});
+
+}  // namespace harmonic

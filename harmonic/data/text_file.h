@@ -1,0 +1,35 @@
+// The bytes of a text file, decompressed: plain, gz, xz, zst, and archives (zip; tar by its name), whose
+// members are read as files one after the other. What a file is, its first bytes tell, not its name.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+
+namespace harmonic {
+
+// Streams in constant memory. Not thread-safe. Every error names the file (and the member), and what to do.
+class TextFile {
+ public:
+  // "-" is standard input, which is read but not closed. Throws Error when it cannot be opened, is a
+  // directory, or is named as a compressed file and does not begin like one.
+  explicit TextFile(const std::string& path);
+  ~TextFile();
+  TextFile(const TextFile&) = delete;
+  TextFile& operator=(const TextFile&) = delete;
+
+  // Moves to the first or the next member; false when there is none. A file that is no archive is its one
+  // member. Folders, links, and members whose name begins with a dot are passed over.
+  bool next_member();
+  // For messages and for telling the format: "notes.txt", or "books.zip: chapter1.txt".
+  const std::string& name() const;
+  // Up to `size` bytes (fewer only at the end); 0 at the end of the member. Throws Error on damage or
+  // truncation.
+  size_t read(char* buffer, size_t size);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace harmonic
