@@ -1,0 +1,47 @@
+// One text that a model reads or writes: its state, and the token that the state has not seen yet.
+#pragma once
+
+#include <filesystem>
+#include <vector>
+
+#include "harmonic/model/inference.h"
+#include "harmonic/tokenizer/tokenizer.h"
+
+namespace harmonic {
+
+// Constant memory, whatever the length. Not thread-safe; shares the Inference with other streams of the same
+// thread. Every document begins with the end-of-text token.
+class TextStream {
+ public:
+  TextStream(Inference& inference, int32_t eot)
+      : inference_(inference), state_(inference.model().state_layout()), pending_(eot), eot_(eot) {}
+
+  // Begins a new document: forgets everything.
+  void restart();
+
+  // The bits that each of `tokens` costs after what came before, appended to `bits`; they become part of the
+  // text.
+  void score(const std::vector<int32_t>& tokens, std::vector<double>& bits);
+  // Makes `tokens` part of the text without scoring them.
+  void append(const std::vector<int32_t>& tokens);
+  // Logits [1, V] of the next token; they live until the next call. The text does not change.
+  Tensor next_logits();
+
+  // Tokens of the text so far, the leading end-of-text included.
+  uint64_t length() const { return state_.position() + 1; }
+
+  // To a file and back, exactly. Loading throws Error for a damaged file or the state of another model.
+  void save(const std::filesystem::path& path) const;
+  void load(const std::filesystem::path& path);
+
+ private:
+  template <typename Use>
+  void advance(const std::vector<int32_t>& tokens, Use use);
+
+  Inference& inference_;
+  State state_;      // after every token but pending_
+  int32_t pending_;  // the last token
+  int32_t eot_;
+};
+
+}  // namespace harmonic
