@@ -12,7 +12,7 @@
 namespace harmonic {
 namespace {
 
-constexpr size_t max_piece = 256;  // bytes; bounds the work that one piece can cause at each merge
+constexpr size_t max_piece = 128;  // bytes; bounds the work that one piece can cause at each merge
 constexpr int64_t max_vocab_size = int64_t{1} << 24;
 constexpr int64_t least_count = 2;
 
@@ -44,7 +44,8 @@ class PairIndex {
   void add(std::string_view piece, int64_t count) {
     const Piece added{tokens_.size(), static_cast<uint32_t>(piece.size()), count};
     for (char byte : piece) tokens_.push_back(static_cast<uint8_t>(byte));
-    for_each_pair(added, [&](uint64_t key) { note(key, count, static_cast<uint32_t>(pieces_.size())); });
+    for (size_t i = added.begin; i + 1 < tokens_.size(); ++i)
+      note(key_of(tokens_[i], tokens_[i + 1]), count, static_cast<uint32_t>(pieces_.size()));
     pieces_.push_back(added);
   }
 
@@ -66,23 +67,29 @@ class PairIndex {
     created_.clear();
     for (uint32_t place : places) {
       Piece& piece = pieces_[place];
-      if (!holds(piece, pair)) continue;  // stale, or listed twice
-      for_each_pair(piece, [&](uint64_t key) { pairs_[key].count -= piece.count; });
+      // Only pairs beside a merged one change: counting all of a long piece again would cost its length
+      // squared.
       int32_t* tokens = tokens_.data() + piece.begin;
       uint32_t length = 0;
       for (uint32_t i = 0; i < piece.length; ++length) {
-        const bool here = i + 1 < piece.length && tokens[i] == pair.left && tokens[i + 1] == pair.right;
-        tokens[length] = here ? result : tokens[i];
-        i += here ? 2 : 1;
+        if (i + 1 == piece.length || tokens[i] != pair.left || tokens[i + 1] != pair.right) {
+          tokens[length] = tokens[i++];
+          continue;
+        }
+        if (length > 0) {
+          const int32_t before = tokens[length - 1];
+          pairs_[key_of(before, pair.left)].count -= piece.count;
+          note(key_of(before, result), piece.count, place);
+        }
+        if (i + 2 < piece.length) {
+          const int32_t after = tokens[i + 2];
+          pairs_[key_of(pair.right, after)].count -= piece.count;
+          note(key_of(result, after), piece.count, place);
+        }
+        tokens[length] = result;
+        i += 2;
       }
       piece.length = length;
-      for_each_pair(piece, [&](uint64_t key) {
-        const bool is_new = left_of(key) == result || right_of(key) == result;
-        if (is_new)
-          note(key, piece.count, place);
-        else
-          pairs_[key].count += piece.count;
-      });
     }
     pairs_.erase(merged_key);
     for (uint64_t key : created_) use(pair_of(key, pairs_[key].count));
@@ -95,19 +102,6 @@ class PairIndex {
   static int32_t left_of(uint64_t key) { return static_cast<int32_t>(key >> 32); }
   static int32_t right_of(uint64_t key) { return static_cast<int32_t>(key & 0xFFFFFFFF); }
   static Pair pair_of(uint64_t key, int64_t count) { return {count, left_of(key), right_of(key)}; }
-
-  bool holds(const Piece& piece, const Pair& pair) const {
-    const int32_t* tokens = tokens_.data() + piece.begin;
-    for (uint32_t i = 0; i + 1 < piece.length; ++i)
-      if (tokens[i] == pair.left && tokens[i + 1] == pair.right) return true;
-    return false;
-  }
-
-  template <typename Use>
-  void for_each_pair(const Piece& piece, const Use& use) const {
-    const int32_t* tokens = tokens_.data() + piece.begin;
-    for (uint32_t i = 0; i + 1 < piece.length; ++i) use(key_of(tokens[i], tokens[i + 1]));
-  }
 
   void note(uint64_t key, int64_t count, uint32_t place) {
     const auto [use, is_new] = pairs_.try_emplace(key);
@@ -129,14 +123,15 @@ class PairIndex {
 
 void BpeTrainer::count_pieces(std::string_view text, Counts& counts) {
   for (size_t begin = 0; begin < text.size();) {
-    const size_t end = std::min(piece_end(text, begin), begin + max_piece);
-    const std::string_view piece = text.substr(begin, end - begin);
-    const auto found = counts.find(piece);
-    if (found != counts.end())
-      ++found->second;
-    else
-      counts.emplace(piece, 1);
-    begin = end;
+    const size_t end = piece_end(text, begin);
+    for (; begin < end; begin += std::min(max_piece, end - begin)) {
+      const std::string_view piece = text.substr(begin, std::min(max_piece, end - begin));
+      const auto found = counts.find(piece);
+      if (found != counts.end())
+        ++found->second;
+      else
+        counts.emplace(piece, 1);
+    }
   }
 }
 
