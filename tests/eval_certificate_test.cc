@@ -1,0 +1,154 @@
+// The certificate passes honest models and catches every kind of look ahead.
+#include "harmonic/eval/certificate.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "small_models.h"
+
+namespace harmonic {
+namespace {
+
+using Kind = std::string;
+
+// Adds to each row a weighted sum of rows of its segment, later ones among them:
+//   "own block"  the mean of the row's own block, all of it
+//   "error"      that mean less the mean of the block before
+//   "norm"       the mean over the whole segment, as a norm over time would bring in
+class LeakingMixer : public Mixer {
+ public:
+  LeakingMixer(std::unique_ptr<Mixer> honest, Kind kind, int64_t stride)
+      : honest_(std::move(honest)), kind_(std::move(kind)), stride_(stride) {}
+
+  Variable forward(Step& step, const Variable& x) const override {
+    Tape& tape = step.tape();
+    const Variable leak = tape.variable(x.value.rows, x.value.cols);
+    const Segments segments = step.segments();
+    // weight(t, r): how much of row r comes into row t; rows count from the segment's first.
+    const auto weight = [kind = kind_ == "norm"    ? 2
+                                : kind_ == "error" ? 1
+                                                   : 0,
+                         stride = stride_](int64_t t, int64_t r, int64_t length) {
+      const auto in_block = [&](int64_t block) {
+        const int64_t first = block * stride, last = std::min(length, first + stride);
+        return r >= first && r < last ? 1.0 / static_cast<double>(last - first) : 0.0;
+      };
+      if (kind == 2) return 1.0 / static_cast<double>(length);
+      return in_block(t / stride) - (kind == 1 && t >= stride ? in_block(t / stride - 1) : 0.0);
+    };
+    const auto apply = [segments, weight](const Tensor& from, const Tensor& to, bool transposed, bool add) {
+      for (int64_t b = 0; b < segments.count; ++b) {
+        for (int64_t t = 0; t < segments.length(b); ++t) {
+          for (int64_t c = 0; c < from.cols; ++c) {
+            double sum = add ? to.row<float>(segments.begin(b) + t)[c] : 0;
+            for (int64_t r = 0; r < segments.length(b); ++r) {
+              const double w =
+                  transposed ? weight(r, t, segments.length(b)) : weight(t, r, segments.length(b));
+              if (w != 0) sum += w * from.row<float>(segments.begin(b) + r)[c];
+            }
+            to.row<float>(segments.begin(b) + t)[c] = static_cast<float>(sum);
+          }
+        }
+      }
+    };
+    apply(x.value, leak.value, false, false);
+    tape.record(leak, [=](Tape& t) {
+      const Gradient to = t.contribute(x);
+      apply(t.gradient(leak), to.to, true, to.add);
+    });
+    return add(tape, honest_->forward(step, x), leak);
+  }
+
+ private:
+  std::unique_ptr<Mixer> honest_;
+  Kind kind_;
+  int64_t stride_;
+};
+
+template <int stride>
+std::unique_ptr<Mixer> own_block(const std::string& kind, const ModelConfig& config, const Builder& builder) {
+  return std::make_unique<LeakingMixer>(make_mixer(kind, config, builder), "own block", stride);
+}
+std::unique_ptr<Mixer> own_error(const std::string& kind, const ModelConfig& config, const Builder& builder) {
+  return std::make_unique<LeakingMixer>(make_mixer(kind, config, builder), "error", 4);
+}
+std::unique_ptr<Mixer> norm_over_time(const std::string& kind, const ModelConfig& config,
+                                      const Builder& builder) {
+  return std::make_unique<LeakingMixer>(make_mixer(kind, config, builder), "norm", 1);
+}
+
+ModelConfig tiny() {
+  ModelConfig config = small_configs()[0].config;
+  config.vocab_size = 64;
+  return config;
+}
+
+std::set<std::string> failed_tests(const Certificate& certificate) {
+  std::set<std::string> names;
+  for (const CertificateTest& test : certificate.tests)
+    if (!test.passed) names.insert(test.name);
+  return names;
+}
+
+class HonestModel : public testing::TestWithParam<NamedConfig> {};
+
+TEST_P(HonestModel, PassesTheCertificate) {
+  Model model(GetParam().config, cpu_backend(), true);
+  initialise_for_test(model, 1);
+  ThreadPool pool(2);
+  const Certificate certificate = certify(model, pool, {.random_tokens = 4096});
+  for (const CertificateTest& test : certificate.tests)
+    EXPECT_TRUE(test.passed) << test.name << ": " << test.detail;
+}
+
+INSTANTIATE_TEST_SUITE_P(Every, HonestModel, testing::ValuesIn(small_configs()),
+                         [](const auto& instance) { return instance.param.name; });
+
+class LeakingModel : public testing::TestWithParam<std::pair<const char*, Model::MixerFactory>> {};
+
+TEST_P(LeakingModel, IsCaughtByEveryTestThatCanSeeIt) {
+  Model model(tiny(), cpu_backend(), true, GetParam().second);
+  initialise_for_test(model, 1);
+  ThreadPool pool(2);
+  const Certificate certificate = certify(model, pool, {.random_tokens = 4096});
+  EXPECT_FALSE(certificate.passed());
+  const std::set<std::string> failed = failed_tests(certificate);
+  for (const char* name : {"a changed suffix changes no logit before it",
+                           "a prefix alone has the logits it has within the whole",
+                           "no gradient flows from a logit to a later embedding",
+                           "token by token equals parallel", "chunks of 3 equal the whole",
+                           "chunks of 17 equal the whole", "chunks of random sizes equal the whole"})
+    EXPECT_TRUE(failed.count(name)) << name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Every, LeakingModel,
+                         testing::Values(std::pair{"own_block_at_level_2", &own_block<4>},
+                                         std::pair{"own_block_at_level_3", &own_block<16>},
+                                         std::pair{"own_prediction_error", &own_error},
+                                         std::pair{"norm_over_time", &norm_over_time}),
+                         [](const auto& instance) { return std::string(instance.param.first); });
+
+// A leak helps only a model that has learned to use it: here the token to come is written into the weights by
+// hand. The embedding of a token is its one-hot vector, and the head reads the mean of the row's own block,
+// so that a block's tokens are likelier within it.
+TEST(LeakingModel, ThatUsesTheLeakScoresNoiseBelowChance) {
+  ModelConfig config = tiny();
+  config.vocab_size = 16;
+  config.d_model = 16;
+  Model model(config, cpu_backend(), true, &own_block<4>);
+  model.parameters().initialise(1);
+  for (const char* name : {"embed.weight", "head.weight"}) {
+    const Tensor& value = model.parameters().find(name)->value;
+    for (int64_t r = 0; r < value.rows; ++r)
+      for (int64_t c = 0; c < value.cols; ++c) value.row<float>(r)[c] = r == c ? 1.0f : 0.0f;
+  }
+  ThreadPool pool(2);
+  const std::set<std::string> failed = failed_tests(certify(model, pool, {.random_tokens = 16384}));
+  EXPECT_TRUE(failed.count("random tokens score no better than chance at every t mod 4"));
+}
+
+}  // namespace
+}  // namespace harmonic

@@ -1,0 +1,118 @@
+// The whole model's gradient against central differences, in double precision.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "small_models.h"
+
+namespace harmonic {
+namespace {
+
+class ModelGradient : public testing::TestWithParam<NamedConfig> {};
+
+constexpr int64_t kLength = 41;
+
+// Two texts at different positions, one of them from a state in mid-block; the loss covers the states after
+// as well, so that gradients enter from there.
+struct Problem {
+  explicit Problem(const ModelConfig& config) : model(config, reference_backend(), true), pool(1) {
+    initialise_for_test(model, 5);
+    tokens = random_text(kLength, config.vocab_size, 1);
+    targets = random_text(kLength, config.vocab_size, 2);
+    targets[3] = -1;
+    const std::vector<int32_t> before = random_text(7, config.vocab_size, 3);
+    states = make_state_rows(memory, model.state_layout(), 2);
+    State mid(model.state_layout());
+    Inference(model, pool).advance(mid, before.data(), 7);
+    states.set(1, mid);
+    const Random random(9, 9);
+    for (int64_t i = 0; i < model.state_layout().numbers(); ++i)
+      weights.push_back(random.uniform(static_cast<uint64_t>(i)) - 0.5);
+  }
+
+  double loss(bool backward) {
+    Arena scratch, activations;
+    GradientPool gradients;
+    Context context{pool, scratch};
+    Tape tape(model.backend(), context, activations, &gradients);
+    const StateLayout& layout = model.state_layout();
+    const StateRows out = make_state_rows(activations, layout, 2),
+                    d_out = make_state_rows(activations, layout, 2);
+    d_states = make_state_rows(memory, layout, 2);
+    const StateField all{0, layout.numbers()};
+    for (int64_t b = 0; b < 2; ++b)
+      for (int64_t i = 0; i < layout.numbers(); ++i)
+        d_out.field(all).row<double>(b)[i] = weights[static_cast<size_t>(i)];
+    Step step(tape, {offsets, 2}, states, out, d_out, d_states);
+    const Variable hidden =
+        model.forward(step, {tokens.data(), 1, kLength, kLength, DType::i32, Device::cpu});
+    const Tensor losses = activations.tensor(1, kLength, DType::f64);
+    linear_cross_entropy(tape, hidden, model.head(),
+                         {targets.data(), 1, kLength, kLength, DType::i32, Device::cpu}, losses, 0.7);
+    double total = 0;
+    for (int64_t r = 0; r < kLength; ++r) total += 0.7 * losses.as<double>()[r];
+    for (int64_t b = 0; b < 2; ++b)
+      for (int64_t i = 0; i < layout.numbers(); ++i)
+        total += weights[static_cast<size_t>(i)] * out.field(all).row<double>(b)[i];
+    if (backward) tape.backward();
+    return total;
+  }
+
+  // d loss / d *number by central differences.
+  double slope(double* number) {
+    const double h = 1e-5, at = *number;
+    *number = at + h;
+    const double above = loss(false);
+    *number = at - h;
+    const double below = loss(false);
+    *number = at;
+    return (above - below) / (2 * h);
+  }
+
+  Model model;
+  ThreadPool pool;
+  Arena memory;
+  std::vector<int32_t> tokens, targets;
+  std::vector<double> weights;
+  StateRows states, d_states;
+  int64_t offsets[3] = {0, 23, kLength};
+};
+
+TEST_P(ModelGradient, EqualsCentralDifferencesForEveryParameterAndTheState) {
+  Problem problem(GetParam().config);
+  problem.loss(true);
+  const Random random(11, 11);
+  uint64_t draw = 0;
+  const StateRows d_states = problem.d_states;
+  for (size_t i = 0; i < problem.model.parameters().size(); ++i) {
+    Parameter& parameter = problem.model.parameters()[i];
+    double difference = 0, size = 1e-12;
+    for (int sample = 0; sample < 6; ++sample) {
+      const auto index =
+          static_cast<int64_t>(random.below(draw++, static_cast<uint64_t>(parameter.value.size())));
+      const double expected = problem.slope(parameter.value.as<double>() + index);
+      const double found = parameter.grad.as<double>()[index];
+      difference += (expected - found) * (expected - found);
+      size += expected * expected;
+    }
+    EXPECT_LE(std::sqrt(difference / size), 2e-6) << parameter.name;
+  }
+  // Row 0 starts a document: its state is no input. Row 1's numbers are, as far as its position says they are
+  // in use.
+  for (const StateLayout::Named& named : problem.model.state_layout().fields()) {
+    const Tensor numbers = problem.states.field(named.field), gradient = d_states.field(named.field);
+    double difference = 0, size = 1e-12;
+    for (int64_t c = 0; c < numbers.cols; c += 3) {
+      const double expected = problem.slope(numbers.row<double>(1) + c);
+      difference += std::pow(expected - gradient.row<double>(1)[c], 2);
+      size += expected * expected;
+    }
+    EXPECT_LE(std::sqrt(difference / size), 2e-6) << named.name;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Every, ModelGradient, testing::ValuesIn(small_configs()),
+                         [](const auto& instance) { return instance.param.name; });
+
+}  // namespace
+}  // namespace harmonic

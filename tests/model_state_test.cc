@@ -1,0 +1,145 @@
+// One forward pass: however a text is split, batched or threaded, the same bits come out.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "small_models.h"
+
+namespace harmonic {
+namespace {
+
+class OneForwardPass : public testing::TestWithParam<NamedConfig> {
+ protected:
+  struct Outcome {
+    std::vector<float> logits;
+    State state;
+    bool operator==(const Outcome& other) const {
+      return logits.size() == other.logits.size() && state == other.state &&
+             std::memcmp(logits.data(), other.logits.data(), logits.size() * sizeof(float)) == 0;
+    }
+  };
+
+  OneForwardPass() : model_(GetParam().config, cpu_backend(), false) {
+    initialise_for_test(model_, 3);
+    text_ = random_text(203, GetParam().config.vocab_size, 4);
+  }
+
+  // `sizes` are used in turn, again and again.
+  Outcome run(const std::vector<int64_t>& sizes, int threads, bool packed = false) {
+    ThreadPool pool(threads);
+    Inference inference(model_, pool);
+    if (packed) model_.pack(inference.context());
+    Outcome outcome{{}, State(model_.state_layout())};
+    const StateRows row{static_cast<char*>(outcome.state.data()), 1, &model_.state_layout()};
+    const auto total = static_cast<int64_t>(text_.size());
+    size_t turn = 0;
+    for (int64_t begin = 0; begin < total;) {
+      const int64_t size = std::min(total - begin, sizes[turn++ % sizes.size()]);
+      const int64_t offsets[2] = {0, size};
+      const Tensor logits = inference.logits(inference.hidden(text_.data() + begin, {offsets, 1}, row, row));
+      for (int64_t r = 0; r < size; ++r)
+        outcome.logits.insert(outcome.logits.end(), logits.row<float>(r), logits.row<float>(r) + logits.cols);
+      begin += size;
+    }
+    return outcome;
+  }
+
+  Model model_;
+  std::vector<int32_t> text_;
+};
+
+TEST_P(OneForwardPass, AnySplitOfTheTextGivesTheSameBits) {
+  const Outcome whole = run({1 << 20}, 1);
+  EXPECT_EQ(whole.state.position(), text_.size());
+  for (int64_t size : {1, 3, 5, 15, 17, 64}) EXPECT_TRUE(run({size}, 1) == whole) << "chunks of " << size;
+  EXPECT_TRUE(run({7, 1, 33, 2, 16, 4, 5}, 1) == whole);
+}
+
+TEST_P(OneForwardPass, ThreadsAndPackedWeightsDoNotChangeTheBits) {
+  const Outcome whole = run({1 << 20}, 1);
+  EXPECT_TRUE(run({1 << 20}, 2) == whole);
+  EXPECT_TRUE(run({31}, 3) == whole);
+  EXPECT_TRUE(run({1 << 20}, 1, true) == whole);
+  EXPECT_TRUE(run({1}, 2, true) == whole);
+}
+
+// Five texts of different lengths that stand at different positions mod 16, in one batch.
+TEST_P(OneForwardPass, NeighboursInABatchDoNotChangeTheBits) {
+  const StateLayout& layout = model_.state_layout();
+  ThreadPool pool(2);
+  Inference inference(model_, pool);
+  constexpr int64_t kTexts = 5;
+  const int64_t before[kTexts] = {0, 3, 15, 16, 50}, now[kTexts] = {20, 1, 0, 37, 9};
+  Arena arena;
+  const StateRows states = make_state_rows(arena, layout, kTexts);
+  std::vector<int32_t> tokens;
+  std::vector<int64_t> offsets = {0};
+  std::vector<State> alone(kTexts, State(layout));
+  std::vector<std::vector<float>> logits_alone(kTexts);
+  for (int64_t b = 0; b < kTexts; ++b) {
+    const std::vector<int32_t> text =
+        random_text(before[b] + now[b], model_.config().vocab_size, 100 + static_cast<uint64_t>(b));
+    State& state = alone[static_cast<size_t>(b)];
+    if (before[b] > 0) inference.advance(state, text.data(), before[b]);
+    states.set(b, state);
+    tokens.insert(tokens.end(), text.begin() + before[b], text.end());
+    offsets.push_back(offsets.back() + now[b]);
+    if (now[b] == 0) continue;
+    const Tensor logits = inference.advance(state, text.data() + before[b], now[b]);
+    logits_alone[static_cast<size_t>(b)].assign(logits.row<float>(0), logits.row<float>(0) + logits.cols);
+  }
+  const Tensor logits =
+      inference.logits(inference.hidden(tokens.data(), {offsets.data(), kTexts}, states, states));
+  for (int64_t b = 0; b < kTexts; ++b) {
+    State state(layout);
+    states.get(b, state);
+    EXPECT_TRUE(state == alone[static_cast<size_t>(b)]) << "text " << b;
+    if (now[b] == 0) continue;
+    const float* row = logits.row<float>(offsets[static_cast<size_t>(b) + 1] - 1);
+    EXPECT_EQ(0, std::memcmp(row, logits_alone[static_cast<size_t>(b)].data(),
+                             static_cast<size_t>(logits.cols) * sizeof(float)))
+        << "text " << b;
+  }
+}
+
+TEST_P(OneForwardPass, AStateCanBeForkedAndBothGoOnAlike) {
+  ThreadPool pool(1);
+  Inference inference(model_, pool);
+  State first(model_.state_layout());
+  inference.advance(first, text_.data(), 101);
+  State second = first;
+  inference.advance(first, text_.data() + 101, 60);
+  inference.advance(second, text_.data() + 101, 60);
+  EXPECT_TRUE(first == second);
+}
+
+TEST_P(OneForwardPass, AgreesWithTheReferenceBackend) {
+  Model reference(GetParam().config, reference_backend(), false);
+  initialise_for_test(reference, 3);
+  ThreadPool pool(1);
+  Inference precise(reference, pool), fast(model_, pool);
+  State precise_state(reference.state_layout()), fast_state(model_.state_layout());
+  const auto total = static_cast<int64_t>(text_.size());
+  const Tensor expected = precise.advance(precise_state, text_.data(), total);
+  const Tensor found = fast.advance(fast_state, text_.data(), total);
+  double difference = 0, size = 0;
+  for (int64_t v = 0; v < expected.cols; ++v) {
+    difference += std::pow(number_at(expected, 0, v) - number_at(found, 0, v), 2);
+    size += std::pow(number_at(expected, 0, v), 2);
+  }
+  EXPECT_LE(std::sqrt(difference / size), 1e-4);
+}
+
+INSTANTIATE_TEST_SUITE_P(Every, OneForwardPass, testing::ValuesIn(small_configs()),
+                         [](const auto& instance) { return instance.param.name; });
+
+TEST(PaperPreset, HasThePapersNumberOfWeights) {
+  const Model model(model_preset("paper"), reference_backend(), false);
+  EXPECT_EQ(model.parameters().count(Role::embedding), 25'731'584);
+  EXPECT_EQ(model.parameters().count(Role::matrix), 34 * 256 * 256);
+}
+
+}  // namespace
+}  // namespace harmonic
