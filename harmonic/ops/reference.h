@@ -1,0 +1,26 @@
+// What the reference kernels share.
+#pragma once
+
+#include <cmath>
+
+#include "harmonic/ops/op.h"
+
+namespace harmonic::reference {
+
+inline double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+inline double silu(double x) { return x * sigmoid(x); }
+inline double silu_slope(double x) { return sigmoid(x) * (1 + x * (1 - sigmoid(x))); }
+
+// Puts one number of a gradient where it is wanted.
+inline void put(const Gradient& gradient, int64_t row, int64_t column, double value) {
+  if (!gradient) return;
+  double& to = gradient.to.row<double>(row)[column];
+  to = gradient.add ? to + value : value;
+}
+
+// A number of a tensor that may be null, which stands for zero.
+inline double number_or_zero(const Tensor& tensor, int64_t row, int64_t column) {
+  return tensor ? tensor.row<double>(row)[column] : 0;
+}
+
+}  // namespace harmonic::reference
