@@ -1,0 +1,113 @@
+#include "harmonic/ops/linear_cross_entropy.h"
+
+#include "harmonic/ops/simd_targets.h"
+//
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "harmonic/ops/linear_cross_entropy_cpu.cc"
+#include <hwy/foreach_target.h>
+//
+#include "harmonic/ops/simd_math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace harmonic {
+namespace HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Rows of `count` logits become losses and, where `gradients` is set, their own gradients in place:
+// scale (softmax - onehot). A row without a target has loss and gradients 0.
+void LossRows(int64_t rows, int64_t count, float* logits, const int32_t* targets, float* losses,
+              bool gradients, float scale) {
+  const hn::CappedTag<float, 16> d;
+  const hn::CappedTag<float, 4> d4;
+  for (int64_t r = 0; r < rows; ++r) {
+    float* row = logits + r * count;
+    if (targets[r] < 0) {
+      losses[r] = 0;
+      if (gradients) std::memset(row, 0, static_cast<size_t>(count) * sizeof(float));
+      continue;
+    }
+    const float largest_value = MaxOf(d, count, row);
+    const float below_largest = largest_value - row[targets[r]];
+    const auto largest = hn::Set(d, largest_value);
+    float sum;
+    if (!gradients) {
+      sum =
+          SumOf(d, count, In(row), [=](auto x, auto& term) HWY_ATTR { term = Exp(d, hn::Sub(x, largest)); });
+    } else {
+      sum = ForEachWithSums<1>(d, count, Out(row), In(row), [=](auto x, auto& e, auto& term) HWY_ATTR {
+        e = Exp(d, hn::Sub(x, largest));
+        term = e;
+      })[0];
+      const auto factor = hn::Div(hn::Set(d, scale), hn::Set(d, sum));
+      ForEach(d, count, Out(row), In(row), [=](auto e, auto& p) HWY_ATTR { p = hn::Mul(e, factor); });
+      row[targets[r]] -= scale;
+    }
+    losses[r] = hn::GetLane(Log(d4, hn::Set(d4, sum))) + below_largest;
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace harmonic
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+#include "harmonic/ops/element_ranges.h"
+#include "harmonic/ops/linear.h"
+#include "harmonic/ops/matmul.h"
+
+namespace harmonic::cpu {
+namespace {
+
+HWY_EXPORT(LossRows);
+
+// The rows of a chunk: as many as keep its logits at 4 MB, but enough that reading and writing dweight once a
+// chunk stays cheap beside computing it.
+int64_t chunk_rows(int64_t vocabulary) { return std::clamp<int64_t>((1 << 20) / vocabulary, 128, 4096); }
+
+constexpr int64_t kLossGrain = 2048;  // logits that are worth a thread
+
+}  // namespace
+
+void run(Context& context, const LinearCrossEntropy& op) {
+  const Tensor &x = op.x, &weight = op.weight, &dx = op.dx, &dweight = op.dweight;
+  const int64_t R = x.rows, C = x.cols, V = weight.rows;
+  HARMONIC_ASSERT(weight.cols == C && V > 0 && op.targets.cols == R && op.losses.cols == R);
+  HARMONIC_ASSERT(!op.packed || op.packed.cols == packed_weight_size(V, C));
+  HARMONIC_ASSERT((!dx || same_shape(dx, x)) && (!dweight || same_shape(dweight, weight)));
+  const int32_t* targets = op.targets.as<int32_t>();
+  for (int64_t r = 0; r < R; ++r) HARMONIC_ASSERT(targets[r] >= -1 && targets[r] < V);
+  if (R == 0) return;
+
+  const ArenaScope scope(context.scratch);
+  const MatrixView weight_view = {weight.as<float>(), weight.stride, 1};
+  const bool gradients = static_cast<bool>(dx);
+  const int64_t most = std::min(R, chunk_rows(V));
+  const auto pack = [&](int64_t k, int64_t n, MatrixView b) {
+    return pack_matrix(context.pool, k, n, b, context.scratch.allocate_array<float>(packed_size(k, n)));
+  };
+  float* logits = context.scratch.allocate_array<float>(most * V);
+  // Packed once for all chunks: W^T for the logits, W for dx.
+  const PackedMatrix to_logits =
+      op.packed ? PackedMatrix{op.packed.as<float>(), C, V} : pack(C, V, weight_view.transposed());
+  const PackedMatrix to_dx = gradients ? pack(V, C, weight_view) : PackedMatrix{};
+
+  for (int64_t begin = 0; begin < R; begin += most) {
+    const int64_t rows = std::min(most, R - begin);
+    const MatrixView x_view = {x.row<float>(begin), x.stride, 1}, logits_view = {logits, V, 1};
+    matmul_packed(context.pool, context.scratch, rows, x_view, to_logits, logits, V);
+    context.pool.parallel_ranges(rows, ceil_div(kLossGrain, V), [&](int64_t first, int64_t last) {
+      HWY_DYNAMIC_DISPATCH(LossRows)
+      (last - first, V, logits + first * V, targets + begin + first, op.losses.as<float>() + begin + first,
+       gradients, static_cast<float>(op.loss_scale));
+    });
+    if (!gradients) continue;
+    matmul_packed(context.pool, context.scratch, rows, logits_view, to_dx, dx.row<float>(begin), dx.stride);
+    if (dweight)
+      matmul(context.pool, context.scratch, V, C, rows, logits_view.transposed(), x_view, dweight.as<float>(),
+             dweight.stride, MatmulMode::accumulate);
+  }
+}
+
+}  // namespace harmonic::cpu
+#endif  // HWY_ONCE
