@@ -1,5 +1,7 @@
 #include <fcntl.h>
 
+#include <set>
+
 #include "harmonic/base/random.h"
 #include "harmonic/data/document_reader.h"
 #include "tests/data_fixture.h"
@@ -161,6 +163,41 @@ TEST_F(DocumentSourceTest, ADamagedZipMemberIsAnError) {
   EXPECT_TRUE(contains(error_of([&] { read_documents({file("z.zip", content)}); }), "z.zip: a: damaged"));
 }
 
+TEST_F(DocumentSourceTest, ADamagedByteOfACompressedFileIsAnErrorWhereverItStands) {
+  std::string text;
+  for (uint64_t i = 0; i < 3000; ++i) text += static_cast<char>('a' + Random(3, 3).below(i, 26));
+  for (const Packed& packing : kPackings) {
+    if (packing.filter == ARCHIVE_FILTER_ZSTD) continue;  // libarchive writes it without a checksum
+    const std::string content = read_file(compressed("d"s + packing.ending, packing.filter, text));
+    for (size_t at = 20; at < content.size() - 8; at += 37) {
+      std::string damaged = content;
+      damaged[at] = static_cast<char>(damaged[at] ^ 4);
+      const std::string name = file("damaged"s + packing.ending, damaged);
+      EXPECT_THROW(read_documents({name}), Error) << packing.ending << " byte " << at;
+    }
+  }
+}
+
+TEST_F(DocumentSourceTest, GzipFilesOfSeveralPartsAreReadWhole) {
+  // The second part's header comes to lie across the border of two 64 KB blocks in every way.
+  std::string text;
+  for (uint64_t i = 0; i < 150'000; ++i) text += static_cast<char>('a' + Random(3, 3).below(i, 26));
+  const auto packed = [&](size_t size) {
+    return read_file(compressed("a.gz", ARCHIVE_FILTER_GZIP, text.substr(0, size)));
+  };
+  const std::string second = read_file(compressed("b.gz", ARCHIVE_FILTER_GZIP, "and two"));
+  size_t size = 0;
+  for (size_t step = 1 << 16; step > 0; step /= 2)
+    if (packed(size + step).size() < 65'530) size += step;
+  std::set<size_t> places;
+  for (std::string first; (first = packed(size)).size() < 65'542; ++size) {
+    places.insert(first.size());
+    EXPECT_EQ(read_documents({file("both.gz", first + second)}), Documents{text.substr(0, size) + "and two"})
+        << first.size();
+  }
+  EXPECT_GE(places.size(), 10u);
+}
+
 TEST_F(DocumentSourceTest, ABadJsonLineIsNamedByItsNumber) {
   const auto message = [&](const std::string& line) {
     return error_of([&] { read_documents({file("x.jsonl", "{\"text\":\"a\"}\n\n" + line + "\n")}); });
@@ -212,8 +249,9 @@ TEST_F(DocumentSourceTest, AWronglyNamedCompressedFileIsAnError) {
 }
 
 TEST(DocumentFormat, NamesAreReadBackAndUnknownOnesAreUsageErrors) {
-  for (DocumentFormat format : {DocumentFormat::automatic, DocumentFormat::text, DocumentFormat::nul,
-                                DocumentFormat::blank_lines, DocumentFormat::json_lines})
+  for (DocumentFormat format :
+       {DocumentFormat::automatic, DocumentFormat::text, DocumentFormat::nul, DocumentFormat::blank_lines,
+        DocumentFormat::json_lines, DocumentFormat::shards})
     EXPECT_EQ(document_format_of(name_of(format)), format);
   EXPECT_THROW(document_format_of("xml"), Error);
 }

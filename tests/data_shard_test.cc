@@ -220,6 +220,30 @@ TEST_F(TokenShardTest, OneAndTwoThreadsWriteTheSameBytes) {
   expect_corpus(open_prepared_folder(path("by2"), ShardCheck::everything), documents, tokenizer);
 }
 
+// Cuts anywhere, or nowhere.
+class CuttingTokenizer : public TinyTokenizer {
+ public:
+  explicit CuttingTokenizer(bool cuts) : cuts_(cuts) {}
+  size_t cut_position(std::string_view text, size_t from) const override {
+    return cuts_ ? std::min(from + 11, text.size()) : text.size();
+  }
+
+ private:
+  bool cuts_;
+};
+
+TEST_F(TokenShardTest, ALongDocumentIsOneDocumentHoweverManyPiecesItIsTokenisedIn) {
+  std::vector<std::string> documents = {"short", std::string(10'000'000, 'x'), "short too",
+                                        std::string(300'000, 'y')};
+  for (size_t i = 0; i < documents[1].size(); ++i) documents[1][i] = static_cast<char>('a' + i * i / 7 % 26);
+  const std::string input = corpus_file(documents);
+  ThreadPool pool(2);
+  for (bool cuts : {true, false}) {
+    const CuttingTokenizer tokenizer(cuts);
+    expect_corpus(corpus_in_memory({input}, tokenizer, pool), documents, tokenizer);
+  }
+}
+
 TEST_F(TokenShardTest, WhereTheStreamIsCutIntoShardsDoesNotShow) {
   const auto documents = some_documents(40);
   const std::string input = corpus_file(documents);
@@ -323,6 +347,22 @@ TEST_F(CorpusCacheTest, PreparedFoldersAndTextMakeOneCorpusInTheirOrder) {
   const std::string text = file("b.txt", "bb"), more = file("c.txt", "c");
   expect_corpus(load_corpus({text, path("prepared"), more}, tokenizer_, pool_), {"bb", "aaa", "c"},
                 tokenizer_);
+}
+
+TEST_F(CorpusCacheTest, TheFormatShardsTakesPreparedFoldersOnly) {
+  const std::string text = file("a.txt", "aaa");
+  prepare_shards({text}, tokenizer_, path("prepared"), pool_);
+  PrepareOptions options;
+  options.reader.format = DocumentFormat::shards;
+  expect_corpus(load_corpus({path("prepared")}, tokenizer_, pool_, options), {"aaa"}, tokenizer_);
+  EXPECT_THROW(load_corpus({text}, tokenizer_, pool_, options), Error);
+  EXPECT_THROW(prepare_shards({text}, tokenizer_, path("again"), pool_, options), Error);
+}
+
+TEST_F(CorpusCacheTest, ACacheOfOnesOwnIsUsedInsteadOfTheCommonOne) {
+  load_corpus({file("a.txt", "aaa")}, tokenizer_, pool_, {}, path("own"));
+  EXPECT_FALSE(fs::exists(path("cache")));
+  EXPECT_FALSE(fs::is_empty(path("own")));
 }
 
 TEST_F(CorpusCacheTest, ShardsOfAnotherTokenizerAreRefused) {

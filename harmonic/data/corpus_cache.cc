@@ -31,11 +31,11 @@ std::optional<TokenCorpus> find_prepared(const fs::path& folder, const std::stri
 }
 
 TokenCorpus load_text(const std::vector<std::string>& inputs, const Tokenizer& tokenizer, ThreadPool& pool,
-                      const PrepareOptions& options) {
+                      const PrepareOptions& options, const fs::path& cache) {
   if (std::find(inputs.begin(), inputs.end(), "-") != inputs.end())
     return corpus_in_memory(inputs, tokenizer, pool, options.reader);
   const std::string key = preparation_key(inputs, tokenizer, options);
-  const fs::path folder = cache_folder() / "tokens" / key.substr(0, 32);
+  const fs::path folder = (cache.empty() ? cache_folder() / "tokens" : cache) / key.substr(0, 32);
   if (auto corpus = find_prepared(folder, key)) return *std::move(corpus);
   try {
     prepare_shards(inputs, tokenizer, folder, pool, options, key);
@@ -81,18 +81,20 @@ std::string preparation_key(const std::vector<std::string>& inputs, const Tokeni
 }
 
 TokenCorpus load_corpus(const std::vector<std::string>& inputs, const Tokenizer& tokenizer, ThreadPool& pool,
-                        const PrepareOptions& options) {
+                        const PrepareOptions& options, const fs::path& cache) {
   if (inputs.empty())
     fail_usage("no data was named; expected text files, folders, patterns or prepared shards");
   std::optional<TokenCorpus> corpus;
   const auto add = [&](TokenCorpus part) { corpus = corpus ? corpus->followed_by(part) : std::move(part); };
   std::vector<std::string> text;
   const auto add_text = [&] {
-    if (!text.empty()) add(load_text(text, tokenizer, pool, options));
+    if (!text.empty()) add(load_text(text, tokenizer, pool, options, cache));
     text.clear();
   };
   for (const std::string& input : inputs) {
     if (!is_prepared_folder(input)) {
+      if (options.reader.format == DocumentFormat::shards)
+        fail("{}: holds no finished token shards (shards.json); make them with harmonic data prepare", input);
       text.push_back(input);
       continue;
     }

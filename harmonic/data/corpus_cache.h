@@ -19,11 +19,12 @@ std::string preparation_key(const std::vector<std::string>& inputs, const Tokeni
                             const PrepareOptions& options);
 
 // The corpus of `inputs`, what a user calls training data: text in any form that DocumentSource reads,
-// folders that prepare_shards() wrote, or both. Text is prepared in cache_folder()/tokens/<key> and found
-// there the next time; a damaged preparation is made again. Text on standard input is prepared in memory.
-// Throws Error when prepared shards belong to another tokenizer. The cache is never emptied: any folder in it
-// may be deleted when no run uses it.
+// folders that prepare_shards() wrote, or both; with the format "shards" only the latter. Text is prepared in
+// `cache`/<key>, where an empty `cache` is cache_folder()/tokens, and found there the next time; a damaged
+// preparation is made again. Text on standard input is prepared in memory. Throws Error when prepared shards
+// belong to another tokenizer. The cache is never emptied: any folder in it may be deleted when no run uses
+// it.
 TokenCorpus load_corpus(const std::vector<std::string>& inputs, const Tokenizer& tokenizer, ThreadPool& pool,
-                        const PrepareOptions& options = {});
+                        const PrepareOptions& options = {}, const std::filesystem::path& cache = {});
 
 }  // namespace harmonic

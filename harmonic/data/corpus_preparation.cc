@@ -15,6 +15,7 @@ namespace {
 constexpr std::string_view kManifest = "shards.json";
 constexpr std::string_view kManifestFormat = "harmonic token shards";
 constexpr int64_t kBatchBytes = int64_t{1} << 23;  // of text tokenised at a time
+constexpr size_t kPieceBytes = size_t{1} << 18;    // longer documents are cut, to be shared among threads
 constexpr size_t kBatchDocuments = 1 << 14;
 
 std::string shard_name(size_t index) { return fmt::format("tokens-{:05}.shard", index); }
@@ -38,43 +39,84 @@ struct TextBatch {
   }
 };
 
-// Calls use(tokens, text bytes) for every document in order, on this thread. While a batch is tokenised, one
-// thread reads the next.
-template <typename Use>
+// A part of a document that is tokenised by itself.
+struct Piece {
+  size_t document;
+  std::string_view text;
+  bool first;
+  std::vector<int32_t> tokens;
+};
+
+// Cuts the documents into pieces, where the tokenizer allows it, and hands out a round of them at a time.
+class Pieces {
+ public:
+  Pieces(const TextBatch& batch, const Tokenizer& tokenizer) : batch_(batch), tokenizer_(tokenizer) {}
+
+  // Fills `round`, whose pieces keep their memory; returns how many there are, 0 at the end.
+  size_t next(std::vector<Piece>& round) {
+    size_t count = 0;
+    for (int64_t bytes = 0; document_ < batch_.count && bytes < kBatchBytes; ++count) {
+      const std::string_view rest = std::string_view(batch_.documents[document_]).substr(begin_);
+      const size_t size =
+          rest.size() <= kPieceBytes ? rest.size() : tokenizer_.cut_position(rest, kPieceBytes);
+      if (count == round.size()) round.emplace_back();
+      round[count].document = document_;
+      round[count].text = rest.substr(0, size);
+      round[count].first = begin_ == 0;
+      bytes += static_cast<int64_t>(size);
+      begin_ += size;
+      if (size == rest.size()) {
+        ++document_;
+        begin_ = 0;
+      }
+    }
+    return count;
+  }
+
+ private:
+  const TextBatch& batch_;
+  const Tokenizer& tokenizer_;
+  size_t document_ = 0, begin_ = 0;
+};
+
+// Calls begin(text bytes) for every document in order, and append(tokens) for its tokens part by part, on
+// this thread. While a batch is tokenised, one thread reads the next.
+template <typename Begin, typename Append>
 void tokenise(const std::vector<std::string>& inputs, const Tokenizer& tokenizer, ThreadPool& pool,
-              const ReaderOptions& options, Use use) {
+              const ReaderOptions& options, Begin begin, Append append) {
   DocumentSource source(inputs, options);
   TextBatch batch, following;
-  std::vector<std::vector<int32_t>> tokens;
+  std::vector<Piece> round;
   const auto start = std::chrono::steady_clock::now();
   int64_t bytes = 0;
   bool shown = false;
-  batch.read(source);
-  while (batch.count > 0) {
-    if (tokens.size() < batch.count) tokens.resize(batch.count);
-    pool.parallel_for(static_cast<int64_t>(batch.count) + 1, [&](int64_t i) {
-      if (i == 0) {
-        following.read(source);
-        return;
+  for (batch.read(source); batch.count > 0; std::swap(batch, following)) {
+    Pieces pieces(batch, tokenizer);
+    bool read_following = true;
+    while (const size_t count = pieces.next(round)) {
+      pool.parallel_for(static_cast<int64_t>(count + read_following), [&](int64_t i) {
+        const auto index = static_cast<size_t>(i) - read_following;
+        if (read_following && i == 0) {
+          following.read(source);
+        } else {
+          round[index].tokens.clear();
+          tokenizer.encode(round[index].text, round[index].tokens);
+        }
+      });
+      read_following = false;
+      for (size_t i = 0; i < count; ++i) {
+        if (round[i].first) begin(static_cast<int64_t>(batch.documents[round[i].document].size()));
+        append(round[i].tokens);
+        bytes += static_cast<int64_t>(round[i].text.size());
+        if (round[i].text.size() > 2 * kPieceBytes) std::vector<int32_t>().swap(round[i].tokens);
       }
-      const auto document = static_cast<size_t>(i - 1);
-      tokens[document].clear();
-      tokenizer.encode(batch.documents[document], tokens[document]);
-    });
-    for (size_t document = 0; document < batch.count; ++document) {
-      const auto size = static_cast<int64_t>(batch.documents[document].size());
-      use(tokens[document], size);
-      bytes += size;
-      if (size > kBatchBytes) std::vector<int32_t>().swap(tokens[document]);
-    }
-    batch.trim();
-    std::swap(batch, following);
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    if (seconds > 1) {
+      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      if (seconds < 1) continue;
+      shown = true;
       progress(fmt::format("tokenising: {:.0f} MB, {:.0f} MB/s", static_cast<double>(bytes) / 1e6,
                            static_cast<double>(bytes) / 1e6 / seconds));
-      shown = true;
     }
+    batch.trim();
   }
   if (shown) end_progress();
 }
@@ -124,12 +166,13 @@ void prepare_shards(const std::vector<std::string>& inputs, const Tokenizer& tok
                       {"source_bytes", written.source_bytes()},
                       {"checksum", fmt::format("{:016x}", written.checksum())}});
   };
-  tokenise(inputs, tokenizer, pool, options.reader, [&](const std::vector<int32_t>& tokens, int64_t bytes) {
-    if (builder.documents() > 0 &&
-        builder.tokens() + static_cast<int64_t>(tokens.size()) + 1 > options.shard_tokens)
-      flush();
-    builder.add(tokens, bytes);
-  });
+  tokenise(
+      inputs, tokenizer, pool, options.reader,
+      [&](int64_t text_bytes) {
+        if (builder.tokens() >= options.shard_tokens) flush();
+        builder.begin_document(text_bytes);
+      },
+      [&](const std::vector<int32_t>& tokens) { builder.append(tokens); });
   if (builder.documents() > 0) flush();
 
   Json manifest = {{"format", kManifestFormat},
@@ -171,8 +214,9 @@ std::string key_of_prepared_folder(const fs::path& folder) {
 TokenCorpus corpus_in_memory(const std::vector<std::string>& inputs, const Tokenizer& tokenizer,
                              ThreadPool& pool, const ReaderOptions& options) {
   TokenShardBuilder builder(identity_of(tokenizer));
-  tokenise(inputs, tokenizer, pool, options,
-           [&](const std::vector<int32_t>& tokens, int64_t bytes) { builder.add(tokens, bytes); });
+  tokenise(
+      inputs, tokenizer, pool, options, [&](int64_t text_bytes) { builder.begin_document(text_bytes); },
+      [&](const std::vector<int32_t>& tokens) { builder.append(tokens); });
   std::vector<TokenShard> shards;
   shards.push_back(TokenShard::from_image(builder.image(), "corpus in memory"));
   return TokenCorpus(std::move(shards));

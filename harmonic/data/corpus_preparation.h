@@ -15,8 +15,7 @@ namespace harmonic {
 
 struct PrepareOptions {
   ReaderOptions reader;
-  // A shard is closed before the document that would take it beyond this; it is held in memory until written.
-  // A longer document has a shard to itself.
+  // A shard is closed after the document that brings it to this many; it is held in memory until written.
   int64_t shard_tokens = int64_t{1} << 25;
 };
 

@@ -20,11 +20,10 @@ struct FormatName {
   DocumentFormat format;
   std::string_view name;
 };
-constexpr FormatName kFormats[] = {{DocumentFormat::automatic, "auto"},
-                                   {DocumentFormat::text, "text"},
-                                   {DocumentFormat::nul, "nul"},
-                                   {DocumentFormat::blank_lines, "blank-lines"},
-                                   {DocumentFormat::json_lines, "json-lines"}};
+constexpr FormatName kFormats[] = {
+    {DocumentFormat::automatic, "auto"},   {DocumentFormat::text, "text"},
+    {DocumentFormat::nul, "nul"},          {DocumentFormat::blank_lines, "blank"},
+    {DocumentFormat::json_lines, "jsonl"}, {DocumentFormat::shards, "shards"}};
 
 // Text in any common encoding of bytes has almost no control characters; NULs only between documents.
 // Executables, images, random bytes and UTF-16 have many.
@@ -51,7 +50,7 @@ bool is_blank(std::string_view line) { return line.find_first_not_of(" \t\r") ==
 DocumentFormat document_format_of(std::string_view name) {
   for (const FormatName& known : kFormats)
     if (known.name == name) return known.format;
-  fail_usage("unknown document format \"{}\"; expected auto, text, nul, blank-lines or json-lines", name);
+  fail_usage("unknown document format \"{}\"; expected auto, text, nul, blank, jsonl or shards", name);
 }
 
 std::string_view name_of(DocumentFormat format) {
@@ -215,6 +214,7 @@ struct DocumentSource::State {
         return !document.empty();
       case DocumentFormat::nul:
       case DocumentFormat::automatic:
+      case DocumentFormat::shards:
         while (read_until('\0', document))
           if (!document.empty()) return true;
         return !document.empty();
@@ -225,6 +225,8 @@ struct DocumentSource::State {
 
 DocumentSource::DocumentSource(const std::vector<std::string>& inputs, ReaderOptions options)
     : state_(std::make_unique<State>()) {
+  if (options.format == DocumentFormat::shards)
+    fail_usage("format \"shards\" means folders of token shards; text was expected here");
   state_->inputs = inputs;
   state_->files = list_input_files(inputs);
   state_->options = std::move(options);

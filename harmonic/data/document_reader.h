@@ -18,8 +18,9 @@ enum class DocumentFormat {
   nul,          // each document is ended by a NUL byte; the last may go without
   blank_lines,  // documents separated by two or more blank lines, which belong to none
   json_lines,   // a JSON object a line, the text in one of its fields
+  shards,       // no text: folders of token shards only, for load_corpus(); DocumentSource refuses it
 };
-// "auto", "text", "nul", "blank-lines", "json-lines"; throws Error (usage) for another name.
+// "auto", "text", "nul", "blank", "jsonl", "shards"; throws Error (usage) for another name.
 DocumentFormat document_format_of(std::string_view name);
 std::string_view name_of(DocumentFormat format);
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -42,6 +43,30 @@ bool named_as_tar(std::string_view path) {
   return false;
 }
 
+// The checksum of gzip (RFC 1952), which libarchive passes over.
+class Crc32 {
+ public:
+  void add(const char* data, size_t size) {
+    static const auto table = [] {
+      std::array<uint32_t, 256> values;
+      for (uint32_t i = 0; i < 256; ++i) {
+        values[i] = i;
+        for (int bit = 0; bit < 8; ++bit) values[i] = values[i] >> 1 ^ (values[i] & 1 ? 0xEDB88320u : 0u);
+      }
+      return values;
+    }();
+    for (size_t i = 0; i < size; ++i)
+      value_ = table[(value_ ^ static_cast<unsigned char>(data[i])) & 0xff] ^ value_ >> 8;
+    size_ += size;
+  }
+  // What the last 8 bytes of the file must be: the checksum and the size, of which they keep 32 bits.
+  std::array<uint32_t, 2> trailer() const { return {~value_, static_cast<uint32_t>(size_)}; }
+
+ private:
+  uint32_t value_ = ~uint32_t{0};
+  uint64_t size_ = 0;
+};
+
 }  // namespace
 
 struct TextFile::State {
@@ -51,6 +76,10 @@ struct TextFile::State {
   std::string first_bytes;  // read to tell the packing, and not yet handed on
   ::archive* archive = nullptr;
   bool whole_is_one_member = true, started = false;
+  bool check_gzip = false;
+  Crc32 crc;
+  int64_t gzip_headers = 0;  // seen in the raw bytes: one for each part, and those that stand there by chance
+  std::string last_raw;      // the end of the block before
   std::vector<char> block;
 
   ~State() {
@@ -73,6 +102,28 @@ struct TextFile::State {
     }
   }
 
+  void count_gzip_headers(std::string_view raw) {
+    constexpr std::string_view header = "\x1f\x8b\x08";
+    const std::string border = last_raw + std::string(raw.substr(0, header.size() - 1));
+    for (std::string_view where : {std::string_view(border), raw})
+      for (size_t at = where.find(header); at != where.npos; at = where.find(header, at + 1)) ++gzip_headers;
+    const std::string_view end = raw.size() < header.size() ? border : raw;
+    last_raw = end.substr(end.size() - std::min(end.size(), header.size() - 1));
+  }
+
+  // At the end of a gzip file. A file in several parts ends in the size and checksum of its last part alone:
+  // it is taken for one when another header was seen and the size is not that of the whole.
+  void check_gzip_trailer() {
+    struct stat status;
+    std::array<uint32_t, 2> trailer;
+    if (::fstat(descriptor, &status) != 0 ||
+        ::pread(descriptor, trailer.data(), sizeof trailer, status.st_size - 8) != sizeof trailer)
+      return;
+    const auto expected = crc.trailer();
+    if (trailer != expected && (gzip_headers < 2 || trailer[1] == expected[1]))
+      fail("{}: damaged: its content does not match its checksum; fetch or make the file again", name);
+  }
+
   [[noreturn]] void archive_failure() {
     const char* message = archive_error_string(archive);
     fail("{}: damaged or truncated: {}; fetch or make the file again", name,
@@ -85,7 +136,9 @@ struct TextFile::State {
     State& state = *static_cast<State*>(self);
     try {
       *data = state.block.data();
-      return static_cast<la_ssize_t>(state.read_raw(state.block.data(), state.block.size()));
+      const size_t got = state.read_raw(state.block.data(), state.block.size());
+      if (state.check_gzip) state.count_gzip_headers({state.block.data(), got});
+      return static_cast<la_ssize_t>(got);
     } catch (const std::exception& error) {
       archive_set_error(archive, errno, "%s", error.what());
       return ARCHIVE_FATAL;
@@ -151,6 +204,7 @@ TextFile::TextFile(const std::string& path) : state_(std::make_unique<State>()) 
         path);
   const bool seekable = path != "-" && S_ISREG(status.st_mode) && ::lseek(state.descriptor, 0, SEEK_SET) == 0;
   if (!seekable) state.first_bytes.assign(start, size);
+  state.check_gzip = seekable && size > 1 && start[0] == '\x1f' && !named_as_tar(path);
   if (packing != Packing::none || (named_as_tar(path) && size > 0)) state.open_archive(packing, seekable);
 }
 
@@ -194,7 +248,11 @@ size_t TextFile::read(char* buffer, size_t size) {
     } else {
       got = state.read_raw(buffer + done, size - done);
     }
-    if (got == 0) break;
+    if (got == 0) {
+      if (std::exchange(state.check_gzip, false)) state.check_gzip_trailer();
+      break;
+    }
+    if (state.check_gzip) state.crc.add(buffer + done, got);
     done += got;
   }
   return done;

@@ -80,21 +80,26 @@ TokenShardBuilder::TokenShardBuilder(TokenizerIdentity identity)
     fail("end-of-text token {} is outside the vocabulary of {}", identity_.eot, identity_.vocab_size);
 }
 
-void TokenShardBuilder::push(int32_t token) {
+void TokenShardBuilder::add(std::span<const int32_t> tokens, int64_t text_bytes) {
+  begin_document(text_bytes);
+  append(tokens);
+}
+
+void TokenShardBuilder::begin_document(int64_t text_bytes) {
+  offsets_.push_back(static_cast<uint64_t>(tokens()));
+  bytes_.push_back(static_cast<uint64_t>(text_bytes) + 1);
   if (narrow_) {
-    tokens16_.push_back(static_cast<uint16_t>(token));
+    tokens16_.push_back(static_cast<uint16_t>(identity_.eot));
   } else {
-    tokens32_.push_back(static_cast<uint32_t>(token));
+    tokens32_.push_back(static_cast<uint32_t>(identity_.eot));
   }
 }
 
-void TokenShardBuilder::add(std::span<const int32_t> tokens, int64_t text_bytes) {
+void TokenShardBuilder::append(std::span<const int32_t> tokens) {
+  HARMONIC_ASSERT(!bytes_.empty());
   for (int32_t token : tokens)
     if (token < 0 || token >= identity_.vocab_size)
       fail("the tokenizer gave token {}; its vocabulary has {}", token, identity_.vocab_size);
-  offsets_.push_back(static_cast<uint64_t>(this->tokens()));
-  bytes_.push_back(static_cast<uint64_t>(text_bytes) + 1);
-  push(identity_.eot);
   if (narrow_) {
     tokens16_.insert(tokens16_.end(), tokens.begin(), tokens.end());
   } else {

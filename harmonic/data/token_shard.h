@@ -56,6 +56,9 @@ class TokenShardBuilder {
   // Adds a document: its tokens without any EOT of ours, and the length of its text in bytes. Throws Error
   // for a token outside the vocabulary.
   void add(std::span<const int32_t> tokens, int64_t text_bytes);
+  // The same in parts: begin_document(), then append() as often as need be.
+  void begin_document(int64_t text_bytes);
+  void append(std::span<const int32_t> tokens);
   int64_t tokens() const;  // so far, the last EOT not counted
   int64_t documents() const { return static_cast<int64_t>(bytes_.size()); }
 
@@ -66,7 +69,6 @@ class TokenShardBuilder {
  private:
   template <typename Sink>
   void emit(Sink sink) const;
-  void push(int32_t token);
 
   TokenizerIdentity identity_;
   bool narrow_;
