@@ -235,29 +235,31 @@ TEST(DocumentLoader, EachEpochScoresEveryTargetOnceInAnotherOrder) {
   EXPECT_EQ(orders[0], orders[1]);
 }
 
-TEST(DocumentLoader, DocumentsThatFitAreNeverSplitAndSequencesArePackedGreedily) {
+TEST(DocumentLoader, DocumentsThatFitAreNeverSplitAndASequenceEndsOnlyWhereTheNextPieceDoesNotFit) {
   const TokenCorpus corpus = mixed_corpus();
-  const auto loader = make_loader(corpus, config_of(LoaderKind::documents, 64, 5));
-  int64_t previous_rows = 64, previous_sequence = -1;
-  for (int64_t step = 0; step < 20; ++step) {
+  constexpr int64_t kLength = 64;
+  const auto loader = make_loader(corpus, config_of(LoaderKind::documents, kLength, 1));
+  int64_t scored = 0, rows_before = 0, epochs = 0;
+  for (int64_t step = 0; step < 100; ++step) {
     const Batch& batch = loader->next(step);
     for (size_t s = 0; s < batch.segments.size(); ++s) {
       const int64_t begin = batch.segments[s].position, count = batch.offsets[s + 1] - batch.offsets[s];
       const int64_t length = corpus.document_length(corpus.document_at(begin));
       EXPECT_FALSE(batch.segments[s].continues);
-      if (length <= 64) {
+      if (length <= kLength) {
         EXPECT_EQ(count, length);
       }
-      const int64_t sequence = step * 5 + batch.segments[s].sequence;
-      if (sequence != previous_sequence) {
-        // The border between two epochs may leave room; nothing else may.
-        previous_rows = 0;
-      }
-      previous_rows += count;
-      previous_sequence = sequence;
-      EXPECT_LE(previous_rows, 64);
     }
+    if (scored % corpus.targets() == 0) {
+      ++epochs;
+    } else {
+      EXPECT_GT(rows_before + batch.offsets[1], kLength) << "step " << step;
+    }
+    scored += batch.target_count;
+    rows_before = batch.rows();
+    EXPECT_LE(rows_before, kLength);
   }
+  EXPECT_GT(epochs, 1);
 }
 
 TEST(DocumentLoader, ABatchLargerThanTheCorpusGoesThroughSeveralEpochs) {
