@@ -17,6 +17,10 @@ namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 void AddRun(int64_t count, const float* a, const float* b, float* y) {
+  if (b == nullptr) {
+    std::memcpy(y, a, static_cast<size_t>(count) * sizeof(float));
+    return;
+  }
   const hn::CappedTag<float, 16> d;
   ForEach(d, count, Out(y), In(a, b), [](auto av, auto bv, auto& yv) HWY_ATTR { yv = hn::Add(av, bv); });
 }
@@ -96,8 +100,8 @@ float* at(const Tensor& tensor, int64_t row, int64_t column) {
 
 void run(Context& context, const Add& op) {
   const Tensor &a = op.a, &b = op.b, &y = op.y;
-  HARMONIC_ASSERT(same_shape(a, b) && same_shape(a, y));
-  const bool contiguous = a.contiguous() && b.contiguous() && y.contiguous();
+  HARMONIC_ASSERT((!b || same_shape(a, b)) && same_shape(a, y));
+  const bool contiguous = a.contiguous() && (!b || b.contiguous()) && y.contiguous();
   parallel_elements(context.pool, a.rows, a.cols, contiguous, [&](int64_t row, int64_t column, int64_t n) {
     HWY_DYNAMIC_DISPATCH(AddRun)(n, at(a, row, column), at(b, row, column), at(y, row, column));
   });
