@@ -11,10 +11,8 @@ namespace {
 
 // "1,234,567"
 std::string grouped(int64_t number) {
-  std::string digits = fmt::format("{}", number);
-  for (auto i = static_cast<int64_t>(digits.size()) - 3; i > 0; i -= 3)
-    digits.insert(static_cast<size_t>(i), ",");
-  return digits;
+  if (number < 1000) return fmt::format("{}", number);
+  return fmt::format("{},{:03}", grouped(number / 1000), number % 1000);
 }
 
 class Inspect : public Command {
