@@ -1,0 +1,198 @@
+#include "harmonic/ops/decay_scan.h"
+
+#include "harmonic/ops/simd_targets.h"
+//
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "harmonic/ops/decay_scan_cpu.cc"
+#include <hwy/foreach_target.h>
+//
+#include <algorithm>
+
+#include "harmonic/ops/row_math.h"
+#include "harmonic/ops/simd_math-inl.h"
+#include "harmonic/ops/work_items.h"
+
+#ifndef HARMONIC_OPS_DECAY_SCAN_CPU_ONCE_
+#define HARMONIC_OPS_DECAY_SCAN_CPU_ONCE_
+namespace harmonic {
+namespace {
+
+// Some channels of one segment.
+struct DecayItem {
+  int64_t segment, tile;   // the segment's first tile
+  int64_t channel, width;  // channels [channel, channel + width)
+};
+
+constexpr int64_t kWidestBackward = 128;  // channels of an item: a tile of them stays in the second cache
+
+// A worker's memory in backward.
+struct DecayTile {
+  float state[kScanTile + 1][kWidestBackward];  // before each row; the last after the last
+  float a[kScanTile][kWidestBackward];
+  float b[kScanTile][kWidestBackward];  // sqrt(1 - a^2)
+  float dstate[kWidestBackward];        // gradient of the state after the row at hand, from later rows
+  float dskip[kWidestBackward];         // sum over the tile
+};
+
+}  // namespace
+}  // namespace harmonic
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace harmonic {
+namespace HWY_NAMESPACE {
+
+// a = sigmoid(-g) and b = sqrt(1 - a^2) = sqrt((1 + a) sigmoid(g)), both without cancellation.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE void DecayOf(D d, V g, V& a, V& b) {
+  const V one = hn::Set(d, 1.0f);
+  const V e = Exp(d, hn::Neg(hn::Abs(g)));
+  const V larger = hn::Div(one, hn::Add(one, e)), smaller = hn::Mul(e, larger);
+  const auto negative = hn::Lt(g, hn::Zero(d));
+  a = hn::IfThenElse(negative, larger, smaller);
+  const V rise = hn::IfThenElse(negative, smaller, larger);
+  b = hn::Sqrt(hn::Mul(hn::Add(one, a), rise));
+}
+
+void DecayForward(const DecayScan& op, const DecayItem& item) {
+  const hn::CappedTag<float, 16> d;
+  const int64_t begin = op.segments.begin(item.segment), length = op.segments.length(item.segment);
+  const int64_t c = item.channel;
+  const float* skip = op.skip.row<float>(0) + c;
+  float* state = op.state_out.row<float>(item.segment) + c;
+  std::copy_n(op.state_in.row<float>(item.segment) + c, item.width, state);
+  for (int64_t t = 0; t < length; ++t) {
+    if (op.borders && t % kScanTile == 0)
+      std::copy_n(state, item.width, op.borders.row<float>(item.tile + t / kScanTile) + c);
+    const int64_t r = begin + t;
+    ForEach(d, item.width, Out(state, op.y.row<float>(r) + c),
+            In(op.u.row<float>(r) + c, op.z.row<float>(r) + c, op.g.row<float>(r) + c, skip, state),
+            [d](auto u, auto z, auto g, auto skip_v, auto s, auto& s_out, auto& y) HWY_ATTR {
+              hn::Vec<decltype(d)> a, b;
+              DecayOf(d, g, a, b);
+              s_out = hn::MulAdd(a, s, hn::Mul(b, u));
+              y = hn::Mul(hn::MulAdd(skip_v, u, s_out), Silu(d, z));
+            });
+  }
+}
+
+// The gradients of an item; dskip receives the sum over the segment.
+void DecayBackward(const DecayScanBackward& op, const DecayItem& item, DecayTile& tile, float* dskip) {
+  const hn::CappedTag<float, 16> d;
+  const int64_t begin = op.segments.begin(item.segment), length = op.segments.length(item.segment);
+  const int64_t c = item.channel, width = item.width;
+  const float* skip = op.skip.row<float>(0) + c;
+  row_math::put(op.dstate_out ? op.dstate_out.row<float>(item.segment) + c : nullptr, false, tile.dstate,
+                width);
+  std::fill_n(dskip, width, 0.0f);
+
+  for (int64_t k = ceil_div(length, kScanTile) - 1; k >= 0; --k) {
+    const int64_t first = begin + k * kScanTile, rows = std::min(kScanTile, length - k * kScanTile);
+    std::copy_n(op.borders.row<float>(item.tile + k) + c, width, tile.state[0]);
+    for (int64_t t = 0; t < rows; ++t) {
+      const int64_t r = first + t;
+      ForEach(d, width, Out(tile.a[t], tile.b[t], tile.state[t + 1]),
+              In(op.u.row<float>(r) + c, op.g.row<float>(r) + c, tile.state[t]),
+              [d](auto u, auto g, auto s, auto& a, auto& b, auto& s_out) HWY_ATTR {
+                DecayOf(d, g, a, b);
+                s_out = hn::MulAdd(a, s, hn::Mul(b, u));
+              });
+    }
+    std::fill_n(tile.dskip, width, 0.0f);
+    for (int64_t t = rows - 1; t >= 0; --t) {
+      const int64_t r = first + t;
+      ForEach(d, width,
+              Out(op.du.row<float>(r) + c, op.dz.row<float>(r) + c, op.dg.row<float>(r) + c, tile.dstate,
+                  tile.dskip),
+              In(op.u.row<float>(r) + c, op.z.row<float>(r) + c, op.dy.row<float>(r) + c, skip, tile.a[t],
+                 tile.b[t], tile.state[t], tile.state[t + 1], tile.dstate, tile.dskip),
+              [d](auto u, auto z, auto dy, auto skip_v, auto a, auto b, auto before, auto after, auto later,
+                  auto dskip_v, auto& du, auto& dz, auto& dg, auto& dstate, auto& dskip_out) HWY_ATTR {
+                const auto one = hn::Set(d, 1.0f);
+                const auto e = Exp(d, hn::Neg(hn::Abs(z)));
+                const auto larger = hn::Div(one, hn::Add(one, e)), smaller = hn::Mul(e, larger);
+                const auto negative = hn::Lt(z, hn::Zero(d));
+                const auto gate = hn::IfThenElse(negative, smaller, larger);  // sigmoid(z)
+                const auto rest = hn::IfThenElse(negative, larger, smaller);  // 1 - sigmoid(z)
+                const auto dgated = hn::Mul(dy, gate);
+                dz = hn::Mul(hn::Mul(dgated, hn::MulAdd(skip_v, u, after)), hn::MulAdd(z, rest, one));
+                const auto dout = hn::Mul(dgated, z);
+                dskip_out = hn::MulAdd(dout, u, dskip_v);
+                const auto ds = hn::Add(later, dout);
+                du = hn::MulAdd(ds, b, hn::Mul(skip_v, dout));
+                // With root = sqrt(sigmoid(g) / (1 + a)): db/dg = a^2 root and da/dg = -a sigmoid(g), where
+                // root = b / (1 + a) and sigmoid(g) = b root.
+                const auto root = hn::Div(b, hn::Add(one, a));
+                dstate = hn::Mul(a, ds);
+                dg = hn::Mul(hn::Mul(dstate, root), hn::MulSub(a, u, hn::Mul(b, before)));
+              });
+    }
+    row_math::add(dskip, tile.dskip, dskip, width);
+  }
+  if (op.dstate_in) std::copy_n(tile.dstate, width, op.dstate_in.row<float>(item.segment) + c);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace harmonic
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace harmonic {
+namespace {
+
+HWY_EXPORT(DecayForward);
+HWY_EXPORT(DecayBackward);
+
+// The first tile of each segment.
+const int64_t* first_tiles(Arena& scratch, const Segments& segments) {
+  int64_t* first = scratch.allocate_array<int64_t>(segments.count);
+  int64_t tiles = 0;
+  for (int64_t b = 0; b < segments.count; ++b) {
+    first[b] = tiles;
+    tiles += ceil_div(segments.length(b), kScanTile);
+  }
+  return first;
+}
+
+template <typename Body>
+void for_each_item(Context& context, const Segments& segments, const ChannelBlocks& blocks, int64_t workers,
+                   const int64_t* tiles, const Body& body) {
+  parallel_items(context.pool, segments.count * blocks.count, workers, [&](int64_t i, int64_t worker) {
+    const int64_t b = i / blocks.count, block = i % blocks.count;
+    body(DecayItem{b, tiles[b], blocks.begin(block), blocks.size(block)}, worker);
+  });
+}
+
+}  // namespace
+
+namespace cpu {
+
+void run(Context& context, const DecayScan& op) {
+  const ArenaScope scope(context.scratch);
+  const ChannelBlocks blocks(context.pool, op.segments.count, op.u.cols, round_up(op.u.cols, 64));
+  const int64_t workers = workers_for(context.pool, op.segments.count * blocks.count, op.u.size());
+  const int64_t* tiles = first_tiles(context.scratch, op.segments);
+  for_each_item(context, op.segments, blocks, workers, tiles, [&](const DecayItem& item, int64_t) {
+    HWY_DYNAMIC_DISPATCH(DecayForward)(op, item);
+  });
+}
+
+void run(Context& context, const DecayScanBackward& op) {
+  const ArenaScope scope(context.scratch);
+  const int64_t N = op.u.cols;
+  const ChannelBlocks blocks(context.pool, op.segments.count, N, kWidestBackward);
+  const int64_t workers = workers_for(context.pool, op.segments.count * blocks.count, op.u.size());
+  const int64_t* tiles = first_tiles(context.scratch, op.segments);
+  DecayTile* memory = context.scratch.allocate_array<DecayTile>(workers);
+  float* dskip = context.scratch.allocate_array<float>(op.segments.count * N);
+  for_each_item(context, op.segments, blocks, workers, tiles, [&](const DecayItem& item, int64_t worker) {
+    HWY_DYNAMIC_DISPATCH(DecayBackward)(op, item, memory[worker], dskip + item.segment * N + item.channel);
+  });
+  if (!op.dskip) return;
+  for (int64_t b = 0; b < op.segments.count; ++b)
+    row_math::put(dskip + b * N, true, op.dskip.row<float>(0), N);
+}
+
+}  // namespace cpu
+}  // namespace harmonic
+#endif  // HWY_ONCE

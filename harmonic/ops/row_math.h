@@ -1,0 +1,16 @@
+// Sums of rows, for the kernels that do little else. Elements are computed alone: the same bits whatever the
+// vector width.
+#pragma once
+
+#include <cstdint>
+
+namespace harmonic::row_math {
+
+// y = a + b; y may be a or b.
+void add(const float* a, const float* b, float* y, int64_t count);
+// y = x * factor; y may be x.
+void scale(const float* x, float factor, float* y, int64_t count);
+// Writes x to y, or adds it when `add` is set. A null x is zero.
+void put(const float* x, bool add, float* y, int64_t count);
+
+}  // namespace harmonic::row_math
