@@ -1,0 +1,59 @@
+// Exact gradients of a batch in bounded memory.
+//
+// Short sequences go through one tape together, as many as fit. A sequence whose activations do not fit goes
+// by chunks of time: forward chunk by chunk, keeping only the states at chunk borders, then back from the
+// last chunk to the first, each computed again with the tape on, its state's gradient handed to the chunk
+// before. The states are a few KB; when even they are too many, only every k-th is kept at first and the ones
+// between are recomputed.
+#pragma once
+
+#include "harmonic/data/batch.h"
+#include "harmonic/model/model.h"
+
+namespace harmonic {
+
+struct LossSum {
+  double nats = 0;
+  int64_t targets = 0;
+};
+
+class Backpropagation {
+ public:
+  // `memory_bytes` is what activations may take; `chunk_len` > 0 fixes the chunk's length in tokens instead
+  // of deriving it. The model must be trained and outlive this.
+  Backpropagation(Model& model, ThreadPool& pool, int64_t memory_bytes, int64_t chunk_len = 0);
+
+  // Adds the gradient of loss_scale * (sum of the losses of all targets) to the parameters' gradients and
+  // returns that sum. `carried` is null, or has a row a sequence: the states that segments marked `continues`
+  // start from, replaced by the states after the batch. Gradients do not flow back through them.
+  LossSum run(const Batch& batch, const StateRows& carried, double loss_scale);
+
+  // Tokens that go through one tape at most.
+  int64_t chunk_rows() const { return chunk_rows_; }
+  int64_t activation_bytes_per_row() const { return bytes_per_row_; }
+  // Rows of states that are kept at most while a long sequence goes by.
+  static constexpr int64_t kKeptStates = 256;
+
+ private:
+  struct Piece;
+  struct States {
+    StateRows in, out, d_out, d_in;
+  };
+  LossSum together(const Batch& batch, int64_t first_segment, int64_t last_segment, const StateRows& carried,
+                   double loss_scale);
+  LossSum in_chunks(const Batch& batch, int64_t first_segment, int64_t last_segment, const StateRows& carried,
+                    double loss_scale);
+  Piece piece(const Batch& batch, int64_t begin, int64_t end);
+  void forward(const Batch& batch, const Piece& piece, const char* state_before, char* state_after);
+  LossSum record_and_return(const Batch& batch, int64_t begin, const Segments& segments, const States& states,
+                            double loss_scale);
+  States make_states(int64_t count);
+
+  Model& model_;
+  Arena scratch_, activations_, states_;
+  GradientPool gradients_;
+  Context context_;
+  int64_t bytes_per_row_ = 0, chunk_rows_ = 0;
+};
+
+}  // namespace harmonic
