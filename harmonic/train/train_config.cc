@@ -122,6 +122,8 @@ std::vector<Field> TrainConfig::fields() {
           .range(1, 1 << 30),
       Field("chunk_len", &chunk_len, "tokens a chunk; 0 is chosen from memory_mb").range(0, 1 << 30),
       Field("eval_every", &eval_every, "steps between held-out evaluations; 0 is never").range(0, kMany),
+      Field("eval_tokens", &eval_tokens, "held-out tokens at most an evaluation; 0 is the whole split")
+          .amount(),
       Field("checkpoint_every", &checkpoint_every, "steps between checkpoints; 0 is at the end only")
           .range(0, kMany),
       Field("precision", &precision, "of the matrix products").one_of({"f32", "bf16"}),

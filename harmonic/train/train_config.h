@@ -33,6 +33,7 @@ struct TrainConfig {
   int64_t memory_mb = 512;         // for activations; longer sequences go by chunks
   int64_t chunk_len = 0;           // tokens; 0: from memory_mb and the config
   int64_t eval_every = 500;        // steps; 0 is never
+  int64_t eval_tokens = 0;         // held-out tokens at most, from the start of the split; 0 is all
   int64_t checkpoint_every = 500;  // steps; 0 is at the end only
   std::string precision = "f32";   // or "bf16"
   int64_t seed = 1;

@@ -1,0 +1,106 @@
+#include "harmonic/eval/model_folder.h"
+
+#include <unistd.h>
+
+#include "harmonic/base/files.h"
+#include "harmonic/base/json.h"
+#include "harmonic/model/weights.h"
+
+namespace harmonic {
+namespace fs = std::filesystem;
+namespace {
+
+// The entry of the weights' metadata that names the tokenizer they were trained with, by its hash.
+constexpr const char* kTokenizerKey = "tokenizer_sha256";
+
+void check_folder(const fs::path& folder) {
+  std::error_code ignored;
+  if (!fs::exists(folder, ignored))
+    fail("{}: no such folder; expected a model folder with config.json, model.safetensors and tokenizer.json",
+         folder.string());
+  if (!fs::is_directory(folder, ignored))
+    fail("{}: is a file; expected a model folder with config.json, model.safetensors and tokenizer.json",
+         folder.string());
+  for (const char* name : {"config.json", "model.safetensors", "tokenizer.json"}) {
+    if (!fs::exists(folder / name, ignored))
+      fail("{}: not a model folder: it has no {}", folder.string(), name);
+  }
+}
+
+std::string generation_config(const ModelConfig& config) {
+  const Json json = {{"bos_token_id", config.eot_token_id}, {"eos_token_id", config.eot_token_id}};
+  return json.dump(2) + '\n';
+}
+
+}  // namespace
+
+void check_tokenizer(const ModelConfig& config, const Tokenizer& tokenizer, const std::string& source) {
+  if (tokenizer.vocab_size() != config.vocab_size)
+    fail("{}: the tokenizer has {} tokens; the model's configuration expects {}: they do not belong together",
+         source, tokenizer.vocab_size(), config.vocab_size);
+  if (tokenizer.eot() != config.eot_token_id)
+    fail(
+        "{}: the tokenizer's end-of-text token is {}; the model's configuration expects {}: they do not "
+        "belong together",
+        source, tokenizer.eot(), config.eot_token_id);
+}
+
+std::unique_ptr<Tokenizer> load_folder_tokenizer(const fs::path& folder, const ModelConfig& config) {
+  const fs::path path = folder / "tokenizer.json";
+  std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(path);
+  check_tokenizer(config, *tokenizer, path.string());
+  return tokenizer;
+}
+
+LoadedModel load_model_folder(const fs::path& folder, const Backend& backend, bool trained) {
+  check_folder(folder);
+  const ModelConfig config = load_model_config(folder);
+  LoadedModel loaded;
+  loaded.tokenizer = load_folder_tokenizer(folder, config);
+  loaded.model = std::make_unique<Model>(config, backend, trained);
+  const Metadata metadata = load_weights(folder / "model.safetensors", loaded.model->parameters());
+  const auto hash = metadata.find(kTokenizerKey);
+  if (hash != metadata.end() && hash->second != loaded.tokenizer->hash())
+    fail("{}: another tokenizer than the one the weights were trained with (hash {:.12}, expected {:.12})",
+         (folder / "tokenizer.json").string(), loaded.tokenizer->hash(), hash->second);
+  return loaded;
+}
+
+void write_model_description(const fs::path& folder, const ModelConfig& config, const Tokenizer& tokenizer) {
+  check_tokenizer(config, tokenizer, folder.string());
+  write_file(folder / "config.json", config.to_json());
+  write_file(folder / "generation_config.json", generation_config(config));
+  write_file(folder / "tokenizer.json", tokenizer.to_json());
+}
+
+void write_model_files(const fs::path& folder, const Model& model, const Tokenizer& tokenizer) {
+  write_model_description(folder, model.config(), tokenizer);
+  save_weights(folder / "model.safetensors", model.parameters(), {{kTokenizerKey, tokenizer.hash()}});
+}
+
+void save_model_folder(const fs::path& folder, const Model& model, const Tokenizer& tokenizer) {
+  std::error_code error;
+  if (fs::exists(folder, error)) {
+    if (!fs::is_directory(folder))
+      fail("{}: a file stands there; a model folder was to be written", folder.string());
+    write_model_files(folder, model, tokenizer);
+    return;
+  }
+  // "models/a/" names the folder "models/a".
+  const fs::path whole = folder.has_filename() ? folder : folder.parent_path();
+  const fs::path parent = whole.has_parent_path() ? whole.parent_path() : ".";
+  const fs::path temporary =
+      parent / fmt::format(".{}.{}.tmp", whole.filename().string(), static_cast<int64_t>(::getpid()));
+  make_folder(temporary);
+  try {
+    write_model_files(temporary, model, tokenizer);
+    fs::rename(temporary, whole, error);
+    if (error) fail("{}: cannot rename into place: {}", whole.string(), error.message());
+  } catch (...) {
+    fs::remove_all(temporary, error);
+    throw;
+  }
+  sync_folder(parent);
+}
+
+}  // namespace harmonic

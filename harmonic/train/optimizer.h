@@ -1,0 +1,50 @@
+// The update of all parameters after a step's gradients are there.
+#pragma once
+
+#include <vector>
+
+#include "harmonic/model/parameters.h"
+#include "harmonic/model/weights.h"
+#include "harmonic/train/train_config.h"
+
+namespace harmonic {
+
+// How one parameter is updated. Matrices between channels (Role::matrix) decay, and are Muon's where there is
+// Muon; everything else is AdamW's. Embeddings, the head, norms, biases, convolutions and start vectors do
+// not decay: a row of an embedding that the data rarely names would only shrink.
+struct ParameterGroup {
+  bool muon = false;
+  double peak_lr = 0;
+  double weight_decay = 0;
+};
+ParameterGroup group_of(Role role, const TrainConfig& config);
+
+// Not thread-safe. The parameters must be trained and outlive this.
+class Optimizer {
+ public:
+  Optimizer(Parameters& parameters, const Backend& backend, const TrainConfig& config);
+
+  // The norm of the whole gradient: summed in double, in one order. Not finite when a gradient is not.
+  double gradient_norm(Context& context) const;
+
+  // Step number `step` (from 1) of every parameter, with its peak learning rate times `lr_share` and its
+  // gradient times `gradient_scale`. Leaves the gradients zero.
+  void update(Context& context, int64_t step, double lr_share, double gradient_scale);
+
+  // What it remembers between steps, named after its parameters: "embed.weight.m" and ".v" (AdamW's
+  // averages), ".m" alone for Muon's momentum. Views of its memory, to save and to load.
+  std::vector<NamedTensor> state() const;
+
+ private:
+  struct Slot {
+    Parameter* parameter;
+    ParameterGroup group;
+    Tensor m, v;  // v is null for Muon
+  };
+  const Backend& backend_;
+  double beta1_, beta2_;
+  Arena memory_;
+  std::vector<Slot> slots_;
+};
+
+}  // namespace harmonic
