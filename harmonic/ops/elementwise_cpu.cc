@@ -103,7 +103,11 @@ void run(Context& context, const Add& op) {
   HARMONIC_ASSERT((!b || same_shape(a, b)) && same_shape(a, y));
   const bool contiguous = a.contiguous() && (!b || b.contiguous()) && y.contiguous();
   parallel_elements(context.pool, a.rows, a.cols, contiguous, [&](int64_t row, int64_t column, int64_t n) {
-    HWY_DYNAMIC_DISPATCH(AddRun)(n, at(a, row, column), at(b, row, column), at(y, row, column));
+    if (b) {
+      HWY_DYNAMIC_DISPATCH(AddRun)(n, at(a, row, column), at(b, row, column), at(y, row, column));
+    } else {
+      std::memcpy(at(y, row, column), at(a, row, column), static_cast<size_t>(n) * sizeof(float));
+    }
   });
 }
 

@@ -52,7 +52,7 @@ void LossRows(int64_t rows, int64_t count, float* logits, const int32_t* targets
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-#include "harmonic/ops/element_ranges.h"
+#include "harmonic/base/checked.h"
 #include "harmonic/ops/linear.h"
 #include "harmonic/ops/matmul.h"
 
@@ -61,11 +61,12 @@ namespace {
 
 HWY_EXPORT(LossRows);
 
-// The rows of a chunk: as many as keep its logits at 4 MB, but enough that reading and writing dweight once a
-// chunk stays cheap beside computing it.
-int64_t chunk_rows(int64_t vocabulary) { return std::clamp<int64_t>((1 << 20) / vocabulary, 128, 4096); }
+// The rows of a chunk: as many as keep its logits at 4 MB, but enough that reading the weight and adding to
+// its gradient once a chunk stays cheap beside computing. No bit depends on it.
+int64_t chunk_rows(int64_t vocabulary) { return std::clamp<int64_t>((1 << 20) / vocabulary, 256, 4096); }
 
-constexpr int64_t kLossGrain = 2048;  // logits that are worth a thread
+constexpr int64_t kPackedForGradient = 4 << 20;  // floats: a larger weight is not copied for dx as well
+constexpr int64_t kLossGrain = 2048;             // logits that are worth a thread
 
 }  // namespace
 
@@ -80,29 +81,42 @@ void run(Context& context, const LinearCrossEntropy& op) {
   if (R == 0) return;
 
   const ArenaScope scope(context.scratch);
-  const MatrixView weight_view = {weight.as<float>(), weight.stride, 1};
   const bool gradients = static_cast<bool>(dx);
   const int64_t most = std::min(R, chunk_rows(V));
+  float* logits = context.scratch.allocate_array<float>(checked_mul(most, V, "logits"));
+  const MatrixView weight_view = {weight.as<float>(), weight.stride, 1};
+
+  // With several chunks the weight is packed once for all of them, for the logits and for dx.
+  PackedMatrix for_logits, for_dx;
   const auto pack = [&](int64_t k, int64_t n, MatrixView b) {
     return pack_matrix(context.pool, k, n, b, context.scratch.allocate_array<float>(packed_size(k, n)));
   };
-  float* logits = context.scratch.allocate_array<float>(most * V);
-  // Packed once for all chunks: W^T for the logits, W for dx.
-  const PackedMatrix to_logits =
-      op.packed ? PackedMatrix{op.packed.as<float>(), C, V} : pack(C, V, weight_view.transposed());
-  const PackedMatrix to_dx = gradients ? pack(V, C, weight_view) : PackedMatrix{};
+  if (op.packed) {
+    for_logits = {op.packed.as<float>(), C, V};
+  } else if (R > most) {
+    for_logits = pack(C, V, weight_view.transposed());
+  }
+  if (gradients && R > most && weight.size() <= kPackedForGradient) for_dx = pack(V, C, weight_view);
+  const auto multiply = [&](int64_t rows, int64_t n, int64_t k, MatrixView a, MatrixView b,
+                            const PackedMatrix& packed, float* c, int64_t ldc) {
+    if (packed.data != nullptr) {
+      matmul_packed(context.pool, context.scratch, rows, a, packed, c, ldc);
+    } else {
+      matmul(context.pool, context.scratch, rows, n, k, a, b, c, ldc);
+    }
+  };
 
   for (int64_t begin = 0; begin < R; begin += most) {
     const int64_t rows = std::min(most, R - begin);
     const MatrixView x_view = {x.row<float>(begin), x.stride, 1}, logits_view = {logits, V, 1};
-    matmul_packed(context.pool, context.scratch, rows, x_view, to_logits, logits, V);
+    multiply(rows, V, C, x_view, weight_view.transposed(), for_logits, logits, V);
     context.pool.parallel_ranges(rows, ceil_div(kLossGrain, V), [&](int64_t first, int64_t last) {
       HWY_DYNAMIC_DISPATCH(LossRows)
       (last - first, V, logits + first * V, targets + begin + first, op.losses.as<float>() + begin + first,
        gradients, static_cast<float>(op.loss_scale));
     });
     if (!gradients) continue;
-    matmul_packed(context.pool, context.scratch, rows, logits_view, to_dx, dx.row<float>(begin), dx.stride);
+    multiply(rows, C, V, logits_view, weight_view, for_dx, dx.row<float>(begin), dx.stride);
     if (dweight)
       matmul(context.pool, context.scratch, V, C, rows, logits_view.transposed(), x_view, dweight.as<float>(),
              dweight.stride, MatmulMode::accumulate);
