@@ -56,12 +56,12 @@ void NormRowsBackward(const RmsNormBackward& op, const float* scale, int64_t beg
           square = hn::Mul(xv, xv);
           term = hn::Mul(hn::Mul(dyv, sv), xv);
         });
-    const float rate_value = Rate(squares, C);
-    const auto rate = hn::Set(d, rate_value);
-    const auto pull = hn::Mul(hn::Div(hn::Set(d, product), hn::Set(d, static_cast<float>(C))),
-                              hn::Mul(rate, hn::Mul(rate, rate)));
-    const auto gradient = [rate, pull](auto xv, auto dyv, auto sv)
-                              HWY_ATTR { return hn::NegMulAdd(xv, pull, hn::Mul(hn::Mul(dyv, sv), rate)); };
+    const auto rate = hn::Set(d, Rate(squares, C));
+    // Powers of the rate are never formed: of huge rows they would vanish.
+    const auto mean = hn::Div(hn::Mul(hn::Set(d, product), rate), hn::Set(d, static_cast<float>(C)));
+    const auto gradient = [rate, mean](auto xv, auto dyv, auto sv) HWY_ATTR {
+      return hn::Mul(rate, hn::NegMulAdd(hn::Mul(xv, rate), mean, hn::Mul(dyv, sv)));
+    };
     const auto summed = [rate](auto xv, auto dyv, auto sum)
                             HWY_ATTR { return hn::MulAdd(dyv, hn::Mul(xv, rate), sum); };
     if (!op.dx) {
