@@ -1,0 +1,415 @@
+// Channels go by blocks of 64, rows by tiles of 64. For a tile, element-wise passes turn u, z and dt into the
+// coefficients of the recurrence, kept in cache with whole rows of 64 (missing channels are zeros); the
+// recurrence then runs over them alone.
+//
+// exp(-softplus(dt)) is taken as sigmoid(-dt), which it equals: with e = exp(-|dt|) it is 1 / (1 + e) or
+// e / (1 + e), exact to rounding on both sides, and e serves softplus(dt) = max(dt, 0) + log(1 + e) as well.
+// Its derivative is then -a sigmoid(dt) with sigmoid(dt) from the same e, never as 1 - a, and
+//   ddt = (u dx - a da) sigmoid(dt)        x = delta u, what a key writes; dx and da its and a's gradients.
+#include "harmonic/ops/selective_scan.h"
+
+#include "harmonic/ops/simd_targets.h"
+//
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "harmonic/ops/selective_scan_cpu.cc"
+#include <hwy/foreach_target.h>
+//
+#include <algorithm>
+#include <cstddef>
+
+#include "harmonic/ops/row_math.h"
+#include "harmonic/ops/simd_math-inl.h"
+#include "harmonic/ops/work_items.h"
+
+#ifndef HARMONIC_OPS_SELECTIVE_SCAN_CPU_ONCE_
+#define HARMONIC_OPS_SELECTIVE_SCAN_CPU_ONCE_
+namespace harmonic {
+namespace {
+
+constexpr int64_t kBlock = 64;  // channels; sums over channels depend on it
+constexpr int64_t kForwardRows = 32;
+constexpr int64_t kStates = kSelectiveState;
+
+// A block of channels of one segment.
+struct SelectiveItem {
+  int64_t segment, tile;  // the segment's first tile
+  int64_t channel, width;
+};
+
+struct ForwardMemory {
+  float state[kStates][kBlock];
+  float a[kForwardRows][kBlock], x[kForwardRows][kBlock], y[kForwardRows][kBlock];
+};
+
+struct BackwardMemory {
+  float dstate[kStates][kBlock];  // gradient of the states after the row at hand, from later rows
+  float state[kStates][kBlock];
+  float a[kScanTile][kBlock];     // becomes a times the gradient of a
+  float x[kScanTile][kBlock];     // becomes its gradient
+  float y[kScanTile][kBlock];     // S query + skip u
+  float dout[kScanTile][kBlock];  // gradient of y
+  float dz[kScanTile][kBlock];    // dz over y
+  float delta[kScanTile][kBlock];
+  float rise[kScanTile][kBlock];    // sigmoid(dt)
+  float dskip[kBlock];              // sum over the tile
+  float partials[2 * kStates][16];  // of the row at hand: dquery's, then dkey's
+  // The states before each row of a tile, the last after the last row: for each vector of channels, row and
+  // number, one vector.
+  float states[(kScanTile + 1) * kStates * kBlock];
+};
+
+// Copies the numbers of an item's channels between a tensor's row and a worker's memory.
+void load_state(const float* row, int64_t channels, const SelectiveItem& item, float (*state)[kBlock]) {
+  for (int64_t i = 0; i < kStates; ++i) std::copy_n(row + i * channels + item.channel, item.width, state[i]);
+}
+void store_state(const float (*state)[kBlock], int64_t channels, const SelectiveItem& item, float* row) {
+  for (int64_t i = 0; i < kStates; ++i) std::copy_n(state[i], item.width, row + i * channels + item.channel);
+}
+
+}  // namespace
+}  // namespace harmonic
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace harmonic {
+namespace HWY_NAMESPACE {
+
+constexpr int64_t kLanes = hn::MaxLanes(hn::CappedTag<float, 16>());
+constexpr int64_t kVectors = kBlock / kLanes;
+constexpr int64_t kHeld = HWY_TARGET == HWY_AVX2 ? 8 : 16;  // states in registers at once
+
+// sigmoid(x) and 1 - sigmoid(x), both without cancellation, from e = exp(-|x|).
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE void Sigmoids(D d, V x, V e, V& sigmoid, V& rest) {
+  const V one = hn::Set(d, 1.0f);
+  const V larger = hn::Div(one, hn::Add(one, e)), smaller = hn::Mul(e, larger);
+  const auto negative = hn::Lt(x, hn::Zero(d));
+  sigmoid = hn::IfThenElse(negative, smaller, larger);
+  rest = hn::IfThenElse(negative, larger, smaller);
+}
+
+// The recurrence of one vector of channels over `rows` rows of coefficients that are kBlock apart. y holds
+// the rows' skip u and receives S query + skip u, added in a fixed order: numbers 0..7 to it, numbers 8..15
+// to each other, then both. kKeep: the state after each row goes to `kept`, kStates vectors a row.
+template <bool kKeep>
+HWY_INLINE void Recur(int64_t rows, const float* a, const float* x, const float* key, int64_t key_stride,
+                      const float* query, int64_t query_stride, float* y, float* state, float* kept) {
+  const hn::CappedTag<float, 16> d;
+  using V = hn::Vec<decltype(d)>;
+  for (int64_t first = 0; first < kStates; first += kHeld) {
+    V s[kHeld];
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < kHeld; ++i) s[i] = hn::Load(d, state + (first + i) * kBlock);
+    for (int64_t t = 0; t < rows; ++t) {
+      const V av = hn::Load(d, a + t * kBlock), xv = hn::Load(d, x + t * kBlock);
+      V low = hn::Load(d, y + t * kBlock), high = hn::Zero(d);
+      const float* k = key + t * key_stride + first;
+      const float* q = query + t * query_stride + first;
+#pragma GCC unroll 16
+      for (int64_t i = 0; i < kHeld; ++i) {
+        s[i] = hn::MulAdd(av, s[i], hn::Mul(xv, hn::Set(d, k[i])));
+        V& sum = first + i < 8 ? low : high;
+        sum = hn::MulAdd(s[i], hn::Set(d, q[i]), sum);
+        if (kKeep) hn::Store(s[i], d, kept + (t * kStates + first + i) * kLanes);
+      }
+      hn::Store(first + kHeld == kStates ? hn::Add(low, high) : low, d, y + t * kBlock);
+    }
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < kHeld; ++i) hn::Store(s[i], d, state + (first + i) * kBlock);
+  }
+}
+
+void SelectiveForward(const SelectiveScan& op, const SelectiveItem& item) {
+  const hn::CappedTag<float, 16> d;
+  using V = hn::Vec<decltype(d)>;
+  const int64_t begin = op.segments.begin(item.segment), length = op.segments.length(item.segment);
+  const int64_t N = op.u.cols, c = item.channel;
+  const float* skip = op.skip.row<float>(0) + c;
+  alignas(64) ForwardMemory memory;
+  if (item.width < kBlock)
+    std::fill_n(reinterpret_cast<float*>(&memory), sizeof memory / sizeof(float), 0.0f);
+  load_state(op.state_in.row<float>(item.segment), N, item, memory.state);
+
+  for (int64_t done = 0; done < length; done += kForwardRows) {
+    const int64_t first = begin + done, rows = std::min(kForwardRows, length - done);
+    if (op.borders && done % kScanTile == 0)
+      store_state(memory.state, N, item, op.borders.row<float>(item.tile + done / kScanTile));
+    for (int64_t t = 0; t < rows; ++t) {
+      ForEach(d, item.width, Out(memory.a[t], memory.x[t], memory.y[t]),
+              In(op.u.row<float>(first + t) + c, op.dt.row<float>(first + t) + c, skip),
+              [d](auto u, auto dt, auto skip_v, auto& a, auto& x, auto& y) HWY_ATTR {
+                const V e = Exp(d, hn::Neg(hn::Abs(dt)));
+                V rise;
+                Sigmoids(d, dt, e, rise, a);
+                x = hn::Mul(hn::Add(hn::Max(hn::Zero(d), dt), Log1pUnit(d, e)), u);
+                y = hn::Mul(skip_v, u);
+              });
+    }
+    for (int64_t v = 0; v < kVectors; ++v) {
+      const int64_t l = v * kLanes;
+      Recur<false>(rows, memory.a[0] + l, memory.x[0] + l, op.key.row<float>(first), op.key.stride,
+                   op.query.row<float>(first), op.query.stride, memory.y[0] + l, memory.state[0] + l,
+                   nullptr);
+    }
+    for (int64_t t = 0; t < rows; ++t) {
+      ForEach(d, item.width, Out(op.y.row<float>(first + t) + c),
+              In(memory.y[t], op.z.row<float>(first + t) + c),
+              [d](auto sum, auto z, auto& y) HWY_ATTR { y = hn::Mul(sum, Silu(d, z)); });
+    }
+  }
+  store_state(memory.state, N, item, op.state_out.row<float>(item.segment));
+}
+
+// Sums of 16 rows of 16 partial sums each: out[i] = the sum of partials[i], as the tree
+// (l + (l+8)) + ((l+4) + (l+12)), then lanes l + (l+2), then l + (l+1).
+HWY_INLINE void ReducePartials(const float (*partials)[16], float* out) {
+  const hn::CappedTag<float, 16> d;
+  const hn::Repartition<uint64_t, decltype(d)> d64;
+  using V = hn::Vec<decltype(d)>;
+  constexpr int64_t kBlocks = kLanes / 4;  // of 128 bits
+  // A vector of the result has numbers first + 4 * block + lane.
+  for (int64_t first = 0; first < 16; first += kLanes) {
+    V quarters[4];  // in block b, the four sums left of number first + 4 b + lane
+#pragma GCC unroll 4
+    for (int64_t lane = 0; lane < 4; ++lane) {
+      const int64_t i = first + lane;
+      if constexpr (kBlocks == 4) {
+        const auto halves = [&](int64_t low, int64_t high) HWY_ATTR {
+          const V a = hn::Load(d, partials[low]), b = hn::Load(d, partials[high]);
+          return hn::Add(hn::ConcatLowerLower(d, b, a), hn::ConcatUpperUpper(d, b, a));
+        };
+        const V even = halves(i, i + 8), odd = halves(i + 4, i + 12);
+        quarters[lane] =
+            hn::Add(hn::OddEvenBlocks(odd, even), hn::SwapAdjacentBlocks(hn::OddEvenBlocks(even, odd)));
+      } else if constexpr (kBlocks == 2) {
+        const auto halves = [&](int64_t row) HWY_ATTR {
+          return hn::Add(hn::Load(d, partials[row]), hn::Load(d, partials[row] + 8));
+        };
+        const V even = halves(i), odd = halves(i + 4);
+        quarters[lane] =
+            hn::Add(hn::OddEvenBlocks(odd, even), hn::SwapAdjacentBlocks(hn::OddEvenBlocks(even, odd)));
+      } else {
+        const float* p = partials[i];
+        quarters[lane] = hn::Add(hn::Add(hn::Load(d, p), hn::Load(d, p + 8)),
+                                 hn::Add(hn::Load(d, p + 4), hn::Load(d, p + 12)));
+      }
+    }
+    // Lanes 0 and 1 of a pair: its first and its second number, their sums still in two.
+    const V pair0 = hn::Add(hn::InterleaveLower(d, quarters[0], quarters[1]),
+                            hn::InterleaveUpper(d, quarters[0], quarters[1]));
+    const V pair1 = hn::Add(hn::InterleaveLower(d, quarters[2], quarters[3]),
+                            hn::InterleaveUpper(d, quarters[2], quarters[3]));
+    const auto low = hn::BitCast(d64, pair0), high = hn::BitCast(d64, pair1);
+    hn::StoreU(hn::Add(hn::BitCast(d, hn::InterleaveLower(d64, low, high)),
+                       hn::BitCast(d, hn::InterleaveUpper(d64, low, high))),
+               d, out + first);
+  }
+}
+
+// One row of the recurrence, backward. `before` and `after` are its states as Recur keeps them for vector 0;
+// vector v's lie v * vector_stride further. sums receives the block's part of dquery and dkey.
+HWY_INLINE void RecurBack(const float* key, const float* query, const float* before, const float* after,
+                          int64_t vector_stride, const float* dout, float* a, float* x,
+                          BackwardMemory& memory, float* sums) {
+  const hn::CappedTag<float, 16> d;
+  using V = hn::Vec<decltype(d)>;
+  // 16 partial sums a block, partial l over channels l, l + 16, l + 32, l + 48 in order: vectors part,
+  // part + kParts, ... together hold lanes of the same partials.
+  constexpr int64_t kParts = 16 / kLanes, kChain = 4;
+  for (int64_t part = 0; part < kParts; ++part) {
+    V dout_v[kChain], a_v[kChain], x_v[kChain], dx[kChain], da[kChain];
+#pragma GCC unroll 4
+    for (int64_t j = 0; j < kChain; ++j) {
+      const int64_t l = (j * kParts + part) * kLanes;
+      dout_v[j] = hn::Load(d, dout + l);
+      a_v[j] = hn::Load(d, a + l);
+      x_v[j] = hn::Load(d, x + l);
+      dx[j] = da[j] = hn::Zero(d);
+    }
+    for (int64_t i = 0; i < kStates; ++i) {
+      const V k = hn::Set(d, key[i]), q = hn::Set(d, query[i]);
+      V dquery = hn::Zero(d), dkey = hn::Zero(d);
+#pragma GCC unroll 4
+      for (int64_t j = 0; j < kChain; ++j) {
+        const int64_t v = j * kParts + part;
+        const int64_t at = v * vector_stride + i * kLanes;
+        float* dstate = memory.dstate[i] + v * kLanes;
+        const V ds = hn::MulAdd(dout_v[j], q, hn::Load(d, dstate));
+        dquery = hn::MulAdd(dout_v[j], hn::Load(d, after + at), dquery);
+        dkey = hn::MulAdd(ds, x_v[j], dkey);
+        dx[j] = hn::MulAdd(ds, k, dx[j]);
+        const V kept = hn::Mul(ds, a_v[j]);
+        da[j] = hn::MulAdd(kept, hn::Load(d, before + at), da[j]);
+        hn::Store(kept, d, dstate);
+      }
+      hn::Store(dquery, d, memory.partials[i] + part * kLanes);
+      hn::Store(dkey, d, memory.partials[kStates + i] + part * kLanes);
+    }
+#pragma GCC unroll 4
+    for (int64_t j = 0; j < kChain; ++j) {
+      const int64_t l = (j * kParts + part) * kLanes;
+      hn::Store(dx[j], d, x + l);
+      hn::Store(da[j], d, a + l);
+    }
+  }
+  ReducePartials(memory.partials, sums);
+  ReducePartials(memory.partials + kStates, sums + kStates);
+}
+
+// The gradients of an item. sums: for each row the block's part of dquery and dkey, 2 * kStates a row of the
+// whole op. dskip receives the sum over the segment.
+void SelectiveBackward(const SelectiveScanBackward& op, const SelectiveItem& item, BackwardMemory& memory,
+                       float* sums, float* dskip) {
+  const hn::CappedTag<float, 16> d;
+  using V = hn::Vec<decltype(d)>;
+  const int64_t begin = op.segments.begin(item.segment), length = op.segments.length(item.segment);
+  const int64_t N = op.u.cols, c = item.channel, width = item.width;
+  const float* skip = op.skip.row<float>(0) + c;
+  constexpr int64_t kVectorStride = (kScanTile + 1) * kStates * kLanes;
+  if (width < kBlock)  // the states of missing channels come out as zeros by themselves
+    std::fill_n(reinterpret_cast<float*>(&memory), offsetof(BackwardMemory, states) / sizeof(float), 0.0f);
+  if (op.dstate_out) {
+    load_state(op.dstate_out.row<float>(item.segment), N, item, memory.dstate);
+  } else {
+    std::fill_n(memory.dstate[0], kStates * kBlock, 0.0f);
+  }
+  std::fill_n(dskip, width, 0.0f);
+
+  for (int64_t k = ceil_div(length, kScanTile) - 1; k >= 0; --k) {
+    const int64_t first = begin + k * kScanTile, rows = std::min(kScanTile, length - k * kScanTile);
+    for (int64_t t = 0; t < rows; ++t) {
+      const int64_t r = first + t;
+      ForEach(d, width,
+              Out(memory.a[t], memory.x[t], memory.y[t], memory.dout[t], memory.dz[t], memory.delta[t],
+                  memory.rise[t]),
+              In(op.u.row<float>(r) + c, op.z.row<float>(r) + c, op.dt.row<float>(r) + c,
+                 op.dy.row<float>(r) + c, skip),
+              [d](auto u, auto z, auto dt, auto dy, auto skip_v, auto& a, auto& x, auto& y, auto& dout,
+                  auto& dz, auto& delta, auto& rise) HWY_ATTR {
+                const V e = Exp(d, hn::Neg(hn::Abs(dt)));
+                Sigmoids(d, dt, e, rise, a);
+                delta = hn::Add(hn::Max(hn::Zero(d), dt), Log1pUnit(d, e));
+                x = hn::Mul(delta, u);
+                y = hn::Mul(skip_v, u);
+                V gate, rest;
+                Sigmoids(d, z, Exp(d, hn::Neg(hn::Abs(z))), gate, rest);
+                const V dgated = hn::Mul(dy, gate);
+                dout = hn::Mul(dgated, z);
+                dz = hn::Mul(dgated, hn::MulAdd(z, rest, hn::Set(d, 1.0f)));
+              });
+    }
+
+    load_state(op.borders.row<float>(item.tile + k), N, item, memory.state);
+    for (int64_t v = 0; v < kVectors; ++v) {
+      const int64_t l = v * kLanes;
+      float* states = memory.states + v * kVectorStride;
+      for (int64_t i = 0; i < kStates; ++i)
+        hn::Store(hn::Load(d, memory.state[i] + l), d, states + i * kLanes);
+      Recur<true>(rows, memory.a[0] + l, memory.x[0] + l, op.key.row<float>(first), op.key.stride,
+                  op.query.row<float>(first), op.query.stride, memory.y[0] + l, memory.state[0] + l,
+                  states + kStates * kLanes);
+    }
+
+    for (int64_t t = rows - 1; t >= 0; --t) {
+      const float* before = memory.states + t * kStates * kLanes;
+      RecurBack(op.key.row<float>(first + t), op.query.row<float>(first + t), before,
+                before + kStates * kLanes, kVectorStride, memory.dout[t], memory.a[t], memory.x[t], memory,
+                sums + (first + t) * 2 * kStates);
+    }
+
+    std::fill_n(memory.dskip, width, 0.0f);
+    for (int64_t t = 0; t < rows; ++t) {
+      const int64_t r = first + t;
+      ForEach(d, width,
+              Out(op.du.row<float>(r) + c, op.dz.row<float>(r) + c, op.ddt.row<float>(r) + c, memory.dskip),
+              In(op.u.row<float>(r) + c, skip, memory.a[t], memory.x[t], memory.y[t], memory.dout[t],
+                 memory.dz[t], memory.delta[t], memory.rise[t], memory.dskip),
+              [](auto u, auto skip_v, auto a_da, auto dx, auto y, auto dout, auto dz_over_y, auto delta,
+                 auto rise, auto dskip_v, auto& du, auto& dz, auto& ddt, auto& dskip_out) HWY_ATTR {
+                du = hn::MulAdd(dx, delta, hn::Mul(skip_v, dout));
+                dz = hn::Mul(dz_over_y, y);
+                ddt = hn::Mul(hn::MulSub(u, dx, a_da), rise);
+                dskip_out = hn::MulAdd(dout, u, dskip_v);
+              });
+    }
+    row_math::add(dskip, memory.dskip, dskip, width);
+  }
+  if (op.dstate_in) store_state(memory.dstate, N, item, op.dstate_in.row<float>(item.segment));
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace harmonic
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace harmonic {
+namespace {
+
+HWY_EXPORT(SelectiveForward);
+HWY_EXPORT(SelectiveBackward);
+
+template <typename Body>
+void for_each_item(Context& context, const Segments& segments, int64_t channels, int64_t workers,
+                   const Body& body) {
+  int64_t* first_tile = context.scratch.allocate_array<int64_t>(segments.count);
+  int64_t tiles = 0;
+  for (int64_t b = 0; b < segments.count; ++b) {
+    first_tile[b] = tiles;
+    tiles += ceil_div(segments.length(b), kScanTile);
+  }
+  const int64_t blocks = ceil_div(channels, kBlock);
+  parallel_items(context.pool, segments.count * blocks, workers, [&](int64_t i, int64_t worker) {
+    const int64_t b = i / blocks, channel = i % blocks * kBlock;
+    body(SelectiveItem{b, first_tile[b], channel, std::min(kBlock, channels - channel)}, worker);
+  });
+}
+
+int64_t selective_workers(Context& context, const Segments& segments, const Tensor& u) {
+  return workers_for(context.pool, segments.count * ceil_div(u.cols, kBlock), u.size() * kStates);
+}
+
+}  // namespace
+
+namespace cpu {
+
+void run(Context& context, const SelectiveScan& op) {
+  const ArenaScope scope(context.scratch);
+  const int64_t workers = selective_workers(context, op.segments, op.u);
+  for_each_item(context, op.segments, op.u.cols, workers, [&](const SelectiveItem& item, int64_t) {
+    HWY_DYNAMIC_DISPATCH(SelectiveForward)(op, item);
+  });
+}
+
+void run(Context& context, const SelectiveScanBackward& op) {
+  const ArenaScope scope(context.scratch);
+  const int64_t N = op.u.cols, R = op.u.rows, blocks = ceil_div(N, kBlock);
+  const int64_t workers = selective_workers(context, op.segments, op.u);
+  BackwardMemory* memory = context.scratch.allocate_array<BackwardMemory>(workers);
+  float* dskip = context.scratch.allocate_array<float>(op.segments.count * N);
+  // Each block's part of dquery and dkey; then the parts are added in the order of blocks.
+  float* sums = context.scratch.allocate_array<float>(blocks * R * 2 * kStates);
+  for_each_item(context, op.segments, N, workers, [&](const SelectiveItem& item, int64_t worker) {
+    HWY_DYNAMIC_DISPATCH(SelectiveBackward)
+    (op, item, memory[worker], sums + item.channel / kBlock * R * 2 * kStates,
+     dskip + item.segment * N + item.channel);
+  });
+  context.pool.parallel_ranges(R, kItemGrain / kStates, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      float total[2 * kStates];
+      for (int64_t i = 0; i < 2 * kStates; ++i) total[i] = sums[r * 2 * kStates + i];
+      for (int64_t block = 1; block < blocks; ++block) {
+        const float* part = sums + (block * R + r) * 2 * kStates;
+        for (int64_t i = 0; i < 2 * kStates; ++i) total[i] += part[i];
+      }
+      std::copy_n(total, kStates, op.dquery.row<float>(r));
+      std::copy_n(total + kStates, kStates, op.dkey.row<float>(r));
+    }
+  });
+  if (!op.dskip) return;
+  for (int64_t b = 0; b < op.segments.count; ++b)
+    row_math::put(dskip + b * N, true, op.dskip.row<float>(0), N);
+}
+
+}  // namespace cpu
+}  // namespace harmonic
+#endif  // HWY_ONCE
