@@ -18,7 +18,8 @@ namespace harmonic {
 namespace {
 
 constexpr int64_t kWidestKernel = 16;
-constexpr int64_t kWidestConvBlock = 256;  // channels of an item in backward
+constexpr int64_t kAheadFloats = 2048;     // of a row's channels that are asked for before they are needed
+constexpr int64_t kWidestConvBlock = 512;  // channels of an item in backward
 constexpr int64_t kSumRows = 64;  // rows whose gradients of parameters are summed before joining others
 
 // Some channels of one segment, with the weights as rows of all channels: tap k at taps + k * channels.
@@ -107,7 +108,12 @@ void ConvForward(const CausalConv& op, const ConvItem& item) {
   const float* taps[kWidestKernel];
   const float* rows[kWidestKernel];
   const int64_t begin = op.segments.begin(item.segment), length = op.segments.length(item.segment);
+  const int64_t ahead = ceil_div(kAheadFloats, item.width);
   for (int64_t t = 0; t < length; ++t) {
+    if (t + ahead < length) {
+      row_math::expect_read(op.x.row<float>(begin + t + ahead) + item.channel, item.width);
+      row_math::expect_write(op.y.row<float>(begin + t + ahead) + item.channel, item.width);
+    }
     GatherTaps(op, item, t, taps, rows);
     float* y = op.y.row<float>(begin + t) + item.channel;
     AddAllTaps(item.width, op.bias.row<float>(0) + item.channel, taps, rows, op.weight.cols, y);
@@ -168,11 +174,18 @@ void ConvBackward(const CausalConvBackward& op, const ConvItem& item, ConvMemory
     std::fill_n(sums + k * item.channels + c, width, 0.0f);
   }
 
+  const int64_t ahead = ceil_div(kAheadFloats, width);
   // The state's rows and the segment's are one sequence: row i of it is read by output i with tap 0 and by
   // output i - (K - 1) with the last. From the end: when row i has its turn, so have the outputs from
   // i - (K - 1) on.
   for (int64_t i = length + K - 2; i >= 0; --i) {
     const int64_t t = i - (K - 1);
+    if (t >= ahead) {
+      const int64_t r = begin + t - ahead;
+      if (t >= ahead + K - 1) row_math::expect_read(op.x.row<float>(r - (K - 1)) + c, width);
+      row_math::expect_read(op.dy.row<float>(r) + c, width);
+      if (op.dx) row_math::expect_write(op.dx.to.row<float>(r) + c, width);
+    }
     if (t >= 0) {
       GatherTaps(op, item, t, taps, rows);
       float* gradient = memory.gradient[t % K];
@@ -267,8 +280,10 @@ void run(Context& context, const CausalConv& op) {
   const ChannelBlocks blocks(context.pool, op.segments.count, op.x.cols, round_up(op.x.cols, 64));
   const int64_t workers = workers_for(context.pool, op.segments.count * blocks.count, op.x.size());
   for_each_item(context, op.segments, blocks, workers, rows_of_taps(context.scratch, op.weight),
-                [&](const ConvItem& item, int64_t) { HWY_DYNAMIC_DISPATCH(ConvForward)
-                                                     (op, item); });
+                [&](const ConvItem& item, int64_t) {
+                  HWY_DYNAMIC_DISPATCH(ConvForward)
+                  (op, item);
+                });
   write_states(op);
 }
 

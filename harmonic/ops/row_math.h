@@ -13,4 +13,12 @@ void scale(const float* x, float factor, float* y, int64_t count);
 // Writes x to y, or adds it when `add` is set. A null x is zero.
 void put(const float* x, bool add, float* y, int64_t count);
 
+// Asks for the cache lines of a row that will be read, or written, soon.
+inline void expect_read(const float* row, int64_t count) {
+  for (int64_t i = 0; i < count; i += 16) __builtin_prefetch(row + i, 0);
+}
+inline void expect_write(const float* row, int64_t count) {
+  for (int64_t i = 0; i < count; i += 16) __builtin_prefetch(row + i, 1);
+}
+
 }  // namespace harmonic::row_math

@@ -1,6 +1,12 @@
-// Channels go by blocks of 64, rows by tiles of 64. For a tile, element-wise passes turn u, z and dt into the
-// coefficients of the recurrence, kept in cache with whole rows of 64 (missing channels are zeros); the
-// recurrence then runs over them alone.
+// Channels go by blocks of 64, rows by tiles; a thread takes several adjacent blocks through each tile in
+// turn, since memory is fast where whole rows are read. For a tile of a block, element-wise passes turn u, z
+// and dt into the coefficients of the recurrence, kept in cache with whole rows of 64 (missing channels are
+// zeros); the recurrence then runs over them alone, a vector of channels at a time, its 16 numbers in
+// registers.
+//
+// Backward goes through a tile of kScanTile rows from its border once to find the states every few rows, then
+// from the end through these subtiles, whose states fit in the first cache: computing a state twice is
+// cheaper than fetching it from the second cache.
 //
 // exp(-softplus(dt)) is taken as sigmoid(-dt), which it equals: with e = exp(-|dt|) it is 1 / (1 + e) or
 // e / (1 + e), exact to rounding on both sides, and e serves softplus(dt) = max(dt, 0) + log(1 + e) as well.
@@ -26,36 +32,48 @@
 namespace harmonic {
 namespace {
 
-constexpr int64_t kBlock = 64;  // channels; sums over channels depend on it
-constexpr int64_t kForwardRows = 32;
+constexpr int64_t kBlock = 64;        // channels; sums over channels depend on it
+constexpr int64_t kMostBlocks = 8;    // of a thread's share
+constexpr int64_t kForwardRows = 32;  // of a tile in forward
+constexpr int64_t kSubRows = 8;       // of a subtile in backward
 constexpr int64_t kStates = kSelectiveState;
 
-// A block of channels of one segment.
+// Some channels of one segment: a thread's share, or one block of it.
 struct SelectiveItem {
   int64_t segment, tile;  // the segment's first tile
   int64_t channel, width;
+
+  int64_t blocks() const { return ceil_div(width, kBlock); }
+  SelectiveItem block(int64_t i) const {
+    return {segment, tile, channel + i * kBlock, std::min(kBlock, width - i * kBlock)};
+  }
 };
 
 struct ForwardMemory {
-  float state[kStates][kBlock];
+  float state[kMostBlocks][kStates][kBlock];
   float a[kForwardRows][kBlock], x[kForwardRows][kBlock], y[kForwardRows][kBlock];
 };
 
 struct BackwardMemory {
-  float dstate[kStates][kBlock];  // gradient of the states after the row at hand, from later rows
-  float state[kStates][kBlock];
-  float a[kScanTile][kBlock];     // becomes a times the gradient of a
-  float x[kScanTile][kBlock];     // becomes its gradient
-  float y[kScanTile][kBlock];     // S query + skip u
-  float dout[kScanTile][kBlock];  // gradient of y
-  float dz[kScanTile][kBlock];    // dz over y
+  // Of a tile:
+  float a[kScanTile][kBlock];  // becomes a times the gradient of a
+  float x[kScanTile][kBlock];  // becomes its gradient
   float delta[kScanTile][kBlock];
-  float rise[kScanTile][kBlock];    // sigmoid(dt)
-  float dskip[kBlock];              // sum over the tile
-  float partials[2 * kStates][16];  // of the row at hand: dquery's, then dkey's
-  // The states before each row of a tile, the last after the last row: for each vector of channels, row and
-  // number, one vector.
-  float states[(kScanTile + 1) * kStates * kBlock];
+  float rise[kScanTile][kBlock];  // sigmoid(dt)
+  float dskip[kBlock];            // its sum over the tile
+  // Of a subtile:
+  float y[kSubRows][kBlock];     // S query + skip u
+  float dout[kSubRows][kBlock];  // gradient of y
+  float dz[kSubRows][kBlock];    // dz over y
+  // Of a row:
+  float partials[2 * kStates][16];  // of the sums over channels: dquery's, then dkey's
+  // The states before each subtile and after each row of the one at hand: for each vector of channels in turn
+  // its 16 numbers. (Not cleared: missing channels come out as zeros by themselves.)
+  float start[kStates][kBlock];
+  float borders[kScanTile / kSubRows][kStates * kBlock];
+  float states[kSubRows][kStates * kBlock];
+  // Of the thread's share: gradient of each block's state after the row at hand, from later rows.
+  float dstate[kMostBlocks][kStates][kBlock];
 };
 
 // Copies the numbers of an item's channels between a tensor's row and a worker's memory.
@@ -88,76 +106,100 @@ HWY_INLINE void Sigmoids(D d, V x, V e, V& sigmoid, V& rest) {
   rest = hn::IfThenElse(negative, larger, smaller);
 }
 
-// The recurrence of one vector of channels over `rows` rows of coefficients that are kBlock apart. y holds
-// the rows' skip u and receives S query + skip u, added in a fixed order: numbers 0..7 to it, numbers 8..15
-// to each other, then both. kKeep: the state after each row goes to `kept`, kStates vectors a row.
-template <bool kKeep>
+// The recurrence of one vector of channels over `rows` rows of coefficients that are kBlock apart; the
+// state's numbers are `state_stride` apart. each(t) is called for each row. kOutput: y holds the rows' skip u
+// and receives S query + skip u, added in a fixed order: numbers 0..7 to it, numbers 8..15 to each other,
+// then both. kKeep: the state after each row goes to `kept`, rows kStates * kBlock apart.
+template <bool kOutput, bool kKeep, class Each>
 HWY_INLINE void Recur(int64_t rows, const float* a, const float* x, const float* key, int64_t key_stride,
-                      const float* query, int64_t query_stride, float* y, float* state, float* kept) {
+                      const float* query, int64_t query_stride, float* y, float* state, int64_t state_stride,
+                      float* kept, const Each& each) {
   const hn::CappedTag<float, 16> d;
   using V = hn::Vec<decltype(d)>;
   for (int64_t first = 0; first < kStates; first += kHeld) {
     V s[kHeld];
 #pragma GCC unroll 16
-    for (int64_t i = 0; i < kHeld; ++i) s[i] = hn::Load(d, state + (first + i) * kBlock);
+    for (int64_t i = 0; i < kHeld; ++i) s[i] = hn::Load(d, state + (first + i) * state_stride);
     for (int64_t t = 0; t < rows; ++t) {
+      if (first == 0) each(t);
       const V av = hn::Load(d, a + t * kBlock), xv = hn::Load(d, x + t * kBlock);
-      V low = hn::Load(d, y + t * kBlock), high = hn::Zero(d);
+      V low = hn::Zero(d), high = hn::Zero(d);
+      if (kOutput) low = hn::Load(d, y + t * kBlock);
       const float* k = key + t * key_stride + first;
       const float* q = query + t * query_stride + first;
 #pragma GCC unroll 16
       for (int64_t i = 0; i < kHeld; ++i) {
         s[i] = hn::MulAdd(av, s[i], hn::Mul(xv, hn::Set(d, k[i])));
         V& sum = first + i < 8 ? low : high;
-        sum = hn::MulAdd(s[i], hn::Set(d, q[i]), sum);
-        if (kKeep) hn::Store(s[i], d, kept + (t * kStates + first + i) * kLanes);
+        if (kOutput) sum = hn::MulAdd(s[i], hn::Set(d, q[i]), sum);
+        if (kKeep) hn::Store(s[i], d, kept + t * kStates * kBlock + (first + i) * kLanes);
       }
-      hn::Store(first + kHeld == kStates ? hn::Add(low, high) : low, d, y + t * kBlock);
+      if (kOutput) hn::Store(first + kHeld == kStates ? hn::Add(low, high) : low, d, y + t * kBlock);
     }
+    if (!kKeep) {
 #pragma GCC unroll 16
-    for (int64_t i = 0; i < kHeld; ++i) hn::Store(s[i], d, state + (first + i) * kBlock);
+      for (int64_t i = 0; i < kHeld; ++i) hn::Store(s[i], d, state + (first + i) * state_stride);
+    }
   }
 }
 
-void SelectiveForward(const SelectiveScan& op, const SelectiveItem& item) {
+// A tile of a block: rows [done, done + rows) of the segment.
+HWY_INLINE void TileForward(const SelectiveScan& op, const SelectiveItem& item, int64_t done, int64_t rows,
+                            float (*state)[kBlock], ForwardMemory& memory) {
   const hn::CappedTag<float, 16> d;
   using V = hn::Vec<decltype(d)>;
-  const int64_t begin = op.segments.begin(item.segment), length = op.segments.length(item.segment);
-  const int64_t N = op.u.cols, c = item.channel;
+  const int64_t first = op.segments.begin(item.segment) + done, c = item.channel;
   const float* skip = op.skip.row<float>(0) + c;
-  alignas(64) ForwardMemory memory;
-  if (item.width < kBlock)
-    std::fill_n(reinterpret_cast<float*>(&memory), sizeof memory / sizeof(float), 0.0f);
-  load_state(op.state_in.row<float>(item.segment), N, item, memory.state);
+  for (int64_t t = 0; t < rows; ++t) {
+    ForEach(d, item.width, Out(memory.a[t], memory.x[t], memory.y[t]),
+            In(op.u.row<float>(first + t) + c, op.dt.row<float>(first + t) + c, skip),
+            [d](auto u, auto dt, auto skip_v, auto& a, auto& x, auto& y) HWY_ATTR {
+              const V e = Exp(d, hn::Neg(hn::Abs(dt)));
+              V rise;
+              Sigmoids(d, dt, e, rise, a);
+              x = hn::Mul(hn::Add(hn::Max(hn::Zero(d), dt), Log1pUnit(d, e)), u);
+              y = hn::Mul(skip_v, u);
+            });
+  }
+  // Meanwhile the next tile's rows are fetched.
+  const int64_t next_rows = std::min(kForwardRows, op.segments.length(item.segment) - done - rows),
+                next = first + rows;
+  for (int64_t v = 0; v < kVectors; ++v) {
+    const int64_t l = v * kLanes;
+    const auto fetch = [&](int64_t t) HWY_ATTR {
+      if (t >= next_rows || l >= item.width) return;
+      __builtin_prefetch(op.u.as<float>() + (next + t) * op.u.stride + c + l, 0);
+      __builtin_prefetch(op.z.as<float>() + (next + t) * op.z.stride + c + l, 0);
+      __builtin_prefetch(op.dt.as<float>() + (next + t) * op.dt.stride + c + l, 0);
+      __builtin_prefetch(op.y.as<float>() + (next + t) * op.y.stride + c + l, 1);
+    };
+    Recur<true, false>(rows, memory.a[0] + l, memory.x[0] + l, op.key.row<float>(first), op.key.stride,
+                       op.query.row<float>(first), op.query.stride, memory.y[0] + l, state[0] + l, kBlock,
+                       nullptr, fetch);
+  }
+  for (int64_t t = 0; t < rows; ++t) {
+    ForEach(d, item.width, Out(op.y.row<float>(first + t) + c),
+            In(memory.y[t], op.z.row<float>(first + t) + c),
+            [d](auto sum, auto z, auto& y) HWY_ATTR { y = hn::Mul(sum, Silu(d, z)); });
+  }
+}
 
+void SelectiveForward(const SelectiveScan& op, const SelectiveItem& item, ForwardMemory& memory) {
+  const int64_t length = op.segments.length(item.segment), N = op.u.cols;
+  if (item.width % kBlock != 0)  // missing channels are zeros
+    std::fill_n(reinterpret_cast<float*>(&memory), sizeof memory / sizeof(float), 0.0f);
+  for (int64_t i = 0; i < item.blocks(); ++i)
+    load_state(op.state_in.row<float>(item.segment), N, item.block(i), memory.state[i]);
   for (int64_t done = 0; done < length; done += kForwardRows) {
-    const int64_t first = begin + done, rows = std::min(kForwardRows, length - done);
-    if (op.borders && done % kScanTile == 0)
-      store_state(memory.state, N, item, op.borders.row<float>(item.tile + done / kScanTile));
-    for (int64_t t = 0; t < rows; ++t) {
-      ForEach(d, item.width, Out(memory.a[t], memory.x[t], memory.y[t]),
-              In(op.u.row<float>(first + t) + c, op.dt.row<float>(first + t) + c, skip),
-              [d](auto u, auto dt, auto skip_v, auto& a, auto& x, auto& y) HWY_ATTR {
-                const V e = Exp(d, hn::Neg(hn::Abs(dt)));
-                V rise;
-                Sigmoids(d, dt, e, rise, a);
-                x = hn::Mul(hn::Add(hn::Max(hn::Zero(d), dt), Log1pUnit(d, e)), u);
-                y = hn::Mul(skip_v, u);
-              });
-    }
-    for (int64_t v = 0; v < kVectors; ++v) {
-      const int64_t l = v * kLanes;
-      Recur<false>(rows, memory.a[0] + l, memory.x[0] + l, op.key.row<float>(first), op.key.stride,
-                   op.query.row<float>(first), op.query.stride, memory.y[0] + l, memory.state[0] + l,
-                   nullptr);
-    }
-    for (int64_t t = 0; t < rows; ++t) {
-      ForEach(d, item.width, Out(op.y.row<float>(first + t) + c),
-              In(memory.y[t], op.z.row<float>(first + t) + c),
-              [d](auto sum, auto z, auto& y) HWY_ATTR { y = hn::Mul(sum, Silu(d, z)); });
+    for (int64_t i = 0; i < item.blocks(); ++i) {
+      const SelectiveItem block = item.block(i);
+      if (op.borders && done % kScanTile == 0)
+        store_state(memory.state[i], N, block, op.borders.row<float>(item.tile + done / kScanTile));
+      TileForward(op, block, done, std::min(kForwardRows, length - done), memory.state[i], memory);
     }
   }
-  store_state(memory.state, N, item, op.state_out.row<float>(item.segment));
+  for (int64_t i = 0; i < item.blocks(); ++i)
+    store_state(memory.state[i], N, item.block(i), op.state_out.row<float>(item.segment));
 }
 
 // Sums of 16 rows of 16 partial sums each: out[i] = the sum of partials[i], as the tree
@@ -206,11 +248,11 @@ HWY_INLINE void ReducePartials(const float (*partials)[16], float* out) {
   }
 }
 
-// One row of the recurrence, backward. `before` and `after` are its states as Recur keeps them for vector 0;
-// vector v's lie v * vector_stride further. sums receives the block's part of dquery and dkey.
+// One row of the recurrence, backward, between its states `before` and `after`. a and x become a da and dx;
+// sums receives the block's part of dquery and dkey.
 HWY_INLINE void RecurBack(const float* key, const float* query, const float* before, const float* after,
-                          int64_t vector_stride, const float* dout, float* a, float* x,
-                          BackwardMemory& memory, float* sums) {
+                          const float* dout, float* a, float* x, float (*dstate)[kBlock],
+                          float (*partials)[16], float* sums) {
   const hn::CappedTag<float, 16> d;
   using V = hn::Vec<decltype(d)>;
   // 16 partial sums a block, partial l over channels l, l + 16, l + 32, l + 48 in order: vectors part,
@@ -232,18 +274,18 @@ HWY_INLINE void RecurBack(const float* key, const float* query, const float* bef
 #pragma GCC unroll 4
       for (int64_t j = 0; j < kChain; ++j) {
         const int64_t v = j * kParts + part;
-        const int64_t at = v * vector_stride + i * kLanes;
-        float* dstate = memory.dstate[i] + v * kLanes;
-        const V ds = hn::MulAdd(dout_v[j], q, hn::Load(d, dstate));
+        const int64_t at = (v * kStates + i) * kLanes;
+        float* ds_at = dstate[i] + v * kLanes;
+        const V ds = hn::MulAdd(dout_v[j], q, hn::Load(d, ds_at));
         dquery = hn::MulAdd(dout_v[j], hn::Load(d, after + at), dquery);
         dkey = hn::MulAdd(ds, x_v[j], dkey);
         dx[j] = hn::MulAdd(ds, k, dx[j]);
         const V kept = hn::Mul(ds, a_v[j]);
         da[j] = hn::MulAdd(kept, hn::Load(d, before + at), da[j]);
-        hn::Store(kept, d, dstate);
+        hn::Store(kept, d, ds_at);
       }
-      hn::Store(dquery, d, memory.partials[i] + part * kLanes);
-      hn::Store(dkey, d, memory.partials[kStates + i] + part * kLanes);
+      hn::Store(dquery, d, partials[i] + part * kLanes);
+      hn::Store(dkey, d, partials[kStates + i] + part * kLanes);
     }
 #pragma GCC unroll 4
     for (int64_t j = 0; j < kChain; ++j) {
@@ -252,89 +294,126 @@ HWY_INLINE void RecurBack(const float* key, const float* query, const float* bef
       hn::Store(da[j], d, a + l);
     }
   }
-  ReducePartials(memory.partials, sums);
-  ReducePartials(memory.partials + kStates, sums + kStates);
+  ReducePartials(partials, sums);
+  ReducePartials(partials + kStates, sums + kStates);
 }
 
-// The gradients of an item. sums: for each row the block's part of dquery and dkey, 2 * kStates a row of the
-// whole op. dskip receives the sum over the segment.
-void SelectiveBackward(const SelectiveScanBackward& op, const SelectiveItem& item, BackwardMemory& memory,
-                       float* sums, float* dskip) {
+// The coefficients of a tile that begins at row `first`, and the states before each of its subtiles.
+HWY_INLINE void PrepareTile(const SelectiveScanBackward& op, const SelectiveItem& item, int64_t first,
+                            int64_t rows, int64_t tile, BackwardMemory& memory) {
   const hn::CappedTag<float, 16> d;
   using V = hn::Vec<decltype(d)>;
-  const int64_t begin = op.segments.begin(item.segment), length = op.segments.length(item.segment);
-  const int64_t N = op.u.cols, c = item.channel, width = item.width;
-  const float* skip = op.skip.row<float>(0) + c;
-  constexpr int64_t kVectorStride = (kScanTile + 1) * kStates * kLanes;
-  if (width < kBlock)  // the states of missing channels come out as zeros by themselves
-    std::fill_n(reinterpret_cast<float*>(&memory), offsetof(BackwardMemory, states) / sizeof(float), 0.0f);
-  if (op.dstate_out) {
-    load_state(op.dstate_out.row<float>(item.segment), N, item, memory.dstate);
-  } else {
-    std::fill_n(memory.dstate[0], kStates * kBlock, 0.0f);
+  const int64_t c = item.channel;
+  for (int64_t t = 0; t < rows; ++t) {
+    ForEach(d, item.width, Out(memory.a[t], memory.x[t], memory.delta[t], memory.rise[t]),
+            In(op.u.row<float>(first + t) + c, op.dt.row<float>(first + t) + c),
+            [d](auto u, auto dt, auto& a, auto& x, auto& delta, auto& rise) HWY_ATTR {
+              const V e = Exp(d, hn::Neg(hn::Abs(dt)));
+              Sigmoids(d, dt, e, rise, a);
+              delta = hn::Add(hn::Max(hn::Zero(d), dt), Log1pUnit(d, e));
+              x = hn::Mul(delta, u);
+            });
   }
-  std::fill_n(dskip, width, 0.0f);
+  load_state(op.borders.row<float>(tile), op.u.cols, item, memory.start);
+  const float* key = op.key.row<float>(first);
+  for (int64_t v = 0; v < kVectors; ++v) {
+    const int64_t l = v * kLanes;
+    float* border = memory.borders[0] + l * kStates;
+    for (int64_t i = 0; i < kStates; ++i) hn::Store(hn::Load(d, memory.start[i] + l), d, border + i * kLanes);
+    for (int64_t t = 0; t + kSubRows < rows; t += kSubRows) {
+      float* next = border + kStates * kBlock;
+      std::copy_n(border, kStates * kLanes, next);
+      Recur<false, false>(kSubRows, memory.a[t] + l, memory.x[t] + l, key + t * op.key.stride, op.key.stride,
+                          key, 0, nullptr, next, kLanes, nullptr, [](int64_t) HWY_ATTR {});
+      border = next;
+    }
+  }
+}
 
+// The gradients of a subtile: the rows that begin at row `at` of the tile, which is row r of the op.
+HWY_INLINE void SubtileBackward(const SelectiveScanBackward& op, const SelectiveItem& item, int64_t at,
+                                int64_t r, int64_t rows, float (*dstate)[kBlock], BackwardMemory& memory,
+                                float* sums) {
+  const hn::CappedTag<float, 16> d;
+  using V = hn::Vec<decltype(d)>;
+  const int64_t c = item.channel, width = item.width;
+  const float* skip = op.skip.row<float>(0) + c;
+  for (int64_t t = 0; t < rows; ++t) {
+    ForEach(d, width, Out(memory.y[t], memory.dout[t], memory.dz[t]),
+            In(op.u.row<float>(r + t) + c, op.z.row<float>(r + t) + c, op.dy.row<float>(r + t) + c, skip),
+            [d](auto u, auto z, auto dy, auto skip_v, auto& y, auto& dout, auto& dz) HWY_ATTR {
+              y = hn::Mul(skip_v, u);
+              V gate, rest;
+              Sigmoids(d, z, Exp(d, hn::Neg(hn::Abs(z))), gate, rest);
+              const V dgated = hn::Mul(dy, gate);
+              dout = hn::Mul(dgated, z);
+              dz = hn::Mul(dgated, hn::MulAdd(z, rest, hn::Set(d, 1.0f)));
+            });
+  }
+  float* border = memory.borders[at / kSubRows];
+  for (int64_t v = 0; v < kVectors; ++v) {
+    const int64_t l = v * kLanes;
+    Recur<true, true>(rows, memory.a[at] + l, memory.x[at] + l, op.key.row<float>(r), op.key.stride,
+                      op.query.row<float>(r), op.query.stride, memory.y[0] + l, border + l * kStates, kLanes,
+                      memory.states[0] + l * kStates, [](int64_t) HWY_ATTR {});
+  }
+  for (int64_t t = rows - 1; t >= 0; --t) {
+    if (at + kScanTile <= r - op.segments.begin(item.segment)) {  // there is a tile before: its row
+      const int64_t next = r + t - kScanTile;
+      row_math::expect_read(op.u.row<float>(next) + c, width);
+      row_math::expect_read(op.z.row<float>(next) + c, width);
+      row_math::expect_read(op.dt.row<float>(next) + c, width);
+      row_math::expect_read(op.dy.row<float>(next) + c, width);
+    }
+    row_math::expect_write(op.du.row<float>(r + t) + c, width);
+    row_math::expect_write(op.dz.row<float>(r + t) + c, width);
+    row_math::expect_write(op.ddt.row<float>(r + t) + c, width);
+    RecurBack(op.key.row<float>(r + t), op.query.row<float>(r + t), t > 0 ? memory.states[t - 1] : border,
+              memory.states[t], memory.dout[t], memory.a[at + t], memory.x[at + t], dstate, memory.partials,
+              sums + (r + t) * 2 * kStates);
+  }
+  for (int64_t t = 0; t < rows; ++t) {
+    ForEach(d, width,
+            Out(op.du.row<float>(r + t) + c, op.dz.row<float>(r + t) + c, op.ddt.row<float>(r + t) + c,
+                memory.dskip),
+            In(op.u.row<float>(r + t) + c, skip, memory.a[at + t], memory.x[at + t], memory.y[t],
+               memory.dout[t], memory.dz[t], memory.delta[at + t], memory.rise[at + t], memory.dskip),
+            [](auto u, auto skip_v, auto a_da, auto dx, auto y, auto dout, auto dz_over_y, auto delta,
+               auto rise, auto dskip, auto& du, auto& dz, auto& ddt, auto& dskip_out) HWY_ATTR {
+              du = hn::MulAdd(dx, delta, hn::Mul(skip_v, dout));
+              dz = hn::Mul(dz_over_y, y);
+              ddt = hn::Mul(hn::MulSub(u, dx, a_da), rise);
+              dskip_out = hn::MulAdd(dout, u, dskip);
+            });
+  }
+}
+
+// The gradients of an item. sums: for each block of all channels, and each row of the op, the block's part of
+// dquery and dkey, 2 * kStates. dskip receives the sum over the segment.
+void SelectiveBackward(const SelectiveScanBackward& op, const SelectiveItem& item, BackwardMemory& memory,
+                       float* sums, float* dskip) {
+  const int64_t begin = op.segments.begin(item.segment), length = op.segments.length(item.segment);
+  const int64_t N = op.u.cols, sums_of_block = op.u.rows * 2 * kStates;
+  std::fill_n(memory.dstate[0][0], kMostBlocks * kStates * kBlock, 0.0f);
+  for (int64_t i = 0; op.dstate_out && i < item.blocks(); ++i)
+    load_state(op.dstate_out.row<float>(item.segment), N, item.block(i), memory.dstate[i]);
+  std::fill_n(dskip, item.width, 0.0f);
   for (int64_t k = ceil_div(length, kScanTile) - 1; k >= 0; --k) {
     const int64_t first = begin + k * kScanTile, rows = std::min(kScanTile, length - k * kScanTile);
-    for (int64_t t = 0; t < rows; ++t) {
-      const int64_t r = first + t;
-      ForEach(d, width,
-              Out(memory.a[t], memory.x[t], memory.y[t], memory.dout[t], memory.dz[t], memory.delta[t],
-                  memory.rise[t]),
-              In(op.u.row<float>(r) + c, op.z.row<float>(r) + c, op.dt.row<float>(r) + c,
-                 op.dy.row<float>(r) + c, skip),
-              [d](auto u, auto z, auto dt, auto dy, auto skip_v, auto& a, auto& x, auto& y, auto& dout,
-                  auto& dz, auto& delta, auto& rise) HWY_ATTR {
-                const V e = Exp(d, hn::Neg(hn::Abs(dt)));
-                Sigmoids(d, dt, e, rise, a);
-                delta = hn::Add(hn::Max(hn::Zero(d), dt), Log1pUnit(d, e));
-                x = hn::Mul(delta, u);
-                y = hn::Mul(skip_v, u);
-                V gate, rest;
-                Sigmoids(d, z, Exp(d, hn::Neg(hn::Abs(z))), gate, rest);
-                const V dgated = hn::Mul(dy, gate);
-                dout = hn::Mul(dgated, z);
-                dz = hn::Mul(dgated, hn::MulAdd(z, rest, hn::Set(d, 1.0f)));
-              });
+    for (int64_t i = 0; i < item.blocks(); ++i) {
+      const SelectiveItem block = item.block(i);
+      if (block.width < kBlock)  // missing channels are zeros
+        std::fill_n(memory.a[0], offsetof(BackwardMemory, borders) / sizeof(float), 0.0f);
+      PrepareTile(op, block, first, rows, item.tile + k, memory);
+      std::fill_n(memory.dskip, kBlock, 0.0f);
+      for (int64_t at = (rows - 1) / kSubRows * kSubRows; at >= 0; at -= kSubRows)
+        SubtileBackward(op, block, at, first + at, std::min(kSubRows, rows - at), memory.dstate[i], memory,
+                        sums + block.channel / kBlock * sums_of_block);
+      row_math::put(memory.dskip, true, dskip + i * kBlock, block.width);
     }
-
-    load_state(op.borders.row<float>(item.tile + k), N, item, memory.state);
-    for (int64_t v = 0; v < kVectors; ++v) {
-      const int64_t l = v * kLanes;
-      float* states = memory.states + v * kVectorStride;
-      for (int64_t i = 0; i < kStates; ++i)
-        hn::Store(hn::Load(d, memory.state[i] + l), d, states + i * kLanes);
-      Recur<true>(rows, memory.a[0] + l, memory.x[0] + l, op.key.row<float>(first), op.key.stride,
-                  op.query.row<float>(first), op.query.stride, memory.y[0] + l, memory.state[0] + l,
-                  states + kStates * kLanes);
-    }
-
-    for (int64_t t = rows - 1; t >= 0; --t) {
-      const float* before = memory.states + t * kStates * kLanes;
-      RecurBack(op.key.row<float>(first + t), op.query.row<float>(first + t), before,
-                before + kStates * kLanes, kVectorStride, memory.dout[t], memory.a[t], memory.x[t], memory,
-                sums + (first + t) * 2 * kStates);
-    }
-
-    std::fill_n(memory.dskip, width, 0.0f);
-    for (int64_t t = 0; t < rows; ++t) {
-      const int64_t r = first + t;
-      ForEach(d, width,
-              Out(op.du.row<float>(r) + c, op.dz.row<float>(r) + c, op.ddt.row<float>(r) + c, memory.dskip),
-              In(op.u.row<float>(r) + c, skip, memory.a[t], memory.x[t], memory.y[t], memory.dout[t],
-                 memory.dz[t], memory.delta[t], memory.rise[t], memory.dskip),
-              [](auto u, auto skip_v, auto a_da, auto dx, auto y, auto dout, auto dz_over_y, auto delta,
-                 auto rise, auto dskip_v, auto& du, auto& dz, auto& ddt, auto& dskip_out) HWY_ATTR {
-                du = hn::MulAdd(dx, delta, hn::Mul(skip_v, dout));
-                dz = hn::Mul(dz_over_y, y);
-                ddt = hn::Mul(hn::MulSub(u, dx, a_da), rise);
-                dskip_out = hn::MulAdd(dout, u, dskip_v);
-              });
-    }
-    row_math::add(dskip, memory.dskip, dskip, width);
   }
-  if (op.dstate_in) store_state(memory.dstate, N, item, op.dstate_in.row<float>(item.segment));
+  for (int64_t i = 0; op.dstate_in && i < item.blocks(); ++i)
+    store_state(memory.dstate[i], N, item.block(i), op.dstate_in.row<float>(item.segment));
 }
 
 }  // namespace HWY_NAMESPACE
@@ -348,25 +427,32 @@ namespace {
 HWY_EXPORT(SelectiveForward);
 HWY_EXPORT(SelectiveBackward);
 
-template <typename Body>
-void for_each_item(Context& context, const Segments& segments, int64_t channels, int64_t workers,
-                   const Body& body) {
-  int64_t* first_tile = context.scratch.allocate_array<int64_t>(segments.count);
-  int64_t tiles = 0;
-  for (int64_t b = 0; b < segments.count; ++b) {
-    first_tile[b] = tiles;
-    tiles += ceil_div(segments.length(b), kScanTile);
+// The shares of threads.
+struct Shares {
+  Shares(Context& context, const Segments& segments, const Tensor& u)
+      : blocks(context.pool, segments.count, u.cols, kMostBlocks * kBlock),
+        items(segments.count * blocks.count),
+        workers(workers_for(context.pool, items, u.size() * kStates)) {
+    first_tile = context.scratch.allocate_array<int64_t>(segments.count);
+    int64_t tiles = 0;
+    for (int64_t b = 0; b < segments.count; ++b) {
+      first_tile[b] = tiles;
+      tiles += ceil_div(segments.length(b), kScanTile);
+    }
   }
-  const int64_t blocks = ceil_div(channels, kBlock);
-  parallel_items(context.pool, segments.count * blocks, workers, [&](int64_t i, int64_t worker) {
-    const int64_t b = i / blocks, channel = i % blocks * kBlock;
-    body(SelectiveItem{b, first_tile[b], channel, std::min(kBlock, channels - channel)}, worker);
-  });
-}
 
-int64_t selective_workers(Context& context, const Segments& segments, const Tensor& u) {
-  return workers_for(context.pool, segments.count * ceil_div(u.cols, kBlock), u.size() * kStates);
-}
+  template <typename Body>
+  void for_each(ThreadPool& pool, const Body& body) const {
+    parallel_items(pool, items, workers, [&](int64_t i, int64_t worker) {
+      const int64_t b = i / blocks.count, block = i % blocks.count;
+      body(SelectiveItem{b, first_tile[b], blocks.begin(block), blocks.size(block)}, worker);
+    });
+  }
+
+  ChannelBlocks blocks;
+  int64_t items, workers;
+  int64_t* first_tile;  // of each segment
+};
 
 }  // namespace
 
@@ -374,24 +460,24 @@ namespace cpu {
 
 void run(Context& context, const SelectiveScan& op) {
   const ArenaScope scope(context.scratch);
-  const int64_t workers = selective_workers(context, op.segments, op.u);
-  for_each_item(context, op.segments, op.u.cols, workers, [&](const SelectiveItem& item, int64_t) {
-    HWY_DYNAMIC_DISPATCH(SelectiveForward)(op, item);
+  const Shares shares(context, op.segments, op.u);
+  ForwardMemory* memory = context.scratch.allocate_array<ForwardMemory>(shares.workers);
+  shares.for_each(context.pool, [&](const SelectiveItem& item, int64_t worker) {
+    HWY_DYNAMIC_DISPATCH(SelectiveForward)(op, item, memory[worker]);
   });
 }
 
 void run(Context& context, const SelectiveScanBackward& op) {
   const ArenaScope scope(context.scratch);
   const int64_t N = op.u.cols, R = op.u.rows, blocks = ceil_div(N, kBlock);
-  const int64_t workers = selective_workers(context, op.segments, op.u);
-  BackwardMemory* memory = context.scratch.allocate_array<BackwardMemory>(workers);
+  const Shares shares(context, op.segments, op.u);
+  BackwardMemory* memory = context.scratch.allocate_array<BackwardMemory>(shares.workers);
   float* dskip = context.scratch.allocate_array<float>(op.segments.count * N);
   // Each block's part of dquery and dkey; then the parts are added in the order of blocks.
   float* sums = context.scratch.allocate_array<float>(blocks * R * 2 * kStates);
-  for_each_item(context, op.segments, N, workers, [&](const SelectiveItem& item, int64_t worker) {
+  shares.for_each(context.pool, [&](const SelectiveItem& item, int64_t worker) {
     HWY_DYNAMIC_DISPATCH(SelectiveBackward)
-    (op, item, memory[worker], sums + item.channel / kBlock * R * 2 * kStates,
-     dskip + item.segment * N + item.channel);
+    (op, item, memory[worker], sums, dskip + item.segment * N + item.channel);
   });
   context.pool.parallel_ranges(R, kItemGrain / kStates, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {

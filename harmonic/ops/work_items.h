@@ -33,7 +33,8 @@ void parallel_items(ThreadPool& pool, int64_t items, int64_t workers, const Body
 struct ChannelBlocks {
   ChannelBlocks(const ThreadPool& pool, int64_t segments, int64_t all_channels, int64_t most)
       : channels(all_channels) {
-    const int64_t wanted = ceil_div(2 * int64_t{pool.threads()}, std::max<int64_t>(1, segments));
+    // Wide blocks are kinder to the memory; several for each thread even out segments of unequal length.
+    const int64_t wanted = segments <= 1 ? pool.threads() : ceil_div(2 * int64_t{pool.threads()}, segments);
     width = std::clamp<int64_t>(round_up(ceil_div(channels, wanted), 64), 64, std::max<int64_t>(64, most));
     count = ceil_div(channels, width);
   }
