@@ -33,7 +33,7 @@ class Learner {
   // After parameters, optimizer().state() and carried() were filled with what they were after that step.
   void continue_after(int64_t step) { steps_done_ = step; }
 
-  Model& model() { return model_; }
+  const Model& model() const { return model_; }
   Optimizer& optimizer() { return optimizer_; }
   // The states that the streams were left in; null unless they are carried. A view of its memory.
   const StateRows& carried() const { return carried_; }

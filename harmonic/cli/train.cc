@@ -1,0 +1,86 @@
+// harmonic train: from texts and a configuration to a model folder.
+#include "harmonic/base/interrupt.h"
+#include "harmonic/base/log.h"
+#include "harmonic/cli/command.h"
+#include "harmonic/train/run_folder.h"
+#include "harmonic/train/trainer.h"
+
+namespace harmonic {
+namespace {
+
+class Train : public Command {
+ public:
+  void declare(Options& options) override {
+    options.add("--config", &config_, "settings of the run; with --resume those of the run by default")
+        .placeholder("TOML");
+    options.add("--data", &data_, "texts to train on, in place of data.train").placeholder("PATH...");
+    options.add("--valid", &valid_, "held-out texts, in place of data.valid").placeholder("PATH...");
+    options.add("--out", &out_, "folder of the run and its model").placeholder("DIR");
+    options.add("--resume", &resume_, "go on with the run in --out from its last checkpoint");
+    options.add_settings(&overrides_);
+  }
+
+  int run(const CommandContext& context) override {
+    watch_for_interrupts();
+    RunConfig config = settings();
+    const RunFolder folder(out_, resume_);
+    const std::optional<Checkpoint>& checkpoint = folder.checkpoint();
+    if (checkpoint) check_same_run(*checkpoint, config);
+
+    ThreadPool pool(context.threads);
+    const TrainingData data = load_training_data(
+        config.data, checkpoint ? checkpoint->folder / "tokenizer.json" : std::filesystem::path(), pool);
+    config.model.vocab_size = data.tokenizer->vocab_size();
+    config.model.eot_token_id = data.tokenizer->eot();
+    Model model(config.model, cpu_backend(), true);
+    model.parameters().initialise(static_cast<uint64_t>(config.train.seed));
+
+    Trainer trainer(config, model, data, folder.path(), pool);
+    if (checkpoint) trainer.resume(*checkpoint);
+    describe(trainer, data, pool);
+    if (trainer.run() == Trainer::End::interrupted) {
+      log("stopped after step {} of {}; harmonic train --resume --out {} goes on",
+          trainer.learner().steps_done(), trainer.learner().total_steps(), out_);
+      return 130;
+    }
+    log("done: the model is in {}", out_);
+    return 0;
+  }
+
+ private:
+  RunConfig settings() const {
+    std::string path = config_;
+    if (path.empty() && resume_) {
+      const auto own = std::filesystem::path(out_) / "run.toml";
+      if (std::filesystem::exists(own)) path = own.string();
+    }
+    RunConfig config = load_run_config(path, overrides_);
+    if (!data_.empty()) config.data.train = data_;
+    if (!valid_.empty()) config.data.valid = valid_;
+    config.validate();
+    return config;
+  }
+
+  static void describe(const Trainer& trainer, const TrainingData& data, const ThreadPool& pool) {
+    const Learner& learner = trainer.learner();
+    const Parameters& parameters = learner.model().parameters();
+    const int64_t embeddings = parameters.count(Role::embedding);
+    log("model: {} parameters and {} in embeddings, {} bytes of state; {} threads, chunks of {} tokens",
+        parameters.count() - embeddings, embeddings, learner.model().state_layout().bytes(), pool.threads(),
+        learner.backpropagation().chunk_rows());
+    if (const std::string remark = learner.remark(); !remark.empty()) log("{}", remark);
+    if (!data.valid) log("no held-out texts (--valid): training goes without evaluation");
+    if (learner.steps_done() > 0)
+      log("resuming after step {} of {}", learner.steps_done(), learner.total_steps());
+  }
+
+  std::string config_, out_ = "run";
+  std::vector<std::string> data_, valid_;
+  bool resume_ = false;
+  std::vector<Override> overrides_;
+};
+
+const Registered<Train> registered("train", "train a model on texts");
+
+}  // namespace
+}  // namespace harmonic

@@ -1,0 +1,232 @@
+#include "harmonic/train/checkpoint.h"
+
+#include <algorithm>
+#include <charconv>
+#include <vector>
+
+#include "harmonic/base/files.h"
+#include "harmonic/base/json.h"
+#include "harmonic/base/log.h"
+
+namespace harmonic {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr size_t kKept = 2;
+constexpr int kFormat = 1;
+constexpr const char* kPrefix = "checkpoint-";
+constexpr const char* kPartial = ".checkpoint-";  // being written or removed
+constexpr const char* kStateFile = "trainer_state.json";
+
+fs::path folder_of(const fs::path& run, int64_t step) { return run / fmt::format("{}{}", kPrefix, step); }
+fs::path partial_of(const fs::path& run, int64_t step) {
+  return run / fmt::format("{}{}.tmp", kPartial, step);
+}
+
+void remove_folder(const fs::path& path) {
+  std::error_code error;
+  fs::remove_all(path, error);
+  if (error) warn("{}: cannot remove: {}", path.string(), error.message());
+}
+
+void rename_folder(const fs::path& from, const fs::path& to) {
+  std::error_code error;
+  fs::rename(from, to, error);
+  if (error) fail("{}: cannot rename to {}: {}", from.string(), to.string(), error.message());
+}
+
+// Under another name first: a folder that is half removed must not look like a checkpoint.
+void discard(const fs::path& run, int64_t step) {
+  const fs::path old = run / fmt::format("{}{}.old", kPartial, step);
+  remove_folder(old);
+  rename_folder(folder_of(run, step), old);
+  remove_folder(old);
+}
+
+// Steps of the checkpoints in a run's folder, the newest first.
+std::vector<int64_t> steps_of(const fs::path& run) {
+  std::vector<int64_t> steps;
+  std::error_code error;
+  for (fs::directory_iterator i(run, error), end; !error && i != end; i.increment(error)) {
+    const std::string name = i->path().filename().string();
+    if (!name.starts_with(kPrefix)) continue;
+    const char* const begin = name.data() + std::string_view(kPrefix).size();
+    const char* const stop = name.data() + name.size();
+    int64_t step;
+    const auto parsed = std::from_chars(begin, stop, step);
+    if (parsed.ec == std::errc{} && parsed.ptr == stop && step >= 0) steps.push_back(step);
+  }
+  if (error) fail("{}: cannot list the folder: {}", run.string(), error.message());
+  std::sort(steps.rbegin(), steps.rend());
+  return steps;
+}
+
+void remove_partial(const fs::path& run) {
+  std::vector<fs::path> found;
+  std::error_code error;
+  for (fs::directory_iterator i(run, error), end; !error && i != end; i.increment(error)) {
+    if (i->path().filename().string().starts_with(kPartial)) found.push_back(i->path());
+  }
+  for (const fs::path& path : found) remove_folder(path);
+}
+
+void save_states(const fs::path& path, const StateRows& states) {
+  const int64_t bytes = states.layout->bytes();
+  SafetensorsWriter writer(path, {{"states", StoredType::u8, {states.count, bytes}}});
+  writer.append(states.data, states.count * bytes);
+  writer.commit();
+}
+
+void load_states(const fs::path& path, const StateRows& states) {
+  const SafetensorsFile file(path);
+  const StoredTensor& stored = file.at("states");
+  const std::vector<int64_t> shape = {states.count, states.layout->bytes()};
+  if (stored.type != StoredType::u8 || stored.shape != shape)
+    fail("{}: expected U8 states of shape [{}, {}], found others", path.string(), shape[0], shape[1]);
+  std::memcpy(states.data, stored.bytes.data(), stored.bytes.size());
+}
+
+std::string state_json(const fs::path& folder, const CheckpointRecord& record) {
+  Json files = Json::object();
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(folder)) names.push_back(entry.path().filename().string());
+  std::sort(names.begin(), names.end());
+  for (const std::string& name : names) files[name] = sha256_of_file(folder / name);
+  Json state = {{"format", kFormat},
+                {"step", record.step},
+                {"tokens", record.tokens},
+                {"seconds", record.seconds},
+                {"train_data_sha256", record.train_data_hash},
+                {"valid_data_sha256", record.valid_data_hash},
+                {"files", files}};
+  state["sha256"] = sha256(state.dump());
+  return state.dump(2) + '\n';
+}
+
+CheckpointRecord checked_record(const fs::path& folder) {
+  const fs::path path = folder / kStateFile;
+  const std::string name = path.string();
+  Json state = parse_json(read_file(path, 1 << 20), name);
+  try {
+    const std::string hash = state.at("sha256");
+    state.erase("sha256");
+    if (sha256(state.dump()) != hash) fail("{}: its SHA-256 is not the one that it names", name);
+    if (state.at("format") != kFormat)
+      fail("{}: format {}; this version reads {}", name, state.at("format").dump(), kFormat);
+    for (const auto& [file, expected] : state.at("files").items()) {
+      if (sha256_of_file(folder / file) != expected.get<std::string>())
+        fail("{}: its SHA-256 is not the one in {}", (folder / file).string(), kStateFile);
+    }
+    CheckpointRecord record;
+    record.step = state.at("step");
+    record.tokens = state.at("tokens");
+    record.seconds = state.at("seconds");
+    record.train_data_hash = state.at("train_data_sha256");
+    record.valid_data_hash = state.at("valid_data_sha256");
+    return record;
+  } catch (const nlohmann::json::exception& error) {
+    fail("{}: not a trainer's state: {}", name, error.what());
+  }
+}
+
+Checkpoint checked_checkpoint(const fs::path& run, int64_t step) {
+  Checkpoint checkpoint;
+  checkpoint.folder = folder_of(run, step);
+  checkpoint.record = checked_record(checkpoint.folder);
+  if (checkpoint.record.step != step)
+    fail("{}: holds step {}, not {}", checkpoint.folder.string(), checkpoint.record.step, step);
+  const fs::path settings = checkpoint.folder / "run.toml";
+  checkpoint.config = parse_run_config(read_file(settings, 1 << 24), settings.string());
+  return checkpoint;
+}
+
+// The run's own weights are the newest checkpoint's: the same file under a second name where the file system
+// can, else a copy.
+void publish_weights(const fs::path& run, const fs::path& checkpoint) {
+  const fs::path from = checkpoint / "model.safetensors", to = run / "model.safetensors";
+  const fs::path temporary = run / ".model.safetensors.tmp";
+  std::error_code error;
+  fs::remove(temporary, error);
+  fs::create_hard_link(from, temporary, error);
+  if (error) {
+    write_file(to, read_file(from, int64_t{1} << 62));
+    return;
+  }
+  rename_folder(temporary, to);
+  fs::remove(temporary, error);  // rename does nothing where both names are the same file already
+  sync_folder(run);
+}
+
+}  // namespace
+
+void save_checkpoint(const fs::path& run, const CheckpointRecord& record,
+                     const CheckpointContents& contents) {
+  const fs::path partial = partial_of(run, record.step), whole = folder_of(run, record.step);
+  remove_folder(partial);
+  try {
+    make_folder(partial);
+    write_model_files(partial, contents.model, contents.tokenizer);
+    save_tensors(partial / "optimizer.safetensors", contents.optimizer);
+    if (contents.carried) save_states(partial / "carried.safetensors", contents.carried);
+    write_file(partial / "run.toml", contents.config.to_toml());
+    write_file(partial / kStateFile, state_json(partial, record));
+  } catch (...) {
+    remove_folder(partial);
+    throw;
+  }
+  if (fs::exists(whole)) discard(run, record.step);
+  rename_folder(partial, whole);
+  sync_folder(run);
+  publish_weights(run, whole);
+  const std::vector<int64_t> steps = steps_of(run);
+  for (size_t i = kKept; i < steps.size(); ++i) discard(run, steps[i]);
+}
+
+std::optional<Checkpoint> find_checkpoint(const fs::path& run) {
+  remove_partial(run);
+  const std::vector<int64_t> steps = steps_of(run);
+  std::string reason;
+  std::optional<Checkpoint> found;
+  std::vector<int64_t> damaged;
+  for (const int64_t step : steps) {
+    try {
+      found = checked_checkpoint(run, step);
+      break;
+    } catch (const Error& error) {
+      warn("checkpoint of step {} cannot be used: {}", step, error.what());
+      reason = error.what();
+      damaged.push_back(step);
+    }
+  }
+  if (!found && !steps.empty())
+    fail("{}: no checkpoint is whole ({}); copy one back, or start anew in another folder", run.string(),
+         reason);
+  for (const int64_t step : damaged) {
+    const fs::path aside = fmt::format("{}.damaged", folder_of(run, step).string());
+    remove_folder(aside);
+    rename_folder(folder_of(run, step), aside);
+  }
+  return found;
+}
+
+void load_checkpoint(const Checkpoint& checkpoint, const CheckpointContents& contents) {
+  load_weights(checkpoint.folder / "model.safetensors", contents.model.parameters());
+  load_tensors(checkpoint.folder / "optimizer.safetensors", contents.optimizer);
+  if (contents.carried) load_states(checkpoint.folder / "carried.safetensors", contents.carried);
+}
+
+void check_same_run(const Checkpoint& checkpoint, const RunConfig& now) {
+  static const std::vector<std::string> kMayChange = {
+      "train.tokens", "train.steps", "train.eval_every", "train.eval_tokens", "train.checkpoint_every",
+      "data.train",   "data.valid",  "data.cache",       "data.tokenizer"};
+  RunConfig before = checkpoint.config, after = now;
+  const std::vector<Field> was = before.fields(), is = after.fields();
+  for (size_t i = 0; i < was.size(); ++i) {
+    if (std::find(kMayChange.begin(), kMayChange.end(), was[i].key) != kMayChange.end()) continue;
+    if (text_of(was[i]) != text_of(is[i]))
+      fail_usage("{} = {}: the run to resume had {}; leave it as it was, or start anew with another --out",
+                 is[i].key, text_of(is[i]), text_of(was[i]));
+  }
+}
+
+}  // namespace harmonic

@@ -1,0 +1,81 @@
+#include "harmonic/train/metrics.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <string_view>
+
+#include "harmonic/base/error.h"
+#include "harmonic/base/files.h"
+#include "harmonic/base/json.h"
+
+namespace harmonic {
+namespace {
+
+// Shortest text that reads back as the same number; JSON has none for what is not finite.
+std::string number(double value) { return std::isfinite(value) ? fmt::format("{}", value) : "null"; }
+
+// The step of a line; -1 for what is no line of ours.
+int64_t step_of(std::string_view line, bool* validation) {
+  const Json json = Json::parse(line, nullptr, false);
+  if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer()) return -1;
+  *validation = json.contains("valid_bits_per_byte");
+  return json["step"];
+}
+
+}  // namespace
+
+MetricsFile::MetricsFile(std::filesystem::path path, int64_t last_step) : path_(std::move(path)) {
+  std::string kept;
+  bool whole = true;
+  if (std::filesystem::exists(path_)) {
+    const std::string content = read_file(path_, int64_t{1} << 34);
+    for (std::string_view rest = content; !rest.empty() && whole;) {
+      const size_t end = rest.find('\n');
+      bool validation = false;
+      const int64_t step = end == rest.npos ? -1 : step_of(rest.substr(0, end), &validation);
+      whole = step >= 0 && step <= last_step;
+      if (!whole) break;
+      kept += rest.substr(0, end + 1);
+      if (validation) validated_ = step;
+      rest.remove_prefix(end + 1);
+    }
+  }
+  if (!whole) write_file(path_, kept);
+  descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+  if (descriptor_ < 0) fail("{}: cannot open for writing: {}", path_.string(), std::strerror(errno));
+}
+
+MetricsFile::~MetricsFile() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+void MetricsFile::append(const StepMetrics& m) {
+  write_line(fmt::format(R"({{"step":{},"tokens":{},"loss":{},"bits_per_byte":{},"lr":{},"grad_norm":{},)"
+                         R"("tokens_per_second":{},"peak_memory_bytes":{},"seconds":{}}})",
+                         m.step, m.tokens, number(m.loss), number(m.bits_per_byte), number(m.lr),
+                         number(m.grad_norm), number(m.tokens_per_second), m.peak_memory_bytes,
+                         number(m.seconds)));
+}
+
+void MetricsFile::append(const ValidationMetrics& m) {
+  write_line(fmt::format(
+      R"({{"step":{},"tokens":{},"valid_bits_per_token":{},"valid_bits_per_byte":{},"seconds":{}}})", m.step,
+      m.tokens, number(m.bits_per_token), number(m.bits_per_byte), number(m.seconds)));
+  validated_ = m.step;
+}
+
+void MetricsFile::write_line(std::string line) {
+  line += '\n';
+  for (std::string_view rest = line; !rest.empty();) {
+    const ssize_t done = ::write(descriptor_, rest.data(), rest.size());
+    if (done < 0 && errno == EINTR) continue;
+    if (done < 0) fail("{}: cannot write: {}", path_.string(), std::strerror(errno));
+    rest.remove_prefix(static_cast<size_t>(done));
+  }
+}
+
+}  // namespace harmonic

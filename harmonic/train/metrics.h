@@ -1,0 +1,50 @@
+// metrics.jsonl: how a run goes, a JSON object a line.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+namespace harmonic {
+
+struct StepMetrics {
+  int64_t step = 0, tokens = 0;  // tokens: targets seen since the run began
+  double loss = 0;               // nats a target, of the step
+  double bits_per_byte = 0;      // of the step, by the corpus's bytes a token
+  double lr = 0, grad_norm = 0;
+  double tokens_per_second = 0;  // since the line before
+  int64_t peak_memory_bytes = 0;
+  double seconds = 0;  // of training since the run began
+};
+
+struct ValidationMetrics {
+  int64_t step = 0, tokens = 0;
+  double bits_per_token = 0, bits_per_byte = 0;
+  double seconds = 0;
+};
+
+// Appends lines, each with one write, so that a kill leaves whole lines but for the last at most. Not
+// thread-safe.
+class MetricsFile {
+ public:
+  // Opens the file, made if need be, and drops every line after step `last_step` and whatever is not a whole
+  // line: a resumed run takes those steps again. Throws Error.
+  MetricsFile(std::filesystem::path path, int64_t last_step);
+  ~MetricsFile();
+  MetricsFile(const MetricsFile&) = delete;
+  MetricsFile& operator=(const MetricsFile&) = delete;
+
+  void append(const StepMetrics& metrics);
+  void append(const ValidationMetrics& metrics);
+  // Whether the last validation line kept or written is of this step.
+  bool validated_at(int64_t step) const { return validated_ == step; }
+
+ private:
+  void write_line(std::string line);
+
+  std::filesystem::path path_;
+  int descriptor_ = -1;
+  int64_t validated_ = -1;
+};
+
+}  // namespace harmonic

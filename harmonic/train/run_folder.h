@@ -1,0 +1,41 @@
+// The folder of a run. It is itself a model folder (config.json, generation_config.json, tokenizer.json,
+// model.safetensors: the weights of the newest checkpoint) and holds beside it run.toml, metrics.jsonl, the
+// checkpoints (checkpoint.h) and .lock.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+
+#include "harmonic/train/checkpoint.h"
+
+namespace harmonic {
+
+// Keeps the folder for one process while it lives. Not thread-safe.
+class RunFolder {
+ public:
+  // Without `resume` a folder is made where there is none, and one that holds a run or a model is refused.
+  // With it the folder must be there and hold a run, or nothing yet: a run may be killed before its first
+  // file. Throws Error (usage) for these, Error when another process trains there or all checkpoints are
+  // damaged.
+  RunFolder(std::filesystem::path path, bool resume);
+
+  const std::filesystem::path& path() const { return path_; }
+  // Where to go on; none at a run's beginning.
+  const std::optional<Checkpoint>& checkpoint() const { return checkpoint_; }
+
+ private:
+  struct Lock {
+    Lock() = default;
+    ~Lock();
+    Lock(const Lock&) = delete;
+    Lock& operator=(const Lock&) = delete;
+    int descriptor = -1;
+  };
+  void take_lock();
+
+  std::filesystem::path path_;
+  Lock lock_;
+  std::optional<Checkpoint> checkpoint_;
+};
+
+}  // namespace harmonic

@@ -1,0 +1,113 @@
+#include "harmonic/train/training_data.h"
+
+#include <algorithm>
+#include <charconv>
+#include <string_view>
+
+#include "harmonic/base/error.h"
+#include "harmonic/base/interrupt.h"
+#include "harmonic/base/log.h"
+#include "harmonic/data/corpus_cache.h"
+#include "harmonic/tokenizer/bpe_trainer.h"
+
+namespace harmonic {
+namespace {
+
+constexpr std::string_view kTrained = "bpe:";
+constexpr size_t kTextAtOnce = 1 << 24;  // bytes handed to the tokenizer's trainer together
+
+ReaderOptions reader_options(const DataConfig& config) {
+  ReaderOptions options;
+  options.format = document_format_of(config.format);
+  options.json_field = config.text_field;
+  return options;
+}
+
+int64_t vocabulary_of(std::string_view tokenizer) {
+  const std::string_view digits = tokenizer.substr(kTrained.size());
+  int64_t size;
+  const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), size);
+  if (parsed.ec != std::errc{} || parsed.ptr != digits.data() + digits.size())
+    fail_usage("data.tokenizer = \"{}\": expected bpe:SIZE with a number of tokens, as in bpe:4096",
+               tokenizer);
+  return size;
+}
+
+void check_text(const DataConfig& config) {
+  for (const std::string& input : config.train) {
+    if (input == "-")
+      fail_usage("data.tokenizer = \"{}\": standard input is read only once; name a file in data.train",
+                 config.tokenizer);
+    if (is_prepared_folder(input))
+      fail_usage(
+          "data.tokenizer = \"{}\": {} holds prepared tokens and no text; name the tokenizer that "
+          "made them",
+          config.tokenizer, input);
+  }
+}
+
+std::unique_ptr<Tokenizer> trained_tokenizer(const DataConfig& config, ThreadPool& pool) {
+  const int64_t size = vocabulary_of(config.tokenizer);
+  check_text(config);
+  log("learning a tokenizer of {} tokens from the training text", size);
+  BpeTrainer trainer(pool);
+  DocumentSource source(config.train, reader_options(config));
+  std::vector<std::string> documents;
+  size_t waiting = 0;
+  const auto hand_over = [&] {
+    const std::vector<std::string_view> views(documents.begin(), documents.end());
+    trainer.add(views);
+    documents.clear();
+    waiting = 0;
+  };
+  int64_t left = kTokenizerTextBytes;
+  for (std::string document; left > 0 && source.next(document);) {
+    stop_if_interrupted();
+    if (static_cast<int64_t>(document.size()) > left) document.resize(static_cast<size_t>(left));
+    left -= static_cast<int64_t>(document.size());
+    waiting += document.size();
+    documents.push_back(std::move(document));
+    if (waiting >= kTextAtOnce) hand_over();
+  }
+  hand_over();
+  return trainer.train(size);
+}
+
+TokenCorpus load(std::string_view key, const std::vector<std::string>& inputs, const DataConfig& config,
+                 const Tokenizer& tokenizer, ThreadPool& pool) {
+  PrepareOptions options;
+  options.reader = reader_options(config);
+  TokenCorpus corpus = load_corpus(inputs, tokenizer, pool, options, config.cache);
+  stop_if_interrupted();
+  log("{}: {} tokens, {} bytes in {} documents", key, corpus.targets(), corpus.source_bytes(),
+      corpus.documents());
+  return corpus;
+}
+
+}  // namespace
+
+TrainingData load_training_data(const DataConfig& config, const std::filesystem::path& tokenizer,
+                                ThreadPool& pool) {
+  if (config.train.empty())
+    fail_usage("no training data: name files or folders with --data, or in data.train of the configuration");
+  if (std::count(config.train.begin(), config.train.end(), "-") +
+          std::count(config.valid.begin(), config.valid.end(), "-") >
+      1)
+    fail_usage(
+        "standard input (-) can be read only once; it is named more than once in data.train and "
+        "data.valid");
+  std::unique_ptr<Tokenizer> made;
+  if (!tokenizer.empty()) {
+    made = load_tokenizer(tokenizer);
+  } else if (config.tokenizer.starts_with(kTrained)) {
+    made = trained_tokenizer(config, pool);
+  } else {
+    made = load_tokenizer(config.tokenizer);
+  }
+  TokenCorpus train = load("data.train", config.train, config, *made, pool);
+  std::optional<TokenCorpus> valid;
+  if (!config.valid.empty()) valid = load("data.valid", config.valid, config, *made, pool);
+  return {std::move(made), std::move(train), std::move(valid)};
+}
+
+}  // namespace harmonic

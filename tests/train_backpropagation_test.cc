@@ -1,0 +1,152 @@
+// Exact gradients in bounded memory: chunks of time change nothing but rounding.
+#include "harmonic/train/backpropagation.h"
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <cmath>
+
+#include "small_models.h"
+#include "train_fixture.h"
+
+namespace harmonic {
+namespace {
+
+// Token = byte modulo the small models' vocabulary.
+class FoldedTokenizer : public TinyTokenizer {
+ public:
+  int64_t vocab_size() const override { return 37; }
+  using Tokenizer::encode;
+  void encode(std::string_view text, std::vector<int32_t>& tokens) const override {
+    for (const unsigned char byte : text) tokens.push_back(1 + byte % 36);
+  }
+};
+
+struct Gradients {
+  LossSum loss;
+  std::vector<std::vector<double>> of_parameters;
+  std::string carried;  // the states after, as bytes
+};
+
+class TimeChunks : public testing::TestWithParam<NamedConfig> {
+ protected:
+  // Two sequences of 83 tokens: documents of 29, 5, 1 and 100 tokens in turn, the first segment of the second
+  // sequence going on from a carried state.
+  TimeChunks()
+      : corpus_(TokenCorpus::from_documents(
+            {small_text(28, 1), small_text(4, 2), "x", small_text(99, 3), small_text(90, 4)},
+            FoldedTokenizer())) {
+    batch_.clear();
+    batch_.add_sequence();
+    batch_.append(corpus_, 0, 83, true, true);
+    batch_.add_sequence();
+    batch_.append(corpus_, 60, 83, true, true);
+  }
+
+  Gradients gradients(const Backend& backend, int64_t chunk_len) {
+    Model model(GetParam().config, backend, true);
+    initialise_for_test(model, 5);
+    ThreadPool pool(1);
+    Arena memory;
+    const StateRows carried = make_state_rows(memory, model.state_layout(), 2);
+    {
+      // A state that a text has left behind.
+      Inference inference(model, pool);
+      State state(model.state_layout());
+      const std::vector<int32_t> before = random_text(53, 37, 6);
+      inference.advance(state, before.data(), 53);
+      carried.set(1, state);
+    }
+    Backpropagation backpropagation(model, pool, int64_t{1} << 30, chunk_len);
+    Gradients result;
+    result.loss = backpropagation.run(batch_, carried, 1.0 / 166);
+    for (size_t i = 0; i < model.parameters().size(); ++i) {
+      const Tensor& grad = model.parameters()[i].grad;
+      std::vector<double> numbers;
+      for (int64_t r = 0; r < grad.rows; ++r)
+        for (int64_t c = 0; c < grad.cols; ++c) numbers.push_back(number_at(grad, r, c));
+      result.of_parameters.push_back(std::move(numbers));
+    }
+    result.carried.assign(carried.data, static_cast<size_t>(2 * model.state_layout().bytes()));
+    return result;
+  }
+
+  // The largest relative error of a parameter's gradient, its norm against at least 1/1000 of the whole
+  // gradient's.
+  static double worst_error(const Gradients& a, const Gradients& reference) {
+    const auto norm = [](const std::vector<double>& v) {
+      double sum = 0;
+      for (const double x : v) sum += x * x;
+      return std::sqrt(sum);
+    };
+    double whole = 0, worst = 0;
+    for (const auto& numbers : reference.of_parameters) whole = std::hypot(whole, norm(numbers));
+    for (size_t i = 0; i < a.of_parameters.size(); ++i) {
+      std::vector<double> difference = a.of_parameters[i];
+      for (size_t k = 0; k < difference.size(); ++k) difference[k] -= reference.of_parameters[i][k];
+      worst = std::max(worst, norm(difference) / std::max(norm(reference.of_parameters[i]), 1e-3 * whole));
+    }
+    return worst;
+  }
+
+  void expect_equal_gradients(const Backend& backend, double tolerance) {
+    const Gradients whole = gradients(backend, 1 << 20);
+    for (const int64_t chunk : {1, 5, 16, 17, 64}) {
+      const Gradients chunked = gradients(backend, chunk);
+      EXPECT_LT(worst_error(chunked, whole), tolerance) << "chunks of " << chunk;
+      EXPECT_NEAR(chunked.loss.nats, whole.loss.nats, tolerance * whole.loss.nats);
+      EXPECT_EQ(chunked.loss.targets, whole.loss.targets);
+      EXPECT_EQ(chunked.carried, whole.carried) << "chunks of " << chunk;
+    }
+  }
+
+  TokenCorpus corpus_;
+  Batch batch_;
+};
+
+TEST_P(TimeChunks, GiveTheGradientsOfTheWholeInDoublePrecision) {
+  expect_equal_gradients(reference_backend(), 1e-10);
+}
+
+TEST_P(TimeChunks, GiveTheGradientsOfTheWholeOnTheProcessor) { expect_equal_gradients(cpu_backend(), 1e-5); }
+
+INSTANTIATE_TEST_SUITE_P(Models, TimeChunks, testing::ValuesIn(small_configs()),
+                         [](const auto& model) { return model.param.name; });
+
+// More chunks than states are kept: the second tier is at work.
+TEST(TimeChunksOfALongText, NeedNoMoreMemoryForALongerText) {
+  ModelConfig config = small_configs().front().config;
+  config.vocab_size = 256;
+  Model model(config, cpu_backend(), true);
+  initialise_for_test(model, 5);
+  ThreadPool pool(1);
+  const auto tokenizer = make_byte_tokenizer();
+  const TokenCorpus corpus = TokenCorpus::from_documents({small_text(40000, 1)}, *tokenizer);
+  const auto peak_after = [&](int64_t length) {
+    Batch batch;
+    batch.clear();
+    batch.add_sequence();
+    batch.append(corpus, 0, length, false, true);
+    Backpropagation backpropagation(model, pool, 1 << 20, 64);
+    EXPECT_GT(length > 20000 ? length / 64 : 1000, Backpropagation::kKeptStates);
+    EXPECT_GT(backpropagation.run(batch, {}, 1.0).nats, 0);
+    struct rusage usage;
+    ::getrusage(RUSAGE_SELF, &usage);
+    return int64_t{usage.ru_maxrss} * 1024;
+  };
+  const int64_t short_peak = peak_after(1000), long_peak = peak_after(40000);
+  const int64_t unchunked = 40000 * Backpropagation(model, pool, 1 << 20, 64).activation_bytes_per_row();
+  EXPECT_LT(long_peak - short_peak, unchunked / 20);
+}
+
+TEST(TimeChunksOfALongText, AreAsLongAsTheMemoryAllows) {
+  Model model(small_configs().front().config, cpu_backend(), true);
+  ThreadPool pool(1);
+  const Backpropagation one(model, pool, 16 << 20), two(model, pool, 32 << 20);
+  EXPECT_LE(one.chunk_rows() * one.activation_bytes_per_row(), 16 << 20);
+  EXPECT_GT(one.chunk_rows() * one.activation_bytes_per_row(), 8 << 20);
+  EXPECT_NEAR(static_cast<double>(two.chunk_rows()) / static_cast<double>(one.chunk_rows()), 2, 0.05);
+}
+
+}  // namespace
+}  // namespace harmonic

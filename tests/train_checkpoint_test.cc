@@ -1,0 +1,277 @@
+// Checkpoints survive damage, full disks and kills; a resumed run has the bits of one that never stopped.
+#include "harmonic/train/checkpoint.h"
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <csignal>
+#include <fstream>
+
+#include "harmonic/train/run_folder.h"
+#include "train_fixture.h"
+
+namespace harmonic {
+namespace {
+namespace fs = std::filesystem;
+
+// Writes beyond `bytes` of a file fail while this lives.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
+    ::getrlimit(RLIMIT_FSIZE, &before_);
+    const struct rlimit limit = {bytes, before_.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~FileSizeLimit() {
+    ::setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, handler_);
+  }
+
+ private:
+  void (*handler_)(int);
+  struct rlimit before_;
+};
+
+class Checkpoints : public DataTest {
+ protected:
+  fs::path out() const { return folder_ / "run"; }
+  static RunConfig with_checkpoints(int64_t every, int64_t steps = 12) {
+    RunConfig config = small_run();
+    config.train.checkpoint_every = every;
+    config.train.steps = steps;
+    return config;
+  }
+  std::vector<std::string> folders() const {
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(out()))
+      if (entry.is_directory()) names.push_back(entry.path().filename().string());
+    std::sort(names.begin(), names.end());
+    return names;
+  }
+  // As a run that was killed after a checkpoint of `step` and before the next one.
+  void train_until_killed_after(int64_t step, RunConfig config) {
+    SmallRun run(config, out());
+    write_file(out() / "run.toml", config.to_toml());
+    Learner learner(*run.model, config, run.data.train, run.pool);
+    CheckpointRecord record;
+    while (learner.steps_done() < step) record.tokens += learner.advance().targets;
+    record.step = step;
+    record.train_data_hash = run.data.train.hash();
+    record.valid_data_hash = run.data.valid ? run.data.valid->hash() : "";
+    save_checkpoint(
+        out(), record,
+        {*run.model, *run.data.tokenizer, config, learner.optimizer().state(), learner.carried()});
+  }
+};
+
+TEST_F(Checkpoints, AResumedRunHasTheBitsOfOneThatNeverStopped) {
+  for (const char* form : {"windows", "documents", "carried", "muon", "accumulated", "chunked"}) {
+    RunConfig config = with_checkpoints(0);
+    if (form == std::string("documents")) config.train.loader = "documents";
+    if (form == std::string("carried")) config.train.loader = "streams";
+    config.train.carry_state = form == std::string("carried");
+    if (form == std::string("muon")) config.train.optimizer = "muon";
+    if (form == std::string("accumulated")) config.train.accumulation = 2;
+    if (form == std::string("chunked")) config.train.chunk_len = 17;
+    SmallRun whole(config, folder_ / "whole");
+    whole.trainer.run();
+    train_until_killed_after(5, config);
+    SmallRun rest(config, out());
+    rest.resume().trainer.run();
+    EXPECT_EQ(rest.weights(), whole.weights()) << form;
+    EXPECT_EQ(sha256_of_file(out() / "model.safetensors"),
+              sha256_of_file(folder_ / "whole" / "model.safetensors"));
+    fs::remove_all(out());
+    fs::remove_all(folder_ / "whole");
+  }
+}
+
+TEST_F(Checkpoints, DoNotDependOnThreadsEvaluationsOrCheckpoints) {
+  RunConfig config = with_checkpoints(0);
+  SmallRun plain(config, folder_ / "plain", 1);
+  plain.trainer.run();
+  config.train.checkpoint_every = 1;
+  config.train.eval_every = 3;
+  SmallRun busy(config, out(), 2);
+  busy.trainer.run();
+  EXPECT_EQ(busy.weights(), plain.weights());
+}
+
+TEST_F(Checkpoints, TheNewestTwoAreKept) {
+  SmallRun(with_checkpoints(3), out()).trainer.run();
+  EXPECT_EQ(folders(), (std::vector<std::string>{"checkpoint-12", "checkpoint-9"}));
+  EXPECT_EQ(sha256_of_file(out() / "model.safetensors"),
+            sha256_of_file(out() / "checkpoint-12" / "model.safetensors"));
+}
+
+TEST_F(Checkpoints, AreModelFolders) {
+  SmallRun run(with_checkpoints(0), out());
+  run.trainer.run();
+  for (const fs::path& folder : {out(), out() / "checkpoint-12"})
+    EXPECT_EQ(load_model_folder(folder, cpu_backend()).model->parameters().hash(), run.weights());
+}
+
+TEST_F(Checkpoints, ADamagedOneGivesWayToTheOneBefore) {
+  const RunConfig config = with_checkpoints(6);
+  SmallRun whole(config, out());
+  whole.trainer.run();
+  fs::copy(out(), folder_ / "good", fs::copy_options::recursive);
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(folder_ / "good" / "checkpoint-12"))
+    files.push_back(entry.path().filename());
+  ASSERT_EQ(files.size(), 7u);
+  for (const fs::path& file : files) {
+    for (const char* damage : {"flipped", "cut", "emptied", "missing"}) {
+      fs::remove_all(out());
+      fs::copy(folder_ / "good", out(), fs::copy_options::recursive);
+      const fs::path path = out() / "checkpoint-12" / file;
+      std::string content = read_file(path);
+      fs::remove(path);
+      if (damage == std::string("flipped")) content[content.size() / 2] ^= 1;
+      if (damage == std::string("cut")) content.resize(content.size() - 2);
+      if (damage == std::string("emptied")) content.clear();
+      if (damage != std::string("missing")) write_file(path, content);
+      const auto found = find_checkpoint(out());
+      ASSERT_TRUE(found) << file << ' ' << damage;
+      EXPECT_EQ(found->record.step, 6) << file << ' ' << damage;
+      EXPECT_EQ(folders(), (std::vector<std::string>{"checkpoint-12.damaged", "checkpoint-6"}));
+    }
+  }
+  SmallRun again(config, out());
+  again.resume().trainer.run();
+  EXPECT_EQ(again.weights(), whole.weights());
+}
+
+TEST_F(Checkpoints, AllDamagedIsAnErrorThatTouchesNothing) {
+  SmallRun(with_checkpoints(6), out()).trainer.run();
+  for (const char* name : {"checkpoint-6", "checkpoint-12"}) write_file(out() / name / "run.toml", "");
+  const std::string message = error_of([&] { find_checkpoint(out()); });
+  EXPECT_NE(message.find("no checkpoint is whole"), std::string::npos) << message;
+  EXPECT_EQ(folders(), (std::vector<std::string>{"checkpoint-12", "checkpoint-6"}));
+}
+
+TEST_F(Checkpoints, WhatAKilledSaveLeavesIsPassedOverAndRemoved) {
+  SmallRun(with_checkpoints(6), out()).trainer.run();
+  // Killed after each file of the next save, and between the renames that replace an old one.
+  fs::create_directory(out() / ".checkpoint-13.tmp");
+  fs::copy(out() / "checkpoint-12", out() / ".checkpoint-14.tmp", fs::copy_options::recursive);
+  fs::copy(out() / "checkpoint-12", out() / ".checkpoint-12.old", fs::copy_options::recursive);
+  const auto found = find_checkpoint(out());
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->record.step, 12);
+  EXPECT_EQ(folders(), (std::vector<std::string>{"checkpoint-12", "checkpoint-6"}));
+}
+
+TEST_F(Checkpoints, AFullDiskLeavesTheOnesThatWereThere) {
+  const RunConfig config = with_checkpoints(0);
+  SmallRun whole(config, folder_ / "whole");
+  whole.trainer.run();
+  train_until_killed_after(5, config);
+  // Whichever file is the first that does not fit.
+  std::vector<uintmax_t> sizes;
+  for (const auto& entry : fs::directory_iterator(out() / "checkpoint-5")) sizes.push_back(entry.file_size());
+  for (const uintmax_t size : sizes) {
+    std::string message;
+    {
+      // Not through a Trainer: its metrics.jsonl would have been too large first.
+      SmallRun run(config, out());
+      Learner learner(*run.model, config, run.data.train, run.pool);
+      const CheckpointContents contents{
+          *run.model, *run.data.tokenizer, config, learner.optimizer().state(), {}};
+      CheckpointRecord record;
+      record.step = 9;
+      const FileSizeLimit limit(size - 1);
+      message = error_of([&] { save_checkpoint(out(), record, contents); });
+    }
+    EXPECT_NE(message.find("File too large"), std::string::npos) << message;
+    EXPECT_EQ(folders(), std::vector<std::string>{"checkpoint-5"});
+  }
+  SmallRun rest(config, out());
+  rest.resume().trainer.run();
+  EXPECT_EQ(rest.weights(), whole.weights());
+}
+
+TEST_F(Checkpoints, AFullDiskStopsTrainingWithOneClearLine) {
+  RunConfig config = with_checkpoints(6);
+  std::string message;
+  {
+    SmallRun run(config, out());
+    save_weights(out() / "probe", run.model->parameters());
+    const FileSizeLimit limit(fs::file_size(out() / "probe") +
+                              1000);  // optimizer.safetensors takes twice that
+    message = error_of([&] { run.trainer.run(); });
+  }
+  EXPECT_NE(message.find("optimizer.safetensors: cannot write"), std::string::npos) << message;
+  EXPECT_NE(message.find("checkpoint of step 6 was not written"), std::string::npos) << message;
+  EXPECT_EQ(message.find('\n'), std::string::npos);
+}
+
+TEST_F(Checkpoints, AChangedSettingIsNamed) {
+  SmallRun(with_checkpoints(6), out()).trainer.run();
+  RunConfig other = with_checkpoints(6);
+  other.train.lr = 0.5;
+  std::string message = error_of([&] { SmallRun(other, out()).resume(); });
+  EXPECT_NE(message.find("train.lr = 0.5: the run to resume had 0.003"), std::string::npos) << message;
+  other = with_checkpoints(6);
+  other.train.seed = 2;
+  EXPECT_NE(error_of([&] { SmallRun(other, out()).resume(); }).find("train.seed"), std::string::npos);
+}
+
+TEST_F(Checkpoints, MoreStepsMayBeGiven) {
+  SmallRun(with_checkpoints(6), out()).trainer.run();
+  SmallRun longer(with_checkpoints(6, 20), out());
+  longer.resume().trainer.run();
+  EXPECT_EQ(longer.trainer.learner().steps_done(), 20);
+  const std::string message = error_of([&] { SmallRun(with_checkpoints(6, 10), out()).resume(); });
+  EXPECT_NE(message.find("has taken 20 steps; the budget is 10"), std::string::npos) << message;
+}
+
+TEST_F(Checkpoints, OtherTextsAreRefused) {
+  SmallRun(with_checkpoints(6), out()).trainer.run();
+  SmallRun other(with_checkpoints(6), out());
+  TrainingData data{
+      make_byte_tokenizer(), TokenCorpus::from_documents({small_text(500, 9)}, *make_byte_tokenizer()), {}};
+  Trainer trainer(other.config, *other.model, data, out(), other.pool);
+  const std::string message = error_of([&] { trainer.resume(*find_checkpoint(out())); });
+  EXPECT_NE(message.find("other texts"), std::string::npos) << message;
+}
+
+TEST_F(Checkpoints, MetricsHaveEveryStepOnceAfterResuming) {
+  RunConfig config = with_checkpoints(5);
+  config.train.eval_every = 5;
+  train_until_killed_after(5, config);
+  // Lines of steps that the checkpoint does not have, and half a line.
+  std::ofstream(out() / "metrics.jsonl") << R"({"step":4,"loss":1})" << '\n'
+                                         << R"({"step":5,"loss":1})" << '\n'
+                                         << R"({"step":6,"loss":1})" << '\n'
+                                         << R"({"step":7,"lo)";
+  SmallRun(config, out()).resume().trainer.run();
+  std::vector<std::string> seen;
+  std::ifstream lines(out() / "metrics.jsonl");
+  for (std::string line; std::getline(lines, line);)
+    seen.push_back(line.substr(8, line.find(',') - 8) +
+                   (line.find("valid_bits_per_byte") != line.npos ? "v" : ""));
+  // The evaluation of step 5 had not come to its end.
+  EXPECT_EQ(seen,
+            (std::vector<std::string>{"4", "5", "5v", "6", "7", "8", "9", "10", "10v", "11", "12", "12v"}));
+}
+
+TEST_F(Checkpoints, OneProcessAtATimeTrainsInAFolder) {
+  const RunFolder first(out(), false);
+  EXPECT_NE(error_of([&] { RunFolder(out(), false); }).find("another process"), std::string::npos);
+}
+
+TEST_F(Checkpoints, AFolderThatHoldsARunOrAModelIsNotOverwritten) {
+  SmallRun(with_checkpoints(6), out()).trainer.run();
+  EXPECT_NE(error_of([&] { RunFolder(out(), false); }).find("--resume"), std::string::npos);
+  fs::remove(out() / "run.toml");
+  EXPECT_NE(error_of([&] { RunFolder(out(), false); }).find("holds a model"), std::string::npos);
+  EXPECT_NE(error_of([&] { RunFolder(out(), true); }).find("holds no run"), std::string::npos);
+  EXPECT_NE(error_of([&] { RunFolder(folder_ / "nowhere", true); }).find("no folder"), std::string::npos);
+  write_file(folder_ / "file", "");
+  EXPECT_NE(error_of([&] { RunFolder(folder_ / "file", false); }).find("a file stands there"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace harmonic
