@@ -1,0 +1,118 @@
+// Bits per token and byte: the same bits however the work is divided, and exactly the losses' sum.
+#include "harmonic/eval/evaluation.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "small_models.h"
+#include "train_fixture.h"
+
+namespace harmonic {
+namespace {
+
+TEST(ExactSum, DoesNotDependOnTheOrder) {
+  const Random random(1, stream_of("sum"));
+  std::vector<double> numbers;
+  for (uint64_t i = 0; i < 10000; ++i)
+    numbers.push_back(std::ldexp(random.uniform(i), static_cast<int>(i % 60) - 40));
+  ExactSum forwards, backwards;
+  double plain = 0;
+  for (const double number : numbers) {
+    forwards.add(number);
+    plain += number;
+  }
+  for (auto i = numbers.rbegin(); i != numbers.rend(); ++i) backwards.add(*i);
+  EXPECT_EQ(forwards.value(), backwards.value());
+  EXPECT_NEAR(forwards.value(), plain, 1e-9 * plain);
+}
+
+TEST(ExactSum, OfANumberThatIsNotFiniteIsNan) {
+  for (const double bad : {std::numeric_limits<double>::infinity(), std::nan("")}) {
+    ExactSum sum;
+    sum.add(1);
+    sum.add(bad);
+    sum.add(2);
+    EXPECT_TRUE(std::isnan(sum.value()));
+  }
+}
+
+class Evaluation : public testing::Test {
+ protected:
+  Evaluation() : model_(config(), cpu_backend(), false) { initialise_for_test(model_, 3); }
+  static ModelConfig config() {
+    ModelConfig config = small_configs().front().config;
+    config.vocab_size = 256;
+    return config;
+  }
+  EvaluationResult result(int64_t length, EvaluationState state, int64_t batch_size, int threads = 1,
+                          int64_t max_tokens = 0) {
+    ThreadPool pool(threads);
+    Inference inference(model_, pool);
+    EvaluationOptions options;
+    options.length = length;
+    options.state = state;
+    options.batch_size = batch_size;
+    options.max_tokens = max_tokens;
+    return evaluate(inference, corpus_, options);
+  }
+
+  Model model_;
+  std::unique_ptr<Tokenizer> tokenizer_ = make_byte_tokenizer();
+  // One document longer than a pass has rows.
+  TokenCorpus corpus_ = TokenCorpus::from_documents(
+      {small_text(70, 1), small_text(5000, 2), small_text(1, 3), small_text(300, 4)}, *tokenizer_);
+};
+
+TEST_F(Evaluation, HasTheSameBitsWhateverTheBatchAndTheThreads) {
+  for (const EvaluationState state : {EvaluationState::cold, EvaluationState::carry}) {
+    for (const int64_t length : {1, 7, 64, 3000}) {
+      const EvaluationResult one = result(length, state, 1);
+      EXPECT_EQ(one.tokens, corpus_.targets());
+      EXPECT_EQ(one.bytes, corpus_.source_bytes());
+      for (const int64_t batch_size : {0, 3, 16})
+        EXPECT_EQ(result(length, state, batch_size, 2).bits, one.bits) << length << ' ' << batch_size;
+    }
+  }
+}
+
+TEST_F(Evaluation, OfCarriedStatesDoesNotDependOnTheLength) {
+  const double bits = result(64, EvaluationState::carry, 1).bits;
+  EXPECT_EQ(result(5, EvaluationState::carry, 1).bits, bits);
+  EXPECT_EQ(result(10000, EvaluationState::carry, 1).bits, bits);
+  // Windows that hold every document whole are no colder.
+  EXPECT_EQ(result(10000, EvaluationState::cold, 1).bits, bits);
+  EXPECT_NE(result(64, EvaluationState::cold, 1).bits, bits);
+}
+
+TEST_F(Evaluation, IsTheSumOfTheLossesOfEveryDocument) {
+  ThreadPool pool(1);
+  Inference inference(model_, pool);
+  double bits = 0;
+  for (int64_t d = 0; d < corpus_.documents(); ++d) {
+    std::vector<int32_t> tokens(static_cast<size_t>(corpus_.document_length(d)) + 1);
+    corpus_.read(corpus_.document_begin(d), static_cast<int64_t>(tokens.size()), tokens.data());
+    State state(model_.state_layout());
+    for (size_t t = 0; t + 1 < tokens.size(); ++t) {
+      const Tensor logits = inference.advance(state, &tokens[t], 1);
+      double total = 0;
+      for (int64_t v = 0; v < logits.cols; ++v) total += std::exp(number_at(logits, 0, v));
+      bits += (std::log(total) - number_at(logits, 0, tokens[t + 1])) / std::log(2.0);
+    }
+  }
+  EXPECT_NEAR(result(10000, EvaluationState::carry, 1).bits, bits, 1e-5 * bits);
+}
+
+TEST_F(Evaluation, OfTheStartOfASplitCountsItsOwnTokensAndBytes) {
+  for (const EvaluationState state : {EvaluationState::cold, EvaluationState::carry}) {
+    const EvaluationResult part = result(64, state, 0, 1, 1000);
+    EXPECT_EQ(part.tokens, 1000);
+    EXPECT_EQ(part.bytes, 1000);
+    EXPECT_LT(part.bits, result(64, state, 0).bits);
+    EXPECT_EQ(result(64, state, 3, 1, 1000).bits, part.bits);
+  }
+}
+
+}  // namespace
+}  // namespace harmonic
