@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "harmonic/ops/simd_targets.h"
 #include "small_models.h"
 
 namespace harmonic {
@@ -63,6 +64,15 @@ TEST_P(OneForwardPass, ThreadsAndPackedWeightsDoNotChangeTheBits) {
   EXPECT_TRUE(run({31}, 3) == whole);
   EXPECT_TRUE(run({1 << 20}, 1, true) == whole);
   EXPECT_TRUE(run({1}, 2, true) == whole);
+}
+
+TEST_P(OneForwardPass, EverySetOfVectorInstructionsGivesTheSameBits) {
+  const Outcome best = run({1 << 20}, 1);
+  for (const std::string_view target : simd_target_names()) {
+    const UseSimdTarget use(target);
+    EXPECT_TRUE(run({1 << 20}, 2) == best) << target;
+    EXPECT_TRUE(run({1, 30}, 1) == best) << target;
+  }
 }
 
 // Five texts of different lengths that stand at different positions mod 16, in one batch.
