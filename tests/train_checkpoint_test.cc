@@ -256,6 +256,16 @@ TEST_F(Checkpoints, MetricsHaveEveryStepOnceAfterResuming) {
             (std::vector<std::string>{"4", "5", "5v", "6", "7", "8", "9", "10", "10v", "11", "12", "12v"}));
 }
 
+TEST_F(Checkpoints, ARunKilledBeforeItsFirstFileStartsFromItsBeginning) {
+  make_folder(out());
+  write_file(out() / "run.toml.4711.tmp", "half of");
+  EXPECT_FALSE(RunFolder(out(), true).checkpoint());
+  EXPECT_FALSE(fs::exists(out() / "run.toml.4711.tmp"));
+  write_file(out() / "mine.tmp", "");
+  EXPECT_NE(error_of([&] { RunFolder(out(), true); }).find("holds no run"), std::string::npos);
+  EXPECT_TRUE(fs::exists(out() / "mine.tmp"));
+}
+
 TEST_F(Checkpoints, OneProcessAtATimeTrainsInAFolder) {
   const RunFolder first(out(), false);
   EXPECT_NE(error_of([&] { RunFolder(out(), false); }).find("another process"), std::string::npos);

@@ -217,8 +217,8 @@ void load_checkpoint(const Checkpoint& checkpoint, const CheckpointContents& con
 
 void check_same_run(const Checkpoint& checkpoint, const RunConfig& now) {
   static const std::vector<std::string> kMayChange = {
-      "train.tokens", "train.steps", "train.eval_every", "train.eval_tokens", "train.checkpoint_every",
-      "data.train",   "data.valid",  "data.cache",       "data.tokenizer"};
+      "train.tokens",           "train.steps", "train.eval_every", "train.eval_tokens",
+      "train.checkpoint_every", "data.train",  "data.valid",       "data.cache"};
   RunConfig before = checkpoint.config, after = now;
   const std::vector<Field> was = before.fields(), is = after.fields();
   for (size_t i = 0; i < was.size(); ++i) {

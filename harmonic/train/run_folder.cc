@@ -4,8 +4,11 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <string_view>
+#include <vector>
 
 #include "harmonic/base/error.h"
 #include "harmonic/base/files.h"
@@ -20,14 +23,40 @@ bool has(const fs::path& folder, const char* name) {
   return fs::exists(folder / name, ignored);
 }
 
-// Nothing but what begins with a point.
-bool holds_nothing(const fs::path& folder) {
+// "run.toml.4711.tmp": what an AtomicFile leaves when its process is killed.
+bool is_unfinished(const std::string& name) {
+  const std::string_view suffix = ".tmp";
+  if (!name.ends_with(suffix)) return false;
+  const size_t end = name.size() - suffix.size();
+  const size_t point = name.rfind('.', end - 1);
+  return point != name.npos && point + 1 < end &&
+         std::all_of(name.begin() + static_cast<std::ptrdiff_t>(point) + 1,
+                     name.begin() + static_cast<std::ptrdiff_t>(end),
+                     [](char c) { return c >= '0' && c <= '9'; });
+}
+
+std::vector<fs::path> entries_of(const fs::path& folder) {
+  std::vector<fs::path> entries;
   std::error_code error;
-  for (fs::directory_iterator i(folder, error), end; !error && i != end; i.increment(error)) {
-    if (!i->path().filename().string().starts_with('.')) return false;
-  }
+  for (fs::directory_iterator i(folder, error), end; !error && i != end; i.increment(error))
+    entries.push_back(i->path());
   if (error) fail("{}: cannot list the folder: {}", folder.string(), error.message());
-  return true;
+  return entries;
+}
+
+// Whether a run could have been killed here before its first file: nothing but hidden and unfinished files.
+bool holds_nothing(const fs::path& folder) {
+  const std::vector<fs::path> entries = entries_of(folder);
+  return std::all_of(entries.begin(), entries.end(), [](const fs::path& entry) {
+    const std::string name = entry.filename().string();
+    return name.starts_with('.') || is_unfinished(name);
+  });
+}
+
+void remove_unfinished(const fs::path& folder) {
+  std::error_code ignored;
+  for (const fs::path& entry : entries_of(folder))
+    if (is_unfinished(entry.filename().string())) fs::remove(entry, ignored);
 }
 
 }  // namespace
@@ -50,6 +79,7 @@ RunFolder::RunFolder(fs::path path, bool resume) : path_(std::move(path)) {
     fail_usage("--resume: {} holds no run; name the folder of one with --out", name);
   }
   take_lock();
+  if (resume) remove_unfinished(path_);
   if (resume) checkpoint_ = find_checkpoint(path_);
   if (resume && !checkpoint_) log("{}: no checkpoint yet; the run starts from its beginning", name);
 }

@@ -85,8 +85,9 @@ void Trainer::resume(const Checkpoint& checkpoint) {
 }
 
 void Trainer::write_description() {
-  write_model_description(out_, model_.config(), *data_.tokenizer);
+  // First what makes the folder a run's: it can be resumed from then on.
   write_file(out_ / "run.toml", config_.to_toml());
+  write_model_description(out_, model_.config(), *data_.tokenizer);
 }
 
 Trainer::End Trainer::run() {
