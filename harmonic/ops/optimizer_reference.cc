@@ -24,13 +24,14 @@ Matrix transposed(const Matrix& a) {
   return t;
 }
 
-// Five times X = a X + (b A + c A A) X with A = X X^T, from X = M / ||M||.
+// Five times X = a X + (b A + c A A) X with A = X X^T, from X = M / ||M||. A matrix of zeros stays one.
 Matrix newton_schulz(Matrix x) {
   double squares = 0;
   for (const auto& row : x)
     for (double value : row) squares += value * value;
+  if (squares == 0) return x;
   for (auto& row : x)
-    for (double& value : row) value /= std::sqrt(squares) + 1e-7;
+    for (double& value : row) value /= std::sqrt(squares);
   for (int step = 0; step < 5; ++step) {
     const Matrix gram = product(x, transposed(x)), square = product(gram, gram);
     Matrix polynomial = gram;

@@ -1,0 +1,186 @@
+#include "harmonic/ops/causal_upsample.h"
+
+#include <gtest/gtest.h>
+
+#include "op_check.h"
+#include "op_split_check.h"
+
+namespace harmonic {
+namespace {
+
+struct Shape {
+  std::vector<int64_t> lengths;  // blocks of each segment for HoldBlocks, tokens for CausalUpsample
+  int64_t channels, stride = 1;
+  bool with_states = true, add = false;
+};
+
+// Every other segment is fresh. Rows of states that the contract says are not read hold NaN.
+void hold_blocks(Trial& trial, const Shape& shape) {
+  const Segments blocks = trial.segments(shape.lengths);
+  std::vector<uint8_t> fresh;
+  for (int64_t b = 0; b < blocks.count; ++b) fresh.push_back(b % 2 == 1);
+  const HoldBlocks forward = {
+      .x = trial.input("x", blocks.rows(), shape.channels),
+      .blocks = blocks,
+      .fresh = trial.flags(fresh),
+      .start = trial.input("start", 1, shape.channels),
+      .state_in = trial.input("state_in", blocks.count, shape.channels),
+      .y = trial.output("y", blocks.rows() + blocks.count, shape.channels),
+      .state_out = trial.output("state_out", blocks.count, shape.channels),
+  };
+  for (int64_t b = 0; b < blocks.count; ++b)
+    if (forward.fresh[b]) trial.poison_row("state_in", b);
+  trial(forward);
+  Tensor dstate_out;
+  if (shape.with_states) {
+    dstate_out = trial.cotangent("state_out");
+    for (int64_t b = 0; b < blocks.count; ++b)
+      if (forward.fresh[b] && blocks.length(b) == 0) trial.poison_row("cotangent of state_out", b);
+  }
+  trial(HoldBlocksBackward{
+      .blocks = blocks,
+      .fresh = forward.fresh,
+      .dy = trial.cotangent("y"),
+      .dstate_out = dstate_out,
+      .dx = trial.gradient("x", shape.add),
+      .dstart = trial.summed_gradient("start"),
+      .dstate_in = shape.with_states ? trial.written_gradient("state_in") : Tensor{},
+  });
+}
+
+enum class Base { none, other, itself };
+
+void causal_upsample(Trial& trial, const Shape& shape, Base base) {
+  const Segments segments = trial.segments(shape.lengths);
+  std::vector<int64_t> phases, closed;
+  for (int64_t b = 0; b < segments.count; ++b) {
+    phases.push_back((shape.stride - 1 + 2 * b) % shape.stride);
+    closed.push_back((phases.back() + segments.length(b)) / shape.stride);
+  }
+  const Segments blocks = trial.segments(closed);
+  const int64_t rows = segments.rows(), channels = shape.channels;
+  const Tensor y =
+      base == Base::itself ? trial.changed("y", rows, channels) : trial.output("y", rows, channels);
+  const CausalUpsample forward = {
+      .held = trial.input("held", blocks.rows() + blocks.count, channels),
+      .segments = segments,
+      .blocks = blocks,
+      .phases = trial.numbers(phases),
+      .stride = shape.stride,
+      .base = base == Base::none    ? Tensor{}
+              : base == Base::other ? trial.input("base", rows, channels)
+                                    : y,
+      .y = y,
+  };
+  trial(forward);
+  trial(CausalUpsampleBackward{
+      .segments = segments,
+      .blocks = blocks,
+      .phases = forward.phases,
+      .stride = shape.stride,
+      .dy = trial.cotangent("y"),
+      .dheld = trial.gradient("held", shape.add),
+  });
+}
+
+TEST(HoldBlocks, MatchesTheReferenceInEveryOutputStateAndGradient) {
+  for_all_sizes([](int64_t rows, int64_t channels, const std::string& where) {
+    std::vector<int64_t> lengths = sequence_lengths(rows);
+    lengths.insert(lengths.end(), {0, 0, 0});  // fresh and not
+    for (const bool with_states : {true, false})
+      expect_matches_reference(
+          [&](Trial& trial) {
+            hold_blocks(trial, {lengths, channels, 1, with_states, !with_states});
+          },
+          where);
+  });
+}
+
+TEST(HoldBlocks, GradientsEqualCentralDifferences) {
+  for (const bool add : {false, true})
+    expect_gradients_equal_differences([&](Trial& trial) {
+      hold_blocks(trial, {{4, 0, 0, 3, 1, 1}, 3, 1, true, add});
+    });
+}
+
+TEST(CausalUpsample, MatchesTheReferenceInEveryOutputAndGradient) {
+  for_all_sizes([](int64_t rows, int64_t channels, const std::string& where) {
+    for (const int64_t stride : {1, 2, 3, 4, 16, 100})
+      for (const Base base : {Base::none, Base::other, Base::itself})
+        expect_matches_reference(
+            [&](Trial& trial) {
+              causal_upsample(trial, {sequence_lengths(rows), channels, stride, true, base == Base::other},
+                              base);
+            },
+            fmt::format("{}, stride {}", where, stride));
+  });
+}
+
+TEST(CausalUpsample, GradientsEqualCentralDifferences) {
+  for (const int64_t stride : {2, 3, 7})
+    for (const bool add : {false, true})
+      expect_gradients_equal_differences([&](Trial& trial) {
+        causal_upsample(trial, {{5, 0, 1, 8, 3}, 3, stride, true, add}, Base::other);
+      });
+}
+
+// The rule of causality: position t reads block floor((t + 1) / stride) - 1 and nothing of later ones.
+TEST(CausalUpsample, PositionReadsTheLastBlockThatIsComplete) {
+  for (const TestedBackend& tested : tested_backends()) {
+    Trial trial(tested.backend, 1);
+    causal_upsample(trial, {{7}, 1, 3}, Base::none);  // from phase 2: the first token closes a block
+    const std::vector<double> held = trial.values("held");
+    ASSERT_EQ(held.size(), 4u);  // the block from before and three closed here
+    EXPECT_EQ(trial.values("y"),
+              (std::vector<double>{held[1], held[1], held[1], held[2], held[2], held[2], held[3]}));
+  }
+}
+
+TEST(HoldBlocks, GivesTheSameBitsWithAnyThreadsAndVectorInstructions) {
+  expect_same_bits_on_every_machine([](Trial& trial) { hold_blocks(trial, {{130, 0, 1, 69}, 37}); }, "");
+}
+
+TEST(CausalUpsample, GivesTheSameBitsWithAnyThreadsAndVectorInstructions) {
+  expect_same_bits_on_every_machine(
+      [](Trial& trial) {
+        causal_upsample(trial, {{130, 0, 1, 69}, 37, 4}, Base::other);
+      },
+      "");
+}
+
+TEST(CausalUpsample, AnySplitOfTheTokensGivesTheSameBits) {
+  constexpr int64_t kChannels = 33;
+  for (const int64_t stride : {1, 3, 4, 16}) {
+    expect_any_split_gives_the_same_bits(
+        kChannels, [&](Trial& trial, const Piece& piece, const Tensor& state_in, const Tensor& state_out) {
+          const Segments segments = trial.segments(piece.lengths);
+          const Segments blocks = trial.segments(piece.blocks_closed(stride));
+          const auto sequences = static_cast<int64_t>(split_lengths().size());
+          const int64_t first = first_block(piece.first_sequence, stride) + piece.positions[0] / stride;
+          std::vector<uint8_t> fresh;
+          for (const int64_t position : piece.positions) fresh.push_back(position < stride);
+          const Tensor held = trial.temporary(blocks.rows() + blocks.count, kChannels);
+          trial(HoldBlocks{
+              .x = trial.input("x", first_block(sequences, stride), kChannels).rows_of(first, blocks.rows()),
+              .blocks = blocks,
+              .fresh = trial.flags(fresh),
+              .start = trial.input("start", 1, kChannels),
+              .state_in = state_in,
+              .y = held,
+              .state_out = state_out,
+          });
+          trial(CausalUpsample{
+              .held = held,
+              .segments = segments,
+              .blocks = blocks,
+              .phases = trial.numbers(piece.phases(stride)),
+              .stride = stride,
+              .base = piece.of(trial.input("base", split_rows(), kChannels)),
+              .y = piece.of(trial.output("y", split_rows(), kChannels)),
+          });
+        });
+  }
+}
+
+}  // namespace
+}  // namespace harmonic

@@ -1,0 +1,129 @@
+#include "harmonic/ops/linear_cross_entropy.h"
+
+#include <gtest/gtest.h>
+
+#include "op_check.h"
+#include "op_split_check.h"
+
+namespace harmonic {
+namespace {
+
+constexpr double kLossScale = 0.125;
+
+struct Shape {
+  int64_t rows, channels, vocabulary;
+  bool packed = false, dx = true, dweight = true;
+  double size = 1;  // of the numbers of x
+};
+
+std::vector<int32_t> draw_targets(int64_t rows, int64_t vocabulary) {
+  const Random random(4, 0);
+  std::vector<int32_t> targets;
+  for (int64_t r = 0; r < rows; ++r) {
+    const auto word =
+        static_cast<int32_t>(random.below(static_cast<uint64_t>(r), static_cast<uint64_t>(vocabulary)));
+    targets.push_back(r % 5 == 3 ? -1 : word);
+  }
+  return targets;
+}
+
+void linear_cross_entropy(Trial& trial, const Shape& shape) {
+  const Tensor weight = trial.input("weight", shape.vocabulary, shape.channels);
+  const Tensor x = trial.input("x", shape.rows, shape.channels, -shape.size, shape.size);
+  Tensor packed;
+  if (shape.packed) {
+    packed = trial.temporary(1, packed_weight_size(shape.vocabulary, shape.channels));
+    trial(PackWeight{weight, packed});
+  }
+  const Tensor losses = trial.output("losses", 1, shape.rows);
+  trial.constant_cotangent("losses", kLossScale);
+  trial(LinearCrossEntropy{
+      .x = x,
+      .weight = weight,
+      .packed = packed,
+      .targets = trial.integers(draw_targets(shape.rows, shape.vocabulary)),
+      .losses = losses,
+      .loss_scale = kLossScale,
+      .dx = shape.dx ? trial.written_gradient("x") : Tensor{},
+      .dweight = shape.dweight ? trial.summed_gradient("weight") : Tensor{},
+  });
+}
+
+TEST(LinearCrossEntropy, MatchesTheReferenceInLossesAndGradients) {
+  for_all_sizes([](int64_t rows, int64_t channels, const std::string& where) {
+    for (const int64_t vocabulary : {2, 257}) {
+      const bool packed = (rows + vocabulary) % 2 == 0;
+      expect_matches_reference(
+          [&](Trial& trial) {
+            linear_cross_entropy(trial, {rows, channels, vocabulary, packed});
+          },
+          fmt::format("{}, {} words", where, vocabulary));
+    }
+  });
+}
+
+TEST(LinearCrossEntropy, MatchesTheReferenceWithALargeVocabulary) {
+  expect_matches_reference([](Trial& trial) { linear_cross_entropy(trial, {130, 16, 9001}); }, "");
+}
+
+TEST(LinearCrossEntropy, MatchesTheReferenceWithoutSomeGradients) {
+  for (const bool dx : {false, true})
+    expect_matches_reference(
+        [&](Trial& trial) {
+          linear_cross_entropy(trial, {65, 33, 70, false, dx, false});
+        },
+        "");
+}
+
+// Logits of hundreds: their exponentials overflow unless the largest is taken out first. An error of a logit
+// in proportion to its size is one of its probability in proportion to that error.
+TEST(LinearCrossEntropy, LargeLogitsDoNotOverflow) {
+  expect_matches_reference(
+      [](Trial& trial) {
+        linear_cross_entropy(trial, {20, 16, 70, false, true, true, 300});
+      },
+      "", {{"gradient of x", 100}, {"gradient of weight", 100}});
+}
+
+TEST(LinearCrossEntropy, GradientsEqualCentralDifferences) {
+  expect_gradients_equal_differences([](Trial& trial) { linear_cross_entropy(trial, {7, 5, 6}); });
+}
+
+TEST(LinearCrossEntropy, ARowWithoutATargetHasNoLossAndNoGradient) {
+  for (const TestedBackend& tested : tested_backends()) {
+    Trial trial(tested.backend, 1);
+    linear_cross_entropy(trial, {4, 3, 6});
+    EXPECT_EQ(trial.values("losses")[3], 0) << tested.backend.name;
+    const std::vector<double> dx = trial.values("gradient of x");
+    EXPECT_EQ(std::vector<double>(dx.end() - 3, dx.end()), std::vector<double>(3, 0.0));
+  }
+}
+
+TEST(LinearCrossEntropy, GivesTheSameBitsWithAnyThreadsAndVectorInstructions) {
+  for (const bool packed : {false, true})
+    for (const int64_t vocabulary : {50, 1031})
+      expect_same_bits_on_every_machine(
+          [&](Trial& trial) {
+            linear_cross_entropy(trial, {300, 33, vocabulary, packed});
+          },
+          fmt::format("{} words", vocabulary));
+}
+
+TEST(LinearCrossEntropy, ALossDoesNotDependOnTheRowsBesideIt) {
+  expect_any_split_gives_the_same_bits(0, [](Trial& trial, const Piece& piece, const Tensor&, const Tensor&) {
+    const std::vector<int32_t> targets = draw_targets(split_rows(), 257);
+    const auto first = targets.begin() + piece.first_row;
+    trial(LinearCrossEntropy{
+        .x = piece.of(trial.input("x", split_rows(), 33)),
+        .weight = trial.input("weight", 257, 33),
+        .packed = {},
+        .targets = trial.integers({first, first + piece.rows()}),
+        .losses = trial.output("losses", 1, split_rows()).columns(piece.first_row, piece.rows()),
+        .dx = piece.of(trial.output("dx", split_rows(), 33)),
+        .dweight = {},
+    });
+  });
+}
+
+}  // namespace
+}  // namespace harmonic
