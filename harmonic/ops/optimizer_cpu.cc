@@ -237,7 +237,7 @@ void run(Context& context, const Muon& op) {
          grad.row<float>(row) + column, m.row<float>(row) + column, direction.row<float>(row) + column);
       });
   const double norm = std::sqrt(sum_of_squares(context, direction));
-  const auto scale = static_cast<float>(1 / (norm + 1e-7));  // a matrix of zeros stays one
+  const float scale = norm > 0 ? static_cast<float>(1 / norm) : 0.0f;  // a matrix of zeros stays one
   parallel_elements(context.pool, R, C, true, [&](int64_t, int64_t i, int64_t n) {
     HWY_DYNAMIC_DISPATCH(ScaleRun)(n, scale, x + i);
   });
