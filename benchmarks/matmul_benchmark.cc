@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -116,6 +117,8 @@ void print_few_rows(ThreadPool& pool, double bandwidth) {
 int main(int argc, char** argv) {
   using namespace harmonic;
   require_simd();
+  std::optional<UseSimdTarget> use;
+  if (argc > 2) use.emplace(argv[2]);
   ThreadPool pool(argc > 1 ? std::atoi(argv[1]) : 0);
   const double peak = measure_matrix_peak(pool), reading = measure_read_bandwidth(pool);
   std::printf("%.*s, %d threads; peak %.1f GFLOP/s, triad %.1f GB/s, reading %.1f GB/s\n\n",

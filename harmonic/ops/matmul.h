@@ -32,7 +32,8 @@ enum class MatmulMode : uint8_t {
 
 // C[M,N] from A[M,K] and B[K,N]; row m of C lies at C + m * ldc. Sizes may be 0. `bias`: [N], or null for
 // zero; only with overwrite. C must not overlap A, B or bias. Nothing outside the given matrices is touched.
-// `scratch` is used for packed copies (at most about 20 MB and 1 MB a thread) and is as before on return.
+// `scratch` is used for copies (at most 16 MB of B, half a MB a thread, or up to 14 rows of A) and is as
+// before on return.
 void matmul(ThreadPool& pool, Arena& scratch, int64_t M, int64_t N, int64_t K, MatrixView A, MatrixView B,
             float* C, int64_t ldc, MatmulMode mode = MatmulMode::overwrite, const float* bias = nullptr);
 

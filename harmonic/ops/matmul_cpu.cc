@@ -13,7 +13,9 @@ namespace harmonic {
 namespace {
 
 HWY_EXPORT(PackPanels);
+HWY_EXPORT(TileAFloats);
 HWY_EXPORT(ComputeTile);
+HWY_EXPORT(FewRowsFloats);
 HWY_EXPORT(PackFewRows);
 HWY_EXPORT(ComputeFewRows);
 
@@ -51,13 +53,12 @@ Grid grid_for(int64_t M, int64_t N, int64_t threads, int64_t most_panels) {
 void run_tiles(ThreadPool& pool, Arena& scratch, const Product& product, const Grid& grid) {
   const int64_t panels = panels_of(product.N), tiles = grid.rows * grid.columns;
   const int64_t workers = std::min<int64_t>(pool.threads(), tiles);
-  const int64_t a_floats = round_up(ceil_div(product.M, grid.rows) * kRowStride, kPanel);
+  const int64_t a_floats = HWY_DYNAMIC_DISPATCH(TileAFloats)(ceil_div(product.M, grid.rows));
   // Pairs of panels stay together: begin of tile j of columns.
   const auto panel_at = [&](int64_t j) {
     return std::min(panels, ceil_div(panels, 2) * j / grid.columns * 2);
   };
-  const int64_t b_panels = product.packed ? 0 : 2 * ceil_div(ceil_div(panels, 2), grid.columns);
-  const int64_t b_floats = b_panels * kPanel * std::min(product.K, kBlockK);
+  const int64_t b_floats = product.packed ? 0 : 2 * kPanel * std::min(product.K, kBlockK);
   const ArenaScope scope(scratch);
   float* blocks = scratch.allocate_array<float>(workers * (a_floats + b_floats));
   std::atomic<int64_t> next = 0;
@@ -65,8 +66,9 @@ void run_tiles(ThreadPool& pool, Arena& scratch, const Product& product, const G
     float* a_block = blocks + worker * (a_floats + b_floats);
     for (int64_t t; (t = next.fetch_add(1, std::memory_order_relaxed)) < tiles;) {
       const int64_t i = t / grid.columns, j = t % grid.columns;
+      const int64_t next_i = std::min((t + workers) / grid.columns, grid.rows);
       const Tile tile = {product.M * i / grid.rows, product.M * (i + 1) / grid.rows, panel_at(j),
-                         panel_at(j + 1)};
+                         panel_at(j + 1), product.M * next_i / grid.rows};
       HWY_DYNAMIC_DISPATCH(ComputeTile)(product, tile, a_block, a_block + a_floats);
     }
   });
@@ -77,7 +79,7 @@ void run_few_rows(ThreadPool& pool, Arena& scratch, const Product& product) {
   const ArenaScope scope(scratch);
   const float* a = product.A.data;
   if (product.M > 1 || product.A.col_stride != 1 || product.negate) {
-    float* packed = scratch.allocate_array<float>(product.M * product.K);
+    float* packed = scratch.allocate_array<float>(HWY_DYNAMIC_DISPATCH(FewRowsFloats)(product.M, product.K));
     HWY_DYNAMIC_DISPATCH(PackFewRows)(product, packed);
     a = packed;
   }

@@ -1,10 +1,5 @@
-// The per-target part of the matrix product: packing, the register kernel, and one tile of C.
-//
-// B is packed in panels of 16 columns, [panel][k][16], so that one iteration over k reads adjacent memory. A
-// is copied a block of rows at a time, in one of two forms, whichever is a plain copy of its source:
-//   rows:    [row][kRowStride], element (r, k) at r * kRowStride + k; the odd stride spreads rows over the
-//   cache's sets columns: for each panel of h rows [k][h], element (r, k) at k * h + r
-// The kernel holds h rows of one, two or four panels of C in registers while it runs over k.
+// The per-target part of the matrix product: the register kernel, which holds some rows of one, two or four
+// panels of C in registers while it runs over k, and the parts of a product that one thread computes with it.
 
 #if defined(HARMONIC_OPS_MATMUL_KERNEL_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef HARMONIC_OPS_MATMUL_KERNEL_INL_H_
@@ -20,152 +15,54 @@
 #include <cstring>
 #include <utility>
 
-#include "harmonic/base/checked.h"
-#include "harmonic/ops/matmul_plan.h"
+#include "harmonic/ops/matmul_pack-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace harmonic {
 namespace HWY_NAMESPACE {
 
-namespace hn = hwy::HWY_NAMESPACE;
-
-using Tag = hn::CappedTag<float, 16>;
-using Vector = hn::Vec<Tag>;
-constexpr int64_t kLanes = hn::MaxLanes(Tag());
-constexpr int64_t kPanelVectors = kPanel / kLanes;
-// Rows and panels of the largest kernel, by the number of registers: 14 x 2 of 32 with 16 lanes, 6 x 2 of 16
-// with 8.
-constexpr int64_t kMaxRows = kLanes == 16 ? 14 : 6;
-constexpr int64_t kMaxPanels = kLanes == 16 ? 2 : 1;
 // With few rows more panels are taken, for enough independent sums and enough streams from memory.
 constexpr int64_t wide_panels(int64_t rows) {
   if (kLanes == 16) return rows <= 6 ? 4 : 2;
   return rows == 1 ? 4 : rows <= 3 ? 2 : 1;
 }
 
-// ---- Packing ----
-
-// 4 columns x 8 of k: four rows of eight floats become eight groups of four.
-HWY_INLINE void Transpose4x8(const float* from, int64_t stride, float* to) {
-  const hn::CappedTag<float, 8> d;
-  const hn::CappedTag<float, 4> d4;
-  constexpr int64_t kStep = hn::MaxLanes(d);
-  for (int64_t k = 0; k < 8; k += kStep) {
-    const auto a = hn::LoadU(d, from + k), b = hn::LoadU(d, from + stride + k);
-    const auto c = hn::LoadU(d, from + 2 * stride + k), e = hn::LoadU(d, from + 3 * stride + k);
-    const auto ac0 = hn::InterleaveLower(d, a, c), ac1 = hn::InterleaveUpper(d, a, c);
-    const auto be0 = hn::InterleaveLower(d, b, e), be1 = hn::InterleaveUpper(d, b, e);
-    const auto store = [&](int64_t row, auto v) HWY_ATTR {
-      if constexpr (kStep == 8) {
-        hn::StoreU(hn::LowerHalf(d4, v), d4, to + (k + row) * kPanel);
-        hn::StoreU(hn::UpperHalf(d4, v), d4, to + (k + row + 4) * kPanel);
-      } else {
-        hn::StoreU(v, d4, to + (k + row) * kPanel);
-      }
-    };
-    store(0, hn::InterleaveLower(d, ac0, be0));
-    store(1, hn::InterleaveUpper(d, ac0, be0));
-    store(2, hn::InterleaveLower(d, ac1, be1));
-    store(3, hn::InterleaveUpper(d, ac1, be1));
-  }
-}
-
-// One panel: `columns` (1..16) columns of B from (0, 0) on, K rows, the missing columns zero.
-void PackPanel(MatrixView B, int64_t K, int64_t columns, float* out) {
-  int64_t k = 0;
-  if (columns == kPanel && B.col_stride == 1) {
-    const Tag d;
-    for (; k < K; ++k)
-      for (int64_t i = 0; i < kPanel; i += kLanes)
-        hn::StoreU(hn::LoadU(d, B.data + k * B.row_stride + i), d, out + k * kPanel + i);
-  } else if (columns == kPanel && B.row_stride == 1) {
-    for (; k + 8 <= K; k += 8)
-      for (int64_t n = 0; n < kPanel; n += 4)
-        Transpose4x8(B.data + n * B.col_stride + k, B.col_stride, out + k * kPanel + n);
-  }
-  for (; k < K; ++k) {
-    const float* row = B.data + k * B.row_stride;
-    for (int64_t n = 0; n < kPanel; ++n) out[k * kPanel + n] = n < columns ? row[n * B.col_stride] : 0.0f;
-  }
-}
-
-// `count` floats, with the sign turned when asked; count >= 4 in vectors that overlap at the end.
-template <bool kNegate>
-HWY_INLINE void CopyFloats(const float* from, int64_t count, float* to) {
-  const auto copy = [&](auto d, int64_t i) HWY_ATTR {
-    const auto v = hn::LoadU(d, from + i);
-    hn::StoreU(kNegate ? hn::Neg(v) : v, d, to + i);
-  };
-  const auto copy_all = [&](auto d) HWY_ATTR {
-    constexpr int64_t kStep = hn::MaxLanes(d);
-    for (int64_t i = 0; i + kStep <= count; i += kStep) copy(d, i);
-    if (count % kStep != 0) copy(d, count - kStep);
-  };
-  if (count >= kLanes) return copy_all(Tag());
-  if (count >= 8) return copy_all(hn::CappedTag<float, 8>());
-  if (count >= 4) return copy_all(hn::CappedTag<float, 4>());
-  for (int64_t i = 0; i < count; ++i) to[i] = kNegate ? -from[i] : from[i];
-}
-
-// Panels of rows of nearly one height: panel p of `count` begins at row rows * p / count.
-HWY_INLINE int64_t row_panels(int64_t rows) { return ceil_div(rows, kMaxRows); }
-
-template <bool kNegate>
-void PackRows(MatrixView A, int64_t rows, int64_t K, bool by_rows, float* out) {
-  if (by_rows) {
-    for (int64_t r = 0; r < rows; ++r) {
-      const float* from = A.data + r * A.row_stride;
-      float* to = out + r * kRowStride;
-      if (A.col_stride == 1) {
-        CopyFloats<kNegate>(from, K, to);
-      } else {
-        for (int64_t k = 0; k < K; ++k) to[k] = kNegate ? -from[k * A.col_stride] : from[k * A.col_stride];
-      }
-    }
-    return;
-  }
-  const int64_t panels = row_panels(rows);
-  for (int64_t k = 0; k < K; ++k) {
-    const float* from = A.data + k * A.col_stride;
-    for (int64_t p = 0; p < panels; ++p) {
-      const int64_t begin = rows * p / panels, height = rows * (p + 1) / panels - begin;
-      float* to = out + begin * K + k * height;
-      if (A.row_stride == 1) {
-        CopyFloats<kNegate>(from + begin, height, to);
-      } else {
-        for (int64_t r = 0; r < height; ++r) {
-          const float a = from[(begin + r) * A.row_stride];
-          to[r] = kNegate ? -a : a;
-        }
-      }
-    }
-  }
-}
-
-// ---- The register kernel ----
+// Memory that will be used soon: a line of it is asked for at each k, so that it arrives while the kernel
+// computes.
+struct Stream {
+  const float* line;
+  int64_t step;   // floats to the next line
+  int64_t count;  // lines; the last stream of a call goes on to the end
+};
 
 struct KernelCall {
   int64_t K;
   const float* a;
+  int64_t a_step;        // floats from one k to the next, when A lies by columns
   const float* b;        // the first panel
   int64_t panel_stride;  // floats from one panel of b to the next
   float* c;
   int64_t ldc;
   bool from_c;        // start from the old c; otherwise from bias
   const float* bias;  // null for zero
+  // The lines of C that the next kernel takes, in up to three columns of lines, then what comes later.
+  std::array<Stream, 4> streams;
 };
 
 template <int64_t kRows, int64_t kPanels, bool kByRows>
 void Kernel(const KernelCall& call) {
   constexpr int64_t kVectors = kPanels * kPanelVectors;
-  constexpr int64_t kNextRow = kByRows ? kRowStride : 1, kNextK = kByRows ? 1 : kRows;
+  constexpr int64_t kNextRow = kByRows ? kRowStride : 1;
+  const int64_t a_step = kByRows ? 1 : call.a_step;
   const Tag d;
+  float* HWY_RESTRICT c = call.c;
+  const int64_t ldc = call.ldc;
   Vector acc[kRows][kVectors];
   if (call.from_c) {
 #pragma GCC unroll 16
     for (int64_t r = 0; r < kRows; ++r)
 #pragma GCC unroll 16
-      for (int64_t v = 0; v < kVectors; ++v) acc[r][v] = hn::LoadU(d, call.c + r * call.ldc + v * kLanes);
+      for (int64_t v = 0; v < kVectors; ++v) acc[r][v] = hn::LoadU(d, c + r * ldc + v * kLanes);
   } else {
 #pragma GCC unroll 16
     for (int64_t v = 0; v < kVectors; ++v) {
@@ -177,24 +74,32 @@ void Kernel(const KernelCall& call) {
   const float* HWY_RESTRICT a = call.a;
   const float* HWY_RESTRICT b = call.b;
   const int64_t panel_stride = call.panel_stride;
-  for (int64_t k = 0; k < call.K; ++k) {
-    Vector bv[kVectors];
+  int64_t k = 0;
+  for (size_t i = 0; i < call.streams.size(); ++i) {
+    const float* line = call.streams[i].line;
+    const int64_t line_step = call.streams[i].step;
+    const int64_t end = i + 1 == call.streams.size() ? call.K : std::min(call.K, k + call.streams[i].count);
+    for (; k < end; ++k) {
+      __builtin_prefetch(line, 0, 2);  // into the L2 cache
+      line += line_step;
+      Vector bv[kVectors];
 #pragma GCC unroll 16
-    for (int64_t v = 0; v < kVectors; ++v)
-      bv[v] = hn::LoadU(d, b + v / kPanelVectors * panel_stride + v % kPanelVectors * kLanes);
+      for (int64_t v = 0; v < kVectors; ++v)
+        bv[v] = hn::LoadU(d, b + v / kPanelVectors * panel_stride + v % kPanelVectors * kLanes);
 #pragma GCC unroll 16
-    for (int64_t r = 0; r < kRows; ++r) {
-      const Vector av = hn::Set(d, a[r * kNextRow]);
+      for (int64_t r = 0; r < kRows; ++r) {
+        const Vector av = hn::Set(d, a[r * kNextRow]);
 #pragma GCC unroll 16
-      for (int64_t v = 0; v < kVectors; ++v) acc[r][v] = hn::MulAdd(av, bv[v], acc[r][v]);
+        for (int64_t v = 0; v < kVectors; ++v) acc[r][v] = hn::MulAdd(av, bv[v], acc[r][v]);
+      }
+      a += a_step;
+      b += kPanel;
     }
-    a += kNextK;
-    b += kPanel;
   }
 #pragma GCC unroll 16
   for (int64_t r = 0; r < kRows; ++r)
 #pragma GCC unroll 16
-    for (int64_t v = 0; v < kVectors; ++v) hn::StoreU(acc[r][v], d, call.c + r * call.ldc + v * kLanes);
+    for (int64_t v = 0; v < kVectors; ++v) hn::StoreU(acc[r][v], d, c + r * ldc + v * kLanes);
 }
 
 using KernelFunction = void (*)(const KernelCall&);
@@ -253,62 +158,164 @@ void PackPanels(const Product& product, int64_t begin, int64_t end, float* out) 
               std::min(kPanel, product.N - p * kPanel), out + p * product.K * kPanel);
 }
 
+// Lines of A and B that the next block of k, or the next tile, will pack: one stream at a time, each for the
+// length of a kernel's run.
+class UpcomingLines {
+ public:
+  // `extent` lines `step` floats apart from `data` on, and `width` floats of each.
+  void Add(const float* data, int64_t step, int64_t extent, int64_t width, int64_t run) {
+    const int64_t lines = ceil_div(width, kLineFloats), pieces = ceil_div(extent, std::max<int64_t>(1, run));
+    sources_[count_++] = {data, step, ceil_div(extent, pieces) * step, pieces, lines * pieces};
+  }
+  HWY_INLINE bool Empty() const { return current_ == count_; }
+  HWY_INLINE Stream Next() {
+    const Source& source = sources_[current_];
+    const int64_t line = next_ / source.pieces, piece = next_ % source.pieces;
+    if (++next_ == source.streams) ++current_, next_ = 0;
+    return {source.data + piece * source.piece_step + line * kLineFloats, source.step, 0};
+  }
+
+ private:
+  static constexpr int64_t kLineFloats = 16;
+  struct Source {
+    const float* data;
+    int64_t step, piece_step, pieces, streams;
+  };
+  Source sources_[2];
+  int64_t count_ = 0, current_ = 0, next_ = 0;
+};
+
+// A block of A, rows x k_count, as the source of a copy.
+void AddLines(UpcomingLines& lines, MatrixView A, int64_t rows, int64_t k_count, int64_t run) {
+  if (A.col_stride == 1) {
+    lines.Add(A.data, A.row_stride, rows, k_count, run);
+  } else if (A.row_stride == 1) {
+    lines.Add(A.data, A.col_stride, k_count, rows, run);
+  }
+}
+
+// Floats of a_block for a tile of so many rows, in either form.
+int64_t TileAFloats(int64_t rows) {
+  return round_up(std::max(rows * kRowStride, row_panels(rows) * kBlockK * kSlot), kPanel);
+}
+
 // The tile of C of the given rows and panels. B comes packed, or is packed here, a block of k at a time.
 void ComputeTile(const Product& product, const Tile& tile, float* a_block, float* b_block) {
   const int64_t rows = tile.row_end - tile.row_begin, K = product.K;
   const int64_t panels = row_panels(rows);
+  const int64_t first_column = tile.panel_begin * kPanel;
+  const int64_t columns = std::min(tile.panel_end * kPanel, product.N) - first_column;
   const bool by_rows = product.A.col_stride == 1 || product.A.row_stride != 1;
-  const int64_t blocks = std::max<int64_t>(1, ceil_div(K, kBlockK));
+  // A pair of panels that is copied here from rows of B shares the L1 cache with its source.
+  const int64_t most_k = product.packed || product.B.col_stride != 1 ? kBlockK : kBlockK / 2;
+  const int64_t blocks = std::max<int64_t>(1, ceil_div(K, most_k));
+  const auto a_at = [&](int64_t row, int64_t k) -> MatrixView {
+    const MatrixView& A = product.A;
+    return {A.data + row * A.row_stride + k * A.col_stride, A.row_stride, A.col_stride};
+  };
+  const auto b_at = [&](int64_t k, int64_t column) -> MatrixView {
+    const MatrixView& B = product.B;
+    return {B.data + k * B.row_stride + column * B.col_stride, B.row_stride, B.col_stride};
+  };
+  // A whose columns lie near each other in memory, as the kernel reads them, needs no copy.
+  const bool in_place = !by_rows && product.A.col_stride <= kInPlaceStride && !product.negate;
   for (int64_t block = 0; block < blocks; ++block) {
-    const int64_t k_begin = K * block / blocks, k_count = K * (block + 1) / blocks - k_begin;
-    MatrixView A = product.A;
-    A.data += tile.row_begin * A.row_stride + k_begin * A.col_stride;
-    (product.negate ? PackRows<true> : PackRows<false>)(A, rows, k_count, by_rows, a_block);
-    const float* b = b_block;
-    int64_t panel_stride = k_count * kPanel, first_panel = tile.panel_begin;
-    if (product.packed) {
-      b = product.packed + k_begin * kPanel;
-      panel_stride = K * kPanel;
-      first_panel = 0;
-    } else {
-      MatrixView B = product.B;
-      B.data += k_begin * B.row_stride;
-      for (int64_t p = tile.panel_begin; p < tile.panel_end; ++p)
-        PackPanel({B.data + p * kPanel * B.col_stride, B.row_stride, B.col_stride}, k_count,
-                  std::min(kPanel, product.N - p * kPanel), b_block + (p - first_panel) * panel_stride);
+    const int64_t k_begin = K * block / blocks, k_end = K * (block + 1) / blocks, k_count = k_end - k_begin;
+    if (!in_place)
+      (product.negate ? PackRows<true> : PackRows<false>)(a_at(tile.row_begin, k_begin), rows, k_count,
+                                                          by_rows, kSlot, a_block);
+    UpcomingLines upcoming;
+    if (block + 1 < blocks) {
+      const int64_t next_count = K * (block + 2) / blocks - k_end;
+      AddLines(upcoming, a_at(tile.row_begin, k_end), rows, next_count, k_count);
+      if (!product.packed)
+        AddLines(upcoming, b_at(k_end, first_column).transposed(), columns, next_count, k_count);
+    } else if (tile.next_row < product.M) {
+      AddLines(upcoming, a_at(tile.next_row, 0), std::min(rows, product.M - tile.next_row), K / blocks,
+               k_count);
     }
     for (int64_t p = tile.panel_begin; p < tile.panel_end; p += kMaxPanels) {
       const int64_t p_count = std::min(kMaxPanels, tile.panel_end - p), column = p * kPanel;
+      const float* b = b_block;
+      int64_t panel_stride = k_count * kPanel;
+      if (product.packed) {
+        b = product.packed + p * K * kPanel + k_begin * kPanel;
+        panel_stride = K * kPanel;
+      } else {
+        for (int64_t q = 0; q < p_count; ++q)
+          PackPanel(b_at(k_begin, column + q * kPanel), k_count,
+                    std::min(kPanel, product.N - column - q * kPanel), b_block + q * panel_stride);
+      }
       for (int64_t i = 0; i < panels; ++i) {
         const int64_t r = rows * i / panels, height = rows * (i + 1) / panels - r;
-        RunKernel(
-            height, p_count, by_rows, std::min(p_count * kPanel, product.N - column),
-            {k_count, a_block + r * (by_rows ? kRowStride : k_count), b + (p - first_panel) * panel_stride,
-             panel_stride, product.C + (tile.row_begin + r) * product.ldc + column, product.ldc,
-             product.from_c || block > 0, product.bias ? product.bias + column : nullptr});
+        const float* a = in_place  ? a_at(tile.row_begin + r, k_begin).data
+                         : by_rows ? a_block + r * kRowStride
+                                   : a_block + i * k_count * kSlot;
+        Stream stream = {a, 0, 0};
+        if (product.packed && i < kMaxPanels && p + kMaxPanels + i < tile.panel_end) {
+          stream = {b + (kMaxPanels + i) * panel_stride, kPanel, 0};
+        } else if (!upcoming.Empty()) {
+          stream = upcoming.Next();
+        }
+        float* c = product.C + (tile.row_begin + r) * product.ldc + column;
+        // The next kernel's part of C lies below, or at the top of the next panels; its rows may start within
+        // a line.
+        const float* c_next =
+            i + 1 < panels ? c + height * product.ldc : c - r * product.ldc + kMaxPanels * kPanel;
+        const bool third_line = product.ldc % kPanel != 0 || reinterpret_cast<uintptr_t>(c) % 64 != 0;
+        const auto c_stream = [&](int64_t line) HWY_ATTR -> Stream {
+          return {c_next + (line < 2 ? line * kPanel : 2 * kPanel - 1), product.ldc,
+                  line < kMaxPanels || (line == kMaxPanels && third_line) ? height : 0};
+        };
+        RunKernel(height, p_count, by_rows, std::min(p_count * kPanel, product.N - column),
+                  {.K = k_count,
+                   .a = a,
+                   .a_step = in_place ? product.A.col_stride : kSlot,
+                   .b = b,
+                   .panel_stride = panel_stride,
+                   .c = c,
+                   .ldc = product.ldc,
+                   .from_c = product.from_c || block > 0,
+                   .bias = product.bias ? product.bias + column : nullptr,
+                   .streams = {c_stream(0), c_stream(1), c_stream(2), stream}});
       }
     }
   }
 }
 
 // Few rows: A is packed whole, by columns, and the panels of B stream past it.
+HWY_INLINE int64_t few_rows_slot(int64_t rows) { return ceil_div(rows, row_panels(rows)); }
+
+int64_t FewRowsFloats(int64_t rows, int64_t K) { return row_panels(rows) * K * few_rows_slot(rows); }
+
 void PackFewRows(const Product& product, float* out) {
-  (product.negate ? PackRows<true> : PackRows<false>)(product.A, product.M, product.K, false, out);
+  const auto pack = product.negate ? PackRows<true> : PackRows<false>;
+  pack(product.A, product.M, product.K, false, few_rows_slot(product.M), out);
 }
 
 void ComputeFewRows(const Product& product, int64_t panel_begin, int64_t panel_end, const float* a) {
-  const int64_t M = product.M, K = product.K, panels = row_panels(M);
-  const int64_t wide = wide_panels(ceil_div(M, panels));
+  const int64_t M = product.M, K = product.K, panels = row_panels(M), slot = few_rows_slot(M);
   for (int64_t p = panel_begin; p < panel_end;) {
-    int64_t p_count = wide;
+    int64_t p_count = wide_panels(slot);
     while (p_count > panel_end - p) p_count /= 2;
     const int64_t column = p * kPanel;
+    const float* b = product.packed + p * K * kPanel;
+    // Two panels or one are too few streams to keep the memory busy: ask for the one that comes next.
+    const bool ask = p_count <= 2 && p + p_count < panel_end;
     for (int64_t i = 0; i < panels; ++i) {
-      const int64_t r = M * i / panels;
-      RunKernel(
-          M * (i + 1) / panels - r, p_count, false, std::min(p_count * kPanel, product.N - column),
-          {K, a + r * K, product.packed + p * K * kPanel, K * kPanel, product.C + r * product.ldc + column,
-           product.ldc, product.from_c, product.bias ? product.bias + column : nullptr});
+      const Stream none = {a, 0, 0}, next = {b + p_count * K * kPanel, kPanel, 0};
+      const int64_t r = M * i / panels, height = M * (i + 1) / panels - r;
+      RunKernel(height, p_count, false, std::min(p_count * kPanel, product.N - column),
+                {.K = K,
+                 .a = a + i * K * slot,
+                 .a_step = slot,
+                 .b = b,
+                 .panel_stride = K * kPanel,
+                 .c = product.C + r * product.ldc + column,
+                 .ldc = product.ldc,
+                 .from_c = product.from_c,
+                 .bias = product.bias ? product.bias + column : nullptr,
+                 .streams = {none, none, none, ask && i == 0 ? next : none}});
     }
     p += p_count;
   }

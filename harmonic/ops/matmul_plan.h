@@ -1,4 +1,5 @@
-// What the matrix product's planning (matmul_cpu.cc) and its per-target parts (matmul_kernel-inl.h) share.
+// What the matrix product's planning (matmul_cpu.cc) and its per-target parts (matmul_pack-inl.h,
+// matmul_kernel-inl.h) share.
 #pragma once
 
 #include <cstdint>
@@ -7,12 +8,18 @@
 
 namespace harmonic {
 
-constexpr int64_t kPanel = 16;  // columns of a packed panel
-constexpr int64_t kBlockK =
-    256;  // k is taken this many at a time, so that a pair of panels stays in the L1 cache
-constexpr int64_t kRowStride = 272;  // floats from one packed row of A to the next, kBlockK and a cache line
-constexpr int64_t kTileRows = 336;   // most rows of a tile: their packed copy stays in the L2 cache
-constexpr int64_t kFewRows = 14;     // up to here B streams past a packed A
+// Columns of a packed panel.
+constexpr int64_t kPanel = 16;
+// k is taken this many at a time, so that a pair of panels stays in the L1 cache.
+constexpr int64_t kBlockK = 256;
+// Floats from one packed row of A to the next: a cache line more, so that rows do not fall on the same sets.
+constexpr int64_t kRowStride = kBlockK + 16;
+// Most rows of a tile: their packed copy stays in the L2 cache.
+constexpr int64_t kTileRows = 336;
+// The largest step over k, in floats, at which A is read where it is.
+constexpr int64_t kInPlaceStride = 256;
+// Up to so many rows B streams past a packed A.
+constexpr int64_t kFewRows = 14;
 
 // One product, or the part of one over a range of columns and of k.
 struct Product {
@@ -28,6 +35,7 @@ struct Product {
 
 struct Tile {
   int64_t row_begin, row_end, panel_begin, panel_end;
+  int64_t next_row;  // where the tile that this thread is likely to take next begins; M for none
 };
 
 }  // namespace harmonic
