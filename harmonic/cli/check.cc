@@ -3,7 +3,6 @@
 
 #include "harmonic/base/files.h"
 #include "harmonic/base/json.h"
-#include "harmonic/base/log.h"
 #include "harmonic/cli/command.h"
 #include "harmonic/eval/certificate.h"
 #include "harmonic/eval/model_folder.h"
@@ -19,10 +18,13 @@ class Check : public Command {
         .placeholder("FILE");
     options.add("--json", &json_, "write the result here too").placeholder("FILE");
     options.add("--random-tokens", &random_tokens_, "tokens of the tests by noise").amount().at_least(256);
-    options.add("--seed", &seed_, "of the texts that the tests make up");
+    options.add("--seed", &seed_, "of the texts that the tests make up").at_least(0);
   }
 
   int run(const CommandContext& context) override {
+    // Now, and not when the tests have taken their minutes:
+    const std::string text = data_.empty() ? "" : read_file(data_);
+    if (!json_.empty()) AtomicFile(std::filesystem::path(json_));  // throws where it cannot be written
     ThreadPool pool(context.threads);
     LoadedModel loaded = load_model_folder(model_, cpu_backend(), true);
     CertificateOptions options;
@@ -31,7 +33,7 @@ class Check : public Command {
     const Certificate certificate = certify(*loaded.model, pool, options);
     for (const CertificateTest& test : certificate.tests)
       print("{}  {}: {}\n", test.passed ? "pass" : "FAIL", test.name, test.detail);
-    if (!data_.empty()) show_phases(loaded, pool);
+    if (!data_.empty()) show_phases(loaded, text, pool);
     print("{}: {}\n", model_, certificate.passed() ? "certificate passed" : "certificate NOT passed");
     if (!json_.empty()) write_json(certificate);
     return certificate.passed() ? 0 : 1;
@@ -46,8 +48,7 @@ class Check : public Command {
   }
 
   // Context is freshest just after a slow block has closed, so that honest models differ by phase too.
-  void show_phases(const LoadedModel& loaded, ThreadPool& pool) const {
-    const std::string text = read_file(data_);
+  void show_phases(const LoadedModel& loaded, const std::string& text, ThreadPool& pool) const {
     std::vector<int32_t> tokens = {loaded.tokenizer->eot()};
     loaded.tokenizer->encode(text, tokens);
     tokens.push_back(loaded.tokenizer->eot());

@@ -1,4 +1,6 @@
 // harmonic eval: bits per token and per byte of a whole text, at any lengths of context.
+#include <cmath>
+
 #include "harmonic/base/files.h"
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/json.h"
@@ -29,9 +31,10 @@ class Eval : public Command {
 
   int run(const CommandContext& context) override {
     watch_for_interrupts();
+    if (!json_.empty()) AtomicFile(std::filesystem::path(json_));  // throws now if it cannot be written later
     ThreadPool pool(context.threads);
-    const std::string certificate = short_certificate(pool);
     const LoadedModel loaded = load_model_folder(model_, cpu_backend());
+    const std::string certificate = short_certificate(*loaded.model, pool);
     Inference inference(*loaded.model, pool);
     loaded.model->pack(inference.context());
     PrepareOptions prepare;
@@ -49,6 +52,8 @@ class Eval : public Command {
       options.show_progress = true;
       const EvaluationResult result = evaluate(inference, corpus, options);
       end_progress();
+      if (!std::isfinite(result.bits))
+        fail("{}: its losses are not finite; its weights are damaged or it has diverged", model_);
       print("{:>10} {:>6} {:>12} {:>12} {:>10.4f} {:>10.4f}\n", length, state_, result.tokens, result.bytes,
             result.bits_per_token(), result.bits_per_byte());
       flush_output();
@@ -69,12 +74,11 @@ class Eval : public Command {
  private:
   // A figure of a model that looks ahead is worth nothing, so this comes first and stands beside every
   // result.
-  std::string short_certificate(ThreadPool& pool) const {
-    const LoadedModel loaded = load_model_folder(model_, cpu_backend());
-    const Certificate certificate = certify(*loaded.model, pool, {.random_tokens = 2048, .gradients = false});
+  std::string short_certificate(Model& model, ThreadPool& pool) const {
+    const Certificate certificate = certify(model, pool, {.random_tokens = 2048, .gradients = false});
     for (const CertificateTest& test : certificate.tests)
       if (!test.passed) warn("{}: {}: {}", model_, test.name, test.detail);
-    return certificate.passed() ? "passed" : "FAILED";
+    return certificate.passed() ? "passed" : "failed";
   }
 
   std::string model_, state_ = "cold", format_ = "auto", text_field_ = "text", json_;

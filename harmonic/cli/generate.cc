@@ -1,14 +1,12 @@
 // harmonic generate: text from a model, as it comes.
-#include <unistd.h>
-
 #include "harmonic/base/files.h"
 #include "harmonic/base/interrupt.h"
-#include "harmonic/base/log.h"
 #include "harmonic/cli/command.h"
 #include "harmonic/cli/standard_input.h"
 #include "harmonic/eval/model_folder.h"
 #include "harmonic/runtime/sampler.h"
 #include "harmonic/runtime/text_stream.h"
+#include "harmonic/tokenizer/parallel_encode.h"
 #include "harmonic/tokenizer/utf8_stream.h"
 
 namespace harmonic {
@@ -18,6 +16,7 @@ class Generate : public Command {
  public:
   void declare(Options& options) override {
     options.add("--model", &model_, "model folder").placeholder("DIR").required();
+    options.add("INPUT", &input_, "-: the prompt comes from standard input").placeholder("-");
     options.add("--prompt", &prompt_, "text to go on from").placeholder("TEXT").given(&has_prompt_);
     options.add("--prompt-file", &prompt_file_, "a file with the text to go on from; - is standard input")
         .placeholder("FILE");
@@ -28,13 +27,14 @@ class Generate : public Command {
         .range(0, 1);
     options.add("--min-p", &sampling_.min_p, "drop tokens below this share of the likeliest one").range(0, 1);
     options.add("--seed", &seed_, "of the choices: the same seed gives the same text").at_least(0);
-    options.add("--ignore-end", &ignore_end_, "go on after the end of a document");
+    options.add("--ignore-end", &ignore_end_, "begin another document where the model ends one");
     options.add("--state-in", &state_in_, "go on from a saved state").placeholder("FILE");
     options.add("--state-out", &state_out_, "save the state after the text").placeholder("FILE");
   }
 
   int run(const CommandContext& context) override {
-    if (has_prompt_ && !prompt_file_.empty()) fail_usage("--prompt and --prompt-file: give one of the two");
+    check_usage();
+    watch_for_interrupts();
     ThreadPool pool(context.threads);
     const LoadedModel loaded = load_model_folder(model_, cpu_backend());
     Inference inference(*loaded.model, pool);
@@ -42,35 +42,65 @@ class Generate : public Command {
     const Tokenizer& tokenizer = *loaded.tokenizer;
     TextStream stream(inference, tokenizer.eot());
     if (!state_in_.empty()) stream.load(state_in_);
-    const std::string prompt = prompt_file_.empty()  ? prompt_
-                               : prompt_file_ == "-" ? read_standard_input()
-                                                     : read_file(prompt_file_);
-    stream.append(tokenizer.encode(prompt));
-    write_output(prompt);
-    flush_output();
+    if (!state_out_.empty()) AtomicFile(std::filesystem::path(state_out_));  // throws now if it cannot later
 
-    sampling_.seed = static_cast<uint64_t>(seed_);
-    Sampler sampler(sampling_);
+    // The prompt goes the same way as what follows, since a character may begin in it and end after it.
     Utf8Stream characters(Utf8Stream::Invalid::replace);
-    for (int64_t i = 0; i < max_tokens_ && !interrupted(); ++i) {
-      const int32_t token = sampler.sample(stream.next_logits(), stream.length());
-      if (token == tokenizer.eot() && !ignore_end_) break;
-      if (token == tokenizer.eot()) {
-        stream.restart();
-        continue;
-      }
-      stream.append({token});
-      write_output(characters.push(tokenizer.bytes_of(token)));
-      flush_output();
-    }
+    const std::string prompt = read_prompt();
+    write_output(characters.push(prompt));
+    flush_output();
+    append(stream, encode_in_parallel(tokenizer, prompt, pool));
+    write(stream, tokenizer, characters);
     write_output(characters.flush());
     write_output("\n");
+    flush_output();
     if (!state_out_.empty()) stream.save(state_out_);
-    return 0;
+    return interrupted() ? 130 : 0;
   }
 
  private:
-  std::string model_, prompt_, prompt_file_, state_in_, state_out_;
+  void check_usage() {
+    if (!input_.empty() && input_ != "-")
+      fail_usage("unexpected argument \"{}\"; a prompt is given as --prompt \"{}\"", input_, input_);
+    if ((input_ == "-") + has_prompt_ + !prompt_file_.empty() > 1)
+      fail_usage("--prompt, --prompt-file and -: give one of them");
+    if (input_ == "-") prompt_file_ = "-";
+  }
+
+  std::string read_prompt() const {
+    if (prompt_file_.empty()) return prompt_;
+    return prompt_file_ == "-" ? read_standard_input() : read_file(prompt_file_);
+  }
+
+  // In pieces, so that a long prompt can be interrupted.
+  static void append(TextStream& stream, const std::vector<int32_t>& tokens) {
+    for (auto at = tokens.begin(); at != tokens.end();) {
+      stop_if_interrupted();
+      const auto end = at + std::min<std::ptrdiff_t>(tokens.end() - at, Inference::kRowsPerCall);
+      stream.append({at, end});
+      at = end;
+    }
+  }
+
+  void write(TextStream& stream, const Tokenizer& tokenizer, Utf8Stream& characters) const {
+    SamplingOptions options = sampling_;
+    options.seed = static_cast<uint64_t>(seed_);
+    Sampler sampler(options);
+    for (int64_t i = 0; i < max_tokens_ && !interrupted(); ++i) {
+      const int32_t token = sampler.sample(stream.next_logits(), stream.length());
+      if (token == tokenizer.eot()) {
+        if (!ignore_end_) return;
+        stream.restart();
+        write_output(characters.flush() + "\n\n");
+      } else {
+        stream.append({token});
+        write_output(characters.push(tokenizer.bytes_of(token)));
+      }
+      flush_output();
+    }
+  }
+
+  std::string model_, input_, prompt_, prompt_file_, state_in_, state_out_;
   int64_t max_tokens_ = 256, seed_ = 1;
   bool has_prompt_ = false, ignore_end_ = false;
   SamplingOptions sampling_;

@@ -1,8 +1,11 @@
 // harmonic inspect: what a model is made of and what it costs.
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <filesystem>
 #include <map>
 
-#include <filesystem>
-
+#include "harmonic/base/fields.h"
 #include "harmonic/cli/command.h"
 #include "harmonic/model/model.h"
 
@@ -15,6 +18,12 @@ std::string grouped(int64_t number) {
   return fmt::format("{},{:03}", grouped(number / 1000), number % 1000);
 }
 
+constexpr int64_t kPaperCore = 2'234'368;
+
+void row(std::string_view name, std::string_view number, std::string_view middle = "") {
+  print("  {:<48}{:>16}{:>14}\n", name, middle, number);
+}
+
 class Inspect : public Command {
  public:
   void declare(Options& options) override {
@@ -24,6 +33,7 @@ class Inspect : public Command {
   int run(const CommandContext&) override {
     const Model model(config(), cpu_backend(), false);
     show_parameters(model.parameters());
+    if (path_ == "paper") row("core, by the paper's account", grouped(kPaperCore));
     show_state(model.state_layout());
     show_work(model);
     return 0;
@@ -31,8 +41,13 @@ class Inspect : public Command {
 
  private:
   ModelConfig config() const {
-    if (!std::filesystem::exists(path_)) return model_preset(path_);
-    return load_model_config(path_);
+    std::error_code ignored;
+    if (std::filesystem::exists(path_, ignored)) return load_model_config(path_);
+    const std::vector<std::string> presets = model_preset_names();
+    if (std::find(presets.begin(), presets.end(), path_) == presets.end())
+      fail("{}: no such model folder, and no preset ({}){}", path_, fmt::join(presets, ", "),
+           did_you_mean(path_, presets));
+    return model_preset(path_);
   }
   static void show_parameters(const Parameters& parameters) {
     int64_t vectors = 0;
@@ -40,21 +55,21 @@ class Inspect : public Command {
     for (size_t i = 0; i < parameters.size(); ++i) {
       std::string shape;
       for (int64_t size : parameters[i].shape) shape += fmt::format("{}{}", shape.empty() ? "" : " x ", size);
-      print("  {:<48}{:>16}{:>14}\n", parameters[i].name, shape, grouped(parameters[i].value.size()));
+      row(parameters[i].name, grouped(parameters[i].value.size()), shape);
       if (parameters.role(i) == Role::vector) vectors += parameters[i].value.size();
     }
     const int64_t embeddings = parameters.count(Role::embedding);
-    print("  {:<48}{:>16}{:>14}\n", "embeddings", "", grouped(embeddings));
-    print("  {:<48}{:>16}{:>14}\n", "core, in matrices", "", grouped(parameters.count(Role::matrix)));
-    print("  {:<48}{:>16}{:>14}\n", "core, in vectors", "", grouped(vectors));
-    print("  {:<48}{:>16}{:>14}\n", "all", "", grouped(parameters.count()));
+    row("embeddings", grouped(embeddings));
+    row("core, in matrices", grouped(parameters.count(Role::matrix)));
+    row("core, in vectors", grouped(vectors));
+    row("all", grouped(parameters.count()));
   }
 
   static void show_state(const StateLayout& layout) {
     print("state of a text, any length\n");
     for (const StateLayout::Named& named : layout.fields())
-      print("  {:<48}{:>16}{:>14}\n", named.name, "", grouped(named.field.size * size_of(layout.dtype())));
-    print("  {:<48}{:>16}{:>14}\n", "bytes, with the position", "", grouped(layout.bytes()));
+      row(named.name, grouped(named.field.size * size_of(layout.dtype())));
+    row("bytes, with the position", grouped(layout.bytes()));
   }
 
   static void show_work(const Model& model) {
@@ -62,11 +77,10 @@ class Inspect : public Command {
     std::map<int64_t, double> by_stride;
     for (const Work::Part& part : model.work().parts) by_stride[part.stride] += part.multiply_adds;
     for (const auto& [stride, work] : by_stride)
-      print("  {:<48}{:>16}{:>14}\n",
-            fmt::format("at stride {}: {} a step", stride, grouped(static_cast<int64_t>(work))), "",
-            grouped(static_cast<int64_t>(work / static_cast<double>(stride))));
-    print("  {:<48}{:>16}{:>14}\n", "core", "", grouped(static_cast<int64_t>(model.work().per_token())));
-    print("  {:<48}{:>16}{:>14}\n", "head", "", grouped(model.config().vocab_size * model.config().d_model));
+      row(fmt::format("at stride {}: {} a step", stride, grouped(static_cast<int64_t>(work))),
+          grouped(static_cast<int64_t>(work / static_cast<double>(stride))));
+    row("core", grouped(static_cast<int64_t>(model.work().per_token())));
+    row("head", grouped(model.config().vocab_size * model.config().d_model));
   }
 
   std::string path_;

@@ -1,52 +1,87 @@
 #include "harmonic/runtime/sampler.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "harmonic/base/random.h"
 #include "harmonic/model/inference.h"
 
 namespace harmonic {
+namespace {
+
+constexpr auto kInverseFactorials = [] {
+  std::array<double, 12> values{1};
+  for (size_t i = 1; i < values.size(); ++i) values[i] = values[i - 1] / static_cast<double>(i);
+  return values;
+}();
+
+// e^x for x <= 0 to about 1e-13: additions and multiplications only, so that every machine and C library
+// chooses the same tokens.
+double exp_of(double x) {
+  if (x < -700) return 0;
+  const double n = std::nearbyint(x * 1.4426950408889634);
+  // ln 2 in two parts: the first has few enough bits for its product to be exact.
+  const double r = (x - n * 0x1.62e42fee00000p-1) - n * 0x1.a39ef35793c76p-33;
+  double sum = 0;
+  for (size_t i = kInverseFactorials.size(); i-- > 0;) sum = sum * r + kInverseFactorials[i];
+  return std::ldexp(sum, static_cast<int>(n));
+}
+
+}  // namespace
+
+// The candidate of this rank, 0 being the likeliest: the heap gives only as many as are asked for, since
+// sorting a large vocabulary would cost more than the rest of a small model.
+const Sampler::Candidate& Sampler::ranked(size_t rank) {
+  for (; taken_ <= rank; ++taken_)
+    std::pop_heap(candidates_.begin(), candidates_.end() - static_cast<std::ptrdiff_t>(taken_), less_likely);
+  return candidates_[candidates_.size() - 1 - rank];
+}
 
 int32_t Sampler::sample(const Tensor& logits, uint64_t index) {
   candidates_.clear();
+  taken_ = 0;
   for (int64_t v = 0; v < logits.cols; ++v) {
     const double logit = number_at(logits, 0, v);
     if (!std::isfinite(logit))
       fail("the model's logits are not finite; its weights are damaged or it has diverged");
-    candidates_.push_back({logit, static_cast<int32_t>(v)});
+    candidates_.push_back({logit, 1, static_cast<int32_t>(v)});
   }
-  const auto likelier = [](const Candidate& a, const Candidate& b) {
-    return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
-  };
-  if (options_.temperature <= 0)
-    return std::min_element(candidates_.begin(), candidates_.end(), likelier)->token;
+  const Candidate likeliest = *std::max_element(candidates_.begin(), candidates_.end(), less_likely);
+  if (options_.temperature <= 0) return likeliest.token;
 
+  // Sums are taken in the order of ids or of ranks: in no order that a library could choose.
   if (options_.top_k > 0 && options_.top_k < logits.cols) {
     const auto end = candidates_.begin() + options_.top_k;
-    std::partial_sort(candidates_.begin(), end, candidates_.end(), likelier);
+    std::partial_sort(candidates_.begin(), end, candidates_.end(),
+                      [](const Candidate& a, const Candidate& b) { return less_likely(b, a); });
     candidates_.erase(end, candidates_.end());
-  } else {
-    std::sort(candidates_.begin(), candidates_.end(), likelier);
   }
-  double total = 0;
-  weights_.clear();
-  for (const Candidate& candidate : candidates_) {
-    weights_.push_back(std::exp((candidate.logit - candidates_[0].logit) / options_.temperature));
-    total += weights_.back();
+  double total = 0, mass = 0;  // of all; of those that are kept
+  for (Candidate& candidate : candidates_) {
+    candidate.weight = exp_of((candidate.logit - likeliest.logit) / options_.temperature);
+    total += candidate.weight;
+    if (candidate.weight >= options_.min_p) mass += candidate.weight;
   }
-  // The first is always kept; its weight is 1.
-  size_t kept = 0;
-  double mass = 0;
-  while (kept < weights_.size() &&
-         (kept == 0 || (mass < options_.top_p * total && weights_[kept] >= options_.min_p)))
-    mass += weights_[kept++];
+  std::make_heap(candidates_.begin(), candidates_.end(), less_likely);
+  size_t kept = candidates_.size();
+  if (options_.top_p < 1) {
+    mass = ranked(0).weight;
+    for (kept = 1; kept < candidates_.size() && mass < options_.top_p * total; ++kept) {
+      if (ranked(kept).weight < options_.min_p) break;
+      mass += ranked(kept).weight;
+    }
+  }
   double remaining = Random(options_.seed, stream_of("sample")).uniform(index) * mass;
-  for (size_t i = 0; i + 1 < kept; ++i) {
-    if (remaining < weights_[i]) return candidates_[i].token;
-    remaining -= weights_[i];
+  int32_t token = likeliest.token;
+  for (size_t rank = 0; rank < kept; ++rank) {
+    const Candidate& candidate = ranked(rank);
+    if (rank > 0 && candidate.weight < options_.min_p) break;
+    token = candidate.token;
+    if (remaining < candidate.weight) break;
+    remaining -= candidate.weight;
   }
-  return candidates_[kept - 1].token;
+  return token;
 }
 
 }  // namespace harmonic

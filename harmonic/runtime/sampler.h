@@ -25,17 +25,24 @@ class Sampler {
   explicit Sampler(const SamplingOptions& options) : options_(options) {}
 
   // A token for one row of logits [1, V]; `index` is the token's place in its text. The filters apply in the
-  // order temperature, top_k, top_p, min_p; of equal logits the lower id comes first.
+  // order temperature, top_k, top_p, min_p; of equal logits the lower id comes first; at least one token is
+  // always kept. Throws Error when a logit is not finite.
   int32_t sample(const Tensor& logits, uint64_t index);
 
  private:
   struct Candidate {
     double logit;
+    double weight;  // probability over that of the likeliest
     int32_t token;
   };
+  static bool less_likely(const Candidate& a, const Candidate& b) {
+    return a.logit != b.logit ? a.logit < b.logit : a.token > b.token;
+  }
+  const Candidate& ranked(size_t rank);
+
   SamplingOptions options_;
-  std::vector<Candidate> candidates_;
-  std::vector<double> weights_;
+  std::vector<Candidate> candidates_;  // a heap, followed by those already taken from it, the likeliest last
+  size_t taken_ = 0;
 };
 
 }  // namespace harmonic

@@ -3,93 +3,143 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <utility>
 
 #include "harmonic/model/safetensors.h"
 
 namespace harmonic {
+namespace {
+
+// Positions beyond this are nobody's: arithmetic on them could overflow.
+constexpr uint64_t kFarthest = uint64_t{1} << 60;
+
+// States are of use only to the exact weights and configuration that made them.
+std::string identity_of(const Model& model) {
+  return sha256(model.config().to_json() + model.parameters().hash());
+}
+
+// Covers everything that a saved state means.
+std::string checksum(std::string_view state, const Metadata& metadata) {
+  std::string text = sha256(state);
+  for (const char* key : {"model", "pending_token", "earlier_tokens"}) text += ' ' + metadata.at(key);
+  return sha256(text);
+}
+
+template <typename Integer>
+Integer number_of(const std::string& text, Integer limit, const std::string& what) {
+  Integer number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size() || number < 0 || number >= limit)
+    fail("{} is \"{}\"; expected a number from 0 to {}", what, text, limit - 1);
+  return number;
+}
+
+}  // namespace
 
 void TextStream::restart() {
+  earlier_ = length();
   state_ = State(inference_.model().state_layout());
+  looked_ahead_ = false;
   pending_ = eot_;
 }
 
-// Feeds pending_ and all of `tokens` but the last, in pieces; use(hidden, targets, count) sees each piece.
+// Feeds pending_ and all tokens but the last, in pieces; use(hidden, targets) sees each piece.
 template <typename Use>
-void TextStream::advance(const std::vector<int32_t>& tokens, Use use) {
+void TextStream::advance(const int32_t* tokens, int64_t count, Use use) {
+  looked_ahead_ = false;
   const StateRows row{static_cast<char*>(state_.data()), 1, &inference_.model().state_layout()};
   std::vector<int32_t> inputs;
-  const auto total = static_cast<int64_t>(tokens.size());
-  for (int64_t begin = 0; begin < total; begin += Inference::kRowsPerCall) {
-    const int64_t count = std::min(total - begin, Inference::kRowsPerCall);
-    const int32_t* targets = tokens.data() + begin;
+  for (int64_t begin = 0; begin < count; begin += Inference::kRowsPerCall) {
+    const int64_t size = std::min(count - begin, Inference::kRowsPerCall);
+    const int32_t* targets = tokens + begin;
     inputs.assign(1, pending_);
-    inputs.insert(inputs.end(), targets, targets + count - 1);
-    const int64_t offsets[2] = {0, count};
+    inputs.insert(inputs.end(), targets, targets + size - 1);
+    const int64_t offsets[2] = {0, size};
     const Tensor hidden = inference_.hidden(inputs.data(), {offsets, 1}, row, row);
     use(hidden, targets);
-    pending_ = targets[count - 1];
+    pending_ = targets[size - 1];
   }
 }
 
 void TextStream::score(const std::vector<int32_t>& tokens, std::vector<double>& bits) {
-  advance(tokens, [&](const Tensor& hidden, const int32_t* targets) {
-    const Tensor losses = inference_.losses(hidden, targets);
-    for (int64_t r = 0; r < losses.cols; ++r) bits.push_back(number_at(losses, 0, r) / std::log(2.0));
-  });
+  advance(tokens.data(), static_cast<int64_t>(tokens.size()),
+          [&](const Tensor& hidden, const int32_t* targets) {
+            const Tensor losses = inference_.losses(hidden, targets);
+            for (int64_t r = 0; r < losses.cols; ++r)
+              bits.push_back(number_at(losses, 0, r) * 1.4426950408889634);  // nats to bits
+          });
 }
 
 void TextStream::append(const std::vector<int32_t>& tokens) {
-  advance(tokens, [](const Tensor&, const int32_t*) {});
+  const int32_t* rest = tokens.data();
+  auto count = static_cast<int64_t>(tokens.size());
+  if (count == 0) return;
+  if (looked_ahead_) {
+    std::swap(state_, ahead_);
+    pending_ = *rest++;
+    --count;
+  }
+  advance(rest, count, [](const Tensor&, const int32_t*) {});
 }
 
 Tensor TextStream::next_logits() {
-  State ahead = state_;
-  return inference_.advance(ahead, &pending_, 1);
+  ahead_ = state_;
+  const Tensor logits = inference_.advance(ahead_, &pending_, 1);
+  looked_ahead_ = true;
+  return logits;
 }
 
 void TextStream::save(const std::filesystem::path& path) const {
   const std::string_view bytes = state_.view();
-  SafetensorsWriter file(path, {{"state", StoredType::u8, {static_cast<int64_t>(bytes.size())}}},
-                         {{"harmonic_state", "1"},
-                          {"model", inference_.model().parameters().hash()},
-                          {"pending_token", fmt::format("{}", pending_)},
-                          {"position", fmt::format("{}", state_.position())}});
+  Metadata metadata = {{"harmonic_state", "1"},
+                       {"model", identity_of(inference_.model())},
+                       {"pending_token", fmt::format("{}", pending_)},
+                       {"earlier_tokens", fmt::format("{}", earlier_)}};
+  metadata["sha256"] = checksum(bytes, metadata);
+  SafetensorsWriter file(path, {{"state", StoredType::u8, {static_cast<int64_t>(bytes.size())}}}, metadata);
   file.append(bytes.data(), static_cast<int64_t>(bytes.size()));
   file.commit();
 }
 
 void TextStream::load(const std::filesystem::path& path) {
+  const std::string name = path.string();
   const SafetensorsFile file(path);
-  const auto metadata = [&](const char* key) {
-    const auto found = file.metadata().find(key);
-    if (found == file.metadata().end())
-      fail("{}: not a saved state: its metadata has no \"{}\"", path.string(), key);
-    return found->second;
-  };
-  if (metadata("harmonic_state") != "1")
-    fail("{}: a saved state of format {}; this build reads 1", path.string(), metadata("harmonic_state"));
-  if (metadata("model") != inference_.model().parameters().hash())
-    fail("{}: the state of another model; states are of use only to the exact weights that made them",
-         path.string());
+  const Metadata& metadata = file.metadata();
+  for (const char* key : {"harmonic_state", "model", "pending_token", "earlier_tokens", "sha256"})
+    if (!metadata.contains(key)) fail("{}: not a saved state: its metadata has no \"{}\"", name, key);
+  if (metadata.at("harmonic_state") != "1")
+    fail("{}: a saved state of format {}; this build reads 1", name, metadata.at("harmonic_state"));
   const StoredTensor& stored = file.at("state");
-  if (stored.type != StoredType::u8 || static_cast<int64_t>(stored.bytes.size()) != state_.bytes())
-    fail("{}: a state of {} bytes; this model's has {}", path.string(), stored.bytes.size(), state_.bytes());
-  const std::string token = metadata("pending_token");
-  int32_t pending = -1;
-  std::from_chars(token.data(), token.data() + token.size(), pending);
-  if (pending < 0 || pending >= inference_.model().config().vocab_size)
-    fail("{}: pending_token is \"{}\"; expected a token of this model", path.string(), token);
-  State state(inference_.model().state_layout());
-  std::memcpy(state.data(), stored.bytes.data(), stored.bytes.size());
-  const StateRows row{static_cast<char*>(state.data()), 1, &inference_.model().state_layout()};
-  for (const StateLayout::Named& named : inference_.model().state_layout().fields()) {
+  const std::string_view bytes(reinterpret_cast<const char*>(stored.bytes.data()), stored.bytes.size());
+  if (metadata.at("sha256") != checksum(bytes, metadata))
+    fail("{}: damaged: its checksum is not that of its content", name);
+  if (metadata.at("model") != identity_of(inference_.model()))
+    fail("{}: the state of another model; states are of use only to the exact model that made them", name);
+  if (stored.type != StoredType::u8 || static_cast<int64_t>(bytes.size()) != state_.bytes())
+    fail("{}: a state of {} bytes; this model's has {}", name, bytes.size(), state_.bytes());
+
+  // The file may have been made by anybody: what follows holds for honest ones anyway.
+  const auto pending = number_of<int32_t>(metadata.at("pending_token"),
+                                          static_cast<int32_t>(inference_.model().config().vocab_size),
+                                          name + ": pending_token");
+  const auto earlier =
+      number_of<uint64_t>(metadata.at("earlier_tokens"), kFarthest, name + ": earlier_tokens");
+  const StateLayout& layout = inference_.model().state_layout();
+  State state(layout);
+  std::memcpy(state.data(), bytes.data(), bytes.size());
+  if (state.position() >= kFarthest)
+    fail("{}: the state's position is {}; at most {} was expected", name, state.position(), kFarthest);
+  const StateRows row{static_cast<char*>(state.data()), 1, &layout};
+  for (const StateLayout::Named& named : layout.fields()) {
     const Tensor numbers = row.field(named.field);
     for (int64_t i = 0; i < numbers.cols; ++i)
       if (!std::isfinite(number_at(numbers, 0, i)))
-        fail("{}: the state holds numbers that are not finite", path.string());
+        fail("{}: the state's {} holds a number that is not finite", name, named.name);
   }
   state_ = state;
   pending_ = pending;
+  earlier_ = earlier;
+  looked_ahead_ = false;
 }
 
 }  // namespace harmonic

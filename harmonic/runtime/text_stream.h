@@ -10,13 +10,17 @@
 namespace harmonic {
 
 // Constant memory, whatever the length. Not thread-safe; shares the Inference with other streams of the same
-// thread. Every document begins with the end-of-text token.
+// thread. Every document begins with the end-of-text token. Tokens must be of the model's vocabulary.
 class TextStream {
  public:
   TextStream(Inference& inference, int32_t eot)
-      : inference_(inference), state_(inference.model().state_layout()), pending_(eot), eot_(eot) {}
+      : inference_(inference),
+        state_(inference.model().state_layout()),
+        ahead_(state_),
+        pending_(eot),
+        eot_(eot) {}
 
-  // Begins a new document: forgets everything.
+  // Begins a new document: the model forgets everything.
   void restart();
 
   // The bits that each of `tokens` costs after what came before, appended to `bits`; they become part of the
@@ -27,21 +31,26 @@ class TextStream {
   // Logits [1, V] of the next token; they live until the next call. The text does not change.
   Tensor next_logits();
 
-  // Tokens of the text so far, the leading end-of-text included.
-  uint64_t length() const { return state_.position() + 1; }
+  // Tokens so far, those of earlier documents and each leading end-of-text included: the index of the next
+  // one, for a sampler.
+  uint64_t length() const { return earlier_ + state_.position() + 1; }
 
-  // To a file and back, exactly. Loading throws Error for a damaged file or the state of another model.
+  // To a file and back, exactly. Loading throws Error for a damaged file or the state of another model, and
+  // then leaves this unchanged. See docs/formats.md.
   void save(const std::filesystem::path& path) const;
   void load(const std::filesystem::path& path);
 
  private:
   template <typename Use>
-  void advance(const std::vector<int32_t>& tokens, Use use);
+  void advance(const int32_t* tokens, int64_t count, Use use);
 
   Inference& inference_;
-  State state_;      // after every token but pending_
-  int32_t pending_;  // the last token
+  State state_;                // after every token but pending_
+  State ahead_;                // after pending_ too, when looked_ahead_
+  bool looked_ahead_ = false;  // next_logits() has been here: append() need not do its work again
+  int32_t pending_;            // the last token
   int32_t eot_;
+  uint64_t earlier_ = 0;  // tokens of earlier documents
 };
 
 }  // namespace harmonic
