@@ -1,0 +1,188 @@
+#include "harmonic/base/files.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <string>
+
+#include "harmonic/base/error.h"
+
+namespace harmonic {
+namespace {
+
+namespace fs = std::filesystem;
+
+class Files : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = fs::temp_directory_path() / "harmonic-files-XXXXXX";
+    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
+    folder_ = pattern;
+  }
+  void TearDown() override {
+    fs::permissions(folder_, fs::perms::owner_all);
+    fs::remove_all(folder_);
+  }
+
+  std::vector<std::string> names() const {
+    std::vector<std::string> result;
+    for (const auto& entry : fs::directory_iterator(folder_)) result.push_back(entry.path().filename());
+    std::sort(result.begin(), result.end());
+    return result;
+  }
+
+  fs::path folder_;
+};
+
+// The message of the Error that `call` throws; it must name the path.
+template <typename Call>
+std::string error_naming(const fs::path& path, Call call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find(path.string()), std::string::npos) << error.what();
+    return error.what();
+  }
+  ADD_FAILURE() << "no Error about " << path;
+  return {};
+}
+
+void expect_all_readers_fail(const fs::path& path, std::string_view reason) {
+  for (const std::string& message :
+       {error_naming(path, [&] { read_file(path); }), error_naming(path, [&] { sha256_of_file(path); }),
+        error_naming(path, [&] { MappedFile file(path); })})
+    EXPECT_NE(message.find(reason), std::string::npos) << message;
+}
+
+TEST_F(Files, ReadingGivesBackWhatWasWritten) {
+  const fs::path path = folder_ / "a";
+  std::string bytes;
+  for (int i = 0; i < 200'000; ++i) bytes += static_cast<char>(i * 7);
+  for (const size_t size : {size_t{0}, size_t{1}, size_t{65536}, bytes.size()}) {
+    write_file(path, bytes.substr(0, size));
+    EXPECT_EQ(read_file(path), bytes.substr(0, size));
+    EXPECT_EQ(sha256_of_file(path), sha256(bytes.substr(0, size)));
+    const MappedFile mapped(path);
+    EXPECT_TRUE(std::equal(mapped.bytes().begin(), mapped.bytes().end(), bytes.begin(),
+                           bytes.begin() + static_cast<std::ptrdiff_t>(size),
+                           [](uint8_t a, char b) { return a == static_cast<uint8_t>(b); }));
+    EXPECT_EQ(names(), std::vector<std::string>{"a"});
+  }
+}
+
+TEST_F(Files, ShaIsTheStandards) {
+  EXPECT_EQ(sha256(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  EXPECT_EQ(sha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+TEST_F(Files, MissingFilesAndFoldersInTheirPlaceAreErrorsWithTheName) {
+  expect_all_readers_fail(folder_ / "nothing", "No such file");
+  expect_all_readers_fail(folder_ / "nothing" / "at all", "No such file");
+  expect_all_readers_fail(folder_, "is a directory");
+  write_file(folder_ / "file", "x");
+  expect_all_readers_fail(folder_ / "file" / "below", "Not a directory");
+}
+
+TEST_F(Files, UnreadableFilesAreErrorsWithTheName) {
+  const fs::path secret = folder_ / "secret";
+  write_file(secret, "x");
+  fs::permissions(secret, fs::perms::none);
+  fs::permissions(folder_, fs::perms::owner_all | fs::perms::others_exec);
+  // In a child that may give up the superuser's right to read everything.
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::geteuid() == 0 && ::seteuid(65534) != 0) ::_exit(1);
+    expect_all_readers_fail(secret, "Permission denied");
+    ::_exit(HasFailure() ? 2 : 0);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
+TEST_F(Files, AFileLargerThanTheLimitIsAnError) {
+  write_file(folder_ / "a", "12345");
+  EXPECT_EQ(read_file(folder_ / "a", 5), "12345");
+  error_naming(folder_ / "a", [&] { read_file(folder_ / "a", 4); });
+  error_naming("/dev/zero", [&] { read_file("/dev/zero", 1000); });  // its size is said to be 0
+}
+
+TEST_F(Files, AnAtomicFileIsNotSeenBeforeCommitAndLeavesNothingWithoutIt) {
+  write_file(folder_ / "a", "old");
+  {
+    AtomicFile file(folder_ / "a");
+    file.write("new");
+    EXPECT_EQ(read_file(folder_ / "a"), "old");
+  }
+  EXPECT_EQ(read_file(folder_ / "a"), "old");
+  EXPECT_EQ(names(), std::vector<std::string>{"a"});
+}
+
+TEST_F(Files, AnAtomicFileCannotTakeTheNameOfAFolderOrGoWhereThereIsNone) {
+  fs::create_directory(folder_ / "b");
+  error_naming(folder_ / "b", [&] { write_file(folder_ / "b", "x"); });
+  error_naming(folder_ / "c" / "d", [&] { write_file(folder_ / "c" / "d", "x"); });
+  EXPECT_EQ(names(), std::vector<std::string>{"b"});
+}
+
+TEST_F(Files, AFullDiskLeavesTheOldFileAndNoOther) {
+  write_file(folder_ / "a", "old");
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit{100'000, 100'000};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+    try {
+      AtomicFile file(folder_ / "a");
+      for (int i = 0; i < 100; ++i) file.write(std::string(10'000, 'n'));
+      file.commit();
+    } catch (const Error& error) {
+      const std::string message = error.what();
+      ::_exit(message.find(folder_ / "a") != std::string::npos && message.find('\n') == std::string::npos &&
+                      message.find("untouched") != std::string::npos
+                  ? 7
+                  : 8);
+    }
+    ::_exit(9);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 7);
+  EXPECT_EQ(read_file(folder_ / "a"), "old");
+  EXPECT_EQ(names(), std::vector<std::string>{"a"});
+}
+
+TEST_F(Files, AFailedRenameLeavesNothingBehind) {
+  AtomicFile file(folder_ / "a");
+  file.write("x");
+  fs::create_directory(folder_ / "a");
+  error_naming(folder_ / "a", [&] { file.commit(); });
+  EXPECT_EQ(names(), std::vector<std::string>{"a"});
+}
+
+TEST_F(Files, FoldersAreMadeWithTheirParents) {
+  make_folder(folder_ / "a" / "b");
+  make_folder(folder_ / "a" / "b");
+  EXPECT_TRUE(fs::is_directory(folder_ / "a" / "b"));
+  write_file(folder_ / "file", "x");
+  error_naming(folder_ / "file", [&] { make_folder(folder_ / "file"); });
+  error_naming(folder_ / "file" / "c", [&] { make_folder(folder_ / "file" / "c"); });
+}
+
+TEST_F(Files, AMapOutlivesItsNameAndCanBeMoved) {
+  write_file(folder_ / "a", "content");
+  MappedFile mapped(folder_ / "a");
+  fs::remove(folder_ / "a");
+  MappedFile moved;
+  moved = std::move(mapped);
+  EXPECT_EQ(std::string(moved.bytes().begin(), moved.bytes().end()), "content");
+  EXPECT_TRUE(mapped.bytes().empty());
+}
+
+}  // namespace
+}  // namespace harmonic

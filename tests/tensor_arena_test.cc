@@ -1,0 +1,112 @@
+#include "harmonic/tensor/arena.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <map>
+
+namespace harmonic {
+namespace {
+
+bool aligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % 64 == 0; }
+
+TEST(Arena, EveryPieceIsAlignedAndApartFromAllOthers) {
+  Arena arena;
+  std::map<char*, int64_t> pieces;
+  for (const int64_t size : {0L, 1L, 63L, 64L, 65L, 1000L, 5L << 20, 9L << 20, 3L << 20, 20L << 20, 1L}) {
+    auto* data = static_cast<char*>(arena.allocate(size));
+    ASSERT_TRUE(aligned(data));
+    std::memset(data, 1, static_cast<size_t>(size));  // a fault, were it not ours
+    pieces[data] = std::max<int64_t>(size, 1);
+  }
+  char* end = nullptr;
+  for (const auto& [data, size] : pieces) {
+    EXPECT_GE(data, end);
+    end = data + size;
+  }
+}
+
+TEST(Arena, RewindingGivesTheSameMemoryAgain) {
+  Arena arena;
+  arena.allocate(100);
+  const Arena::Mark mark = arena.mark();
+  const int64_t before = arena.in_use();
+  void* first = arena.allocate(1000);
+  arena.allocate(30 << 20);
+  arena.rewind(mark);
+  EXPECT_EQ(arena.in_use(), before);
+  EXPECT_EQ(arena.allocate(1000), first);
+  arena.clear();
+  EXPECT_EQ(arena.in_use(), 0);
+}
+
+TEST(Arena, WhatStandsBeforeAMarkSurvivesTheRewind) {
+  Arena arena;
+  auto* numbers = arena.allocate_array<int>(1000);
+  for (int i = 0; i < 1000; ++i) numbers[i] = i;
+  for (int turn = 0; turn < 3; ++turn) {
+    const ArenaScope scope(arena);
+    for (int i = 0; i < 40; ++i) std::memset(arena.allocate(1 << 20), 0xff, 1 << 20);
+  }
+  for (int i = 0; i < 1000; ++i) ASSERT_EQ(numbers[i], i);
+}
+
+TEST(Arena, ALoopThatRewindsTakesNothingMoreAfterItsFirstTurn) {
+  Arena arena;
+  std::vector<void*> first;
+  for (int turn = 0; turn < 5; ++turn) {
+    const ArenaScope scope(arena);
+    std::vector<void*> pieces;
+    for (int i = 0; i < 100; ++i) pieces.push_back(arena.allocate((i * 7919 % 13) * 100'000));
+    if (turn == 0) first = pieces;
+    EXPECT_EQ(pieces, first) << "turn " << turn;  // the same addresses: no new memory
+  }
+}
+
+TEST(Arena, ScopesNest) {
+  Arena arena;
+  const ArenaScope outer(arena);
+  arena.allocate(64);
+  {
+    const ArenaScope inner(arena);
+    arena.allocate(64);
+    EXPECT_EQ(arena.in_use(), 128);
+  }
+  EXPECT_EQ(arena.in_use(), 64);
+}
+
+TEST(Arena, ThePeakIsTheMostThatWasEverInUse) {
+  Arena arena;
+  {
+    const ArenaScope scope(arena);
+    arena.allocate(6400);
+  }
+  arena.allocate(640);
+  EXPECT_EQ(arena.peak(), 6400);
+  arena.reset_peak();
+  EXPECT_EQ(arena.peak(), 640);
+}
+
+TEST(Arena, TensorsAreContiguousAndZerosAreZero) {
+  Arena arena;
+  {
+    const ArenaScope scope(arena);
+    std::memset(arena.allocate(4096), 0xff, 4096);
+  }
+  const Tensor zeros = arena.zeros(7, 9, DType::f32);
+  EXPECT_EQ(zeros.rows, 7);
+  EXPECT_EQ(zeros.cols, 9);
+  EXPECT_TRUE(zeros.contiguous());
+  for (int64_t r = 0; r < 7; ++r)
+    for (int64_t c = 0; c < 9; ++c) EXPECT_EQ(zeros.row<float>(r)[c], 0);
+  EXPECT_EQ(arena.tensor(3, 5, DType::f64).size(), 15);
+}
+
+TEST(Arena, MoreThanTheMachineHasIsAnError) {
+  Arena arena;
+  EXPECT_THROW(arena.allocate(int64_t{1} << 60), Error);
+  EXPECT_TRUE(aligned(arena.allocate(100)));
+}
+
+}  // namespace
+}  // namespace harmonic
