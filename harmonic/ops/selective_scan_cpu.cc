@@ -35,7 +35,7 @@ namespace {
 constexpr int64_t kBlock = 64;        // channels; sums over channels depend on it
 constexpr int64_t kMostBlocks = 8;    // of a thread's share
 constexpr int64_t kForwardRows = 32;  // of a tile in forward
-constexpr int64_t kSubRows = 8;       // of a subtile in backward
+constexpr int64_t kSubRows = 4;       // of a subtile in backward
 constexpr int64_t kStates = kSelectiveState;
 
 // Some channels of one segment: a thread's share, or one block of it.
@@ -74,6 +74,27 @@ struct BackwardMemory {
   float states[kSubRows][kStates * kBlock];
   // Of the thread's share: gradient of each block's state after the row at hand, from later rows.
   float dstate[kMostBlocks][kStates][kBlock];
+};
+
+// The rows of a share's next tile as vectors in order of addresses. A thread asks for them one after the
+// other while it computes: memory is fast in order, and many requests at once would make the processor wait.
+struct NextRows {
+  NextRows(const SelectiveItem& share, int64_t first_row, int64_t rows, int64_t lanes)
+      : row(first_row),
+        channel(share.channel),
+        width(lanes),
+        vectors(share.width / lanes),  // whole ones of a row; what is left over is not asked for
+        count(vectors * rows) {}
+
+  // Asks for vector `step`, if there is one, of each tensor, to be read or written.
+  template <int kWrite, class... Tensors>
+  void fetch(int64_t step, const Tensors&... tensors) const {
+    if (step >= count) return;
+    const int64_t r = row + step / vectors, c = channel + step % vectors * width;
+    (__builtin_prefetch(tensors.template as<float>() + r * tensors.stride + c, kWrite), ...);
+  }
+
+  int64_t row, channel, width, vectors, count;
 };
 
 // Copies the numbers of an item's channels between a tensor's row and a worker's memory.
@@ -143,9 +164,10 @@ HWY_INLINE void Recur(int64_t rows, const float* a, const float* x, const float*
   }
 }
 
-// A tile of a block: rows [done, done + rows) of the segment.
-HWY_INLINE void TileForward(const SelectiveScan& op, const SelectiveItem& item, int64_t done, int64_t rows,
-                            float (*state)[kBlock], ForwardMemory& memory) {
+// Part i of a thread's share: rows [done, done + rows) of the segment.
+HWY_INLINE void TileForward(const SelectiveScan& op, const SelectiveItem& share, int64_t part, int64_t done,
+                            int64_t rows, float (*state)[kBlock], ForwardMemory& memory) {
+  const SelectiveItem item = share.block(part);
   const hn::CappedTag<float, 16> d;
   using V = hn::Vec<decltype(d)>;
   const int64_t first = op.segments.begin(item.segment) + done, c = item.channel;
@@ -161,17 +183,19 @@ HWY_INLINE void TileForward(const SelectiveScan& op, const SelectiveItem& item, 
               y = hn::Mul(skip_v, u);
             });
   }
-  // Meanwhile the next tile's rows are fetched.
-  const int64_t next_rows = std::min(kForwardRows, op.segments.length(item.segment) - done - rows),
-                next = first + rows;
+  const int64_t next_done = done + rows;
+  const NextRows next(share, first + rows,
+                      std::min(kForwardRows, op.segments.length(item.segment) - next_done), kLanes);
+  const float* border = op.borders && next.count > 0 && next_done % kScanTile == 0
+                            ? op.borders.row<float>(item.tile + next_done / kScanTile) + c
+                            : nullptr;
   for (int64_t v = 0; v < kVectors; ++v) {
     const int64_t l = v * kLanes;
     const auto fetch = [&](int64_t t) HWY_ATTR {
-      if (t >= next_rows || l >= item.width) return;
-      __builtin_prefetch(op.u.as<float>() + (next + t) * op.u.stride + c + l, 0);
-      __builtin_prefetch(op.z.as<float>() + (next + t) * op.z.stride + c + l, 0);
-      __builtin_prefetch(op.dt.as<float>() + (next + t) * op.dt.stride + c + l, 0);
-      __builtin_prefetch(op.y.as<float>() + (next + t) * op.y.stride + c + l, 1);
+      const int64_t step = (part * kVectors + v) * kForwardRows + t;
+      next.fetch<0>(step, op.u, op.z, op.dt);
+      next.fetch<1>(step, op.y);
+      if (border != nullptr && t % 2 == 0) __builtin_prefetch(border + t / 2 * op.u.cols + l, 1);
     };
     Recur<true, false>(rows, memory.a[0] + l, memory.x[0] + l, op.key.row<float>(first), op.key.stride,
                        op.query.row<float>(first), op.query.stride, memory.y[0] + l, state[0] + l, kBlock,
@@ -195,7 +219,7 @@ void SelectiveForward(const SelectiveScan& op, const SelectiveItem& item, Forwar
       const SelectiveItem block = item.block(i);
       if (op.borders && done % kScanTile == 0)
         store_state(memory.state[i], N, block, op.borders.row<float>(item.tile + done / kScanTile));
-      TileForward(op, block, done, std::min(kForwardRows, length - done), memory.state[i], memory);
+      TileForward(op, item, i, done, std::min(kForwardRows, length - done), memory.state[i], memory);
     }
   }
   for (int64_t i = 0; i < item.blocks(); ++i)
@@ -249,10 +273,11 @@ HWY_INLINE void ReducePartials(const float (*partials)[16], float* out) {
 }
 
 // One row of the recurrence, backward, between its states `before` and `after`. a and x become a da and dx;
-// sums receives the block's part of dquery and dkey.
+// sums receives the block's part of dquery and dkey. each(i) is called for each of the 16 numbers.
+template <class Each>
 HWY_INLINE void RecurBack(const float* key, const float* query, const float* before, const float* after,
                           const float* dout, float* a, float* x, float (*dstate)[kBlock],
-                          float (*partials)[16], float* sums) {
+                          float (*partials)[16], float* sums, const Each& each) {
   const hn::CappedTag<float, 16> d;
   using V = hn::Vec<decltype(d)>;
   // 16 partial sums a block, partial l over channels l, l + 16, l + 32, l + 48 in order: vectors part,
@@ -269,6 +294,7 @@ HWY_INLINE void RecurBack(const float* key, const float* query, const float* bef
       dx[j] = da[j] = hn::Zero(d);
     }
     for (int64_t i = 0; i < kStates; ++i) {
+      if (part == 0) each(i);
       const V k = hn::Set(d, key[i]), q = hn::Set(d, query[i]);
       V dquery = hn::Zero(d), dkey = hn::Zero(d);
 #pragma GCC unroll 4
@@ -298,9 +324,12 @@ HWY_INLINE void RecurBack(const float* key, const float* query, const float* bef
   ReducePartials(partials + kStates, sums + kStates);
 }
 
-// The coefficients of a tile that begins at row `first`, and the states before each of its subtiles.
-HWY_INLINE void PrepareTile(const SelectiveScanBackward& op, const SelectiveItem& item, int64_t first,
-                            int64_t rows, int64_t tile, BackwardMemory& memory) {
+// Part `part` of a share: the coefficients of tile k, and the states before each of its subtiles. `next` are
+// the rows of the tile that follows, the one before it.
+HWY_INLINE void PrepareTile(const SelectiveScanBackward& op, const SelectiveItem& share, int64_t part,
+                            int64_t k, int64_t rows, const NextRows& next, BackwardMemory& memory) {
+  const SelectiveItem item = share.block(part);
+  const int64_t first = op.segments.begin(item.segment) + k * kScanTile;
   const hn::CappedTag<float, 16> d;
   using V = hn::Vec<decltype(d)>;
   const int64_t c = item.channel;
@@ -314,26 +343,31 @@ HWY_INLINE void PrepareTile(const SelectiveScanBackward& op, const SelectiveItem
               x = hn::Mul(delta, u);
             });
   }
-  load_state(op.borders.row<float>(tile), op.u.cols, item, memory.start);
+  load_state(op.borders.row<float>(item.tile + k), op.u.cols, item, memory.start);
   const float* key = op.key.row<float>(first);
   for (int64_t v = 0; v < kVectors; ++v) {
     const int64_t l = v * kLanes;
     float* border = memory.borders[0] + l * kStates;
     for (int64_t i = 0; i < kStates; ++i) hn::Store(hn::Load(d, memory.start[i] + l), d, border + i * kLanes);
     for (int64_t t = 0; t + kSubRows < rows; t += kSubRows) {
-      float* next = border + kStates * kBlock;
-      std::copy_n(border, kStates * kLanes, next);
+      float* after = border + kStates * kBlock;
+      std::copy_n(border, kStates * kLanes, after);
+      const auto fetch = [&](int64_t row) HWY_ATTR {
+        next.fetch<0>((part * kVectors + v) * kScanTile + t + row, op.u, op.dt);
+      };
       Recur<false, false>(kSubRows, memory.a[t] + l, memory.x[t] + l, key + t * op.key.stride, op.key.stride,
-                          key, 0, nullptr, next, kLanes, nullptr, [](int64_t) HWY_ATTR {});
-      border = next;
+                          key, 0, nullptr, after, kLanes, nullptr, fetch);
+      border = after;
     }
   }
 }
 
-// The gradients of a subtile: the rows that begin at row `at` of the tile, which is row r of the op.
-HWY_INLINE void SubtileBackward(const SelectiveScanBackward& op, const SelectiveItem& item, int64_t at,
-                                int64_t r, int64_t rows, float (*dstate)[kBlock], BackwardMemory& memory,
-                                float* sums) {
+// The gradients of part `part` of a share over a subtile: the rows that begin at row `at` of tile k.
+HWY_INLINE void SubtileBackward(const SelectiveScanBackward& op, const SelectiveItem& share, int64_t part,
+                                int64_t k, int64_t at, int64_t rows, const NextRows& next,
+                                BackwardMemory& memory, float* sums) {
+  const SelectiveItem item = share.block(part);
+  const int64_t r = op.segments.begin(item.segment) + k * kScanTile + at;
   const hn::CappedTag<float, 16> d;
   using V = hn::Vec<decltype(d)>;
   const int64_t c = item.channel, width = item.width;
@@ -350,27 +384,29 @@ HWY_INLINE void SubtileBackward(const SelectiveScanBackward& op, const Selective
               dz = hn::Mul(dgated, hn::MulAdd(z, rest, hn::Set(d, 1.0f)));
             });
   }
+  if (k > 0) {  // the next tile's border, some of its numbers with each subtile
+    constexpr int64_t kNumbers = kStates * kSubRows / kScanTile;
+    const float* first = op.borders.row<float>(item.tile + k - 1) + at / kSubRows * kNumbers * op.u.cols + c;
+    for (int64_t i = 0; i < kNumbers; ++i) row_math::expect_read(first + i * op.u.cols, width);
+  }
   float* border = memory.borders[at / kSubRows];
   for (int64_t v = 0; v < kVectors; ++v) {
     const int64_t l = v * kLanes;
+    const auto fetch = [&](int64_t t) HWY_ATTR {
+      next.fetch<0>((part * kVectors + v) * kScanTile + kScanTile - 1 - at - t, op.z, op.dy);
+    };
     Recur<true, true>(rows, memory.a[at] + l, memory.x[at] + l, op.key.row<float>(r), op.key.stride,
                       op.query.row<float>(r), op.query.stride, memory.y[0] + l, border + l * kStates, kLanes,
-                      memory.states[0] + l * kStates, [](int64_t) HWY_ATTR {});
+                      memory.states[0] + l * kStates, fetch);
   }
   for (int64_t t = rows - 1; t >= 0; --t) {
-    if (at + kScanTile <= r - op.segments.begin(item.segment)) {  // there is a tile before: its row
-      const int64_t next = r + t - kScanTile;
-      row_math::expect_read(op.u.row<float>(next) + c, width);
-      row_math::expect_read(op.z.row<float>(next) + c, width);
-      row_math::expect_read(op.dt.row<float>(next) + c, width);
-      row_math::expect_read(op.dy.row<float>(next) + c, width);
-    }
-    row_math::expect_write(op.du.row<float>(r + t) + c, width);
-    row_math::expect_write(op.dz.row<float>(r + t) + c, width);
-    row_math::expect_write(op.ddt.row<float>(r + t) + c, width);
+    const auto fetch = [&](int64_t i) HWY_ATTR {
+      if (i < kVectors)
+        next.fetch<1>((part * kScanTile + kScanTile - 1 - at - t) * kVectors + i, op.du, op.dz, op.ddt);
+    };
     RecurBack(op.key.row<float>(r + t), op.query.row<float>(r + t), t > 0 ? memory.states[t - 1] : border,
-              memory.states[t], memory.dout[t], memory.a[at + t], memory.x[at + t], dstate, memory.partials,
-              sums + (r + t) * 2 * kStates);
+              memory.states[t], memory.dout[t], memory.a[at + t], memory.x[at + t], memory.dstate[part],
+              memory.partials, sums + (r + t) * 2 * kStates, fetch);
   }
   for (int64_t t = 0; t < rows; ++t) {
     ForEach(d, width,
@@ -399,15 +435,16 @@ void SelectiveBackward(const SelectiveScanBackward& op, const SelectiveItem& ite
     load_state(op.dstate_out.row<float>(item.segment), N, item.block(i), memory.dstate[i]);
   std::fill_n(dskip, item.width, 0.0f);
   for (int64_t k = ceil_div(length, kScanTile) - 1; k >= 0; --k) {
-    const int64_t first = begin + k * kScanTile, rows = std::min(kScanTile, length - k * kScanTile);
+    const int64_t rows = std::min(kScanTile, length - k * kScanTile);
+    const NextRows next(item, begin + (k - 1) * kScanTile, k > 0 ? kScanTile : 0, kLanes);
     for (int64_t i = 0; i < item.blocks(); ++i) {
       const SelectiveItem block = item.block(i);
       if (block.width < kBlock)  // missing channels are zeros
         std::fill_n(memory.a[0], offsetof(BackwardMemory, borders) / sizeof(float), 0.0f);
-      PrepareTile(op, block, first, rows, item.tile + k, memory);
+      PrepareTile(op, item, i, k, rows, next, memory);
       std::fill_n(memory.dskip, kBlock, 0.0f);
       for (int64_t at = (rows - 1) / kSubRows * kSubRows; at >= 0; at -= kSubRows)
-        SubtileBackward(op, block, at, first + at, std::min(kSubRows, rows - at), memory.dstate[i], memory,
+        SubtileBackward(op, item, i, k, at, std::min(kSubRows, rows - at), next, memory,
                         sums + block.channel / kBlock * sums_of_block);
       row_math::put(memory.dskip, true, dskip + i * kBlock, block.width);
     }
