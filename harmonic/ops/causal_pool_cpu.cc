@@ -11,7 +11,7 @@ namespace {
 template <typename Op, typename Body>
 void for_each_piece(Context& context, const Op& op, int64_t channels, const Body& body) {
   const auto first = [&](int64_t b) { return op.blocks.begin(b) + b; };
-  const int64_t grain = ceil_div(kItemGrain, std::max<int64_t>(1, channels * op.ratio));
+  const int64_t grain = ceil_div(kCopyGrain, std::max<int64_t>(1, channels * op.ratio));
   context.pool.parallel_ranges(op.blocks.rows() + op.blocks.count, grain, [&](int64_t begin, int64_t end) {
     for_each_segment(op.blocks.count, begin, end, first, [&](int64_t b, int64_t from, int64_t to) {
       const int64_t length = op.segments.length(b);

@@ -20,7 +20,7 @@ void for_each_held(Context& context, const Segments& blocks, int64_t grain, cons
   });
 }
 
-int64_t grain_of(int64_t elements) { return ceil_div(kItemGrain, std::max<int64_t>(1, elements)); }
+int64_t grain_of(int64_t elements) { return ceil_div(kCopyGrain, std::max<int64_t>(1, elements)); }
 
 }  // namespace
 

@@ -10,7 +10,7 @@ void run(Context& context, const Shift& op) {
   const Segments& segments = op.segments;
   const auto first = [&](int64_t b) { return segments.begin(b); };
   context.pool.parallel_ranges(
-      segments.rows(), ceil_div(kItemGrain, std::max<int64_t>(1, C)), [&](int64_t begin, int64_t end) {
+      segments.rows(), ceil_div(kCopyGrain, std::max<int64_t>(1, C)), [&](int64_t begin, int64_t end) {
         for_each_segment(segments.count, begin, end, first, [&](int64_t b, int64_t from, int64_t to) {
           for (int64_t r = from; r < to; ++r)
             std::copy_n(r == first(b) ? op.state_in.row<float>(b) : op.x.row<float>(r - 1), C,
@@ -31,7 +31,7 @@ void run(Context& context, const ShiftBackward& op) {
   const auto from_state = [&](int64_t b) { return op.dstate_out ? op.dstate_out.row<float>(b) : nullptr; };
   if (op.dx) {
     context.pool.parallel_ranges(
-        segments.rows(), ceil_div(kItemGrain, std::max<int64_t>(1, C)), [&](int64_t begin, int64_t end) {
+        segments.rows(), ceil_div(kCopyGrain, std::max<int64_t>(1, C)), [&](int64_t begin, int64_t end) {
           for_each_segment(segments.count, begin, end, first, [&](int64_t b, int64_t from, int64_t to) {
             for (int64_t r = from; r < to; ++r) {
               const float* reader = r + 1 < first(b + 1) ? op.dy.row<float>(r + 1) : from_state(b);

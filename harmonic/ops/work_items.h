@@ -11,7 +11,8 @@
 
 namespace harmonic {
 
-constexpr int64_t kItemGrain = 8192;  // fewer elements than this are not worth waking a thread for
+constexpr int64_t kItemGrain = 8192;   // fewer elements than this are not worth waking a thread for
+constexpr int64_t kCopyGrain = 65536;  // the same where they are only copied or added
 
 // The number of threads worth using for `items` items with `elements` elements in all.
 inline int64_t workers_for(const ThreadPool& pool, int64_t items, int64_t elements) {
