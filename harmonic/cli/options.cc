@@ -31,6 +31,20 @@ std::string given_text(const Field& field, const CLI::Option& option) {
   return is_list(field) ? list_text(field, option.results()) : option.results().back();
 }
 
+// Sets a command's own option to what it was given. Texts are taken as they stand, unlike those of settings,
+// which are read as TOML: a prompt may begin with a blank or a quote.
+void set_given(const Field& field, const CLI::Option& option) {
+  if (std::holds_alternative<std::string*>(field.target)) {
+    set_field(field, Value{option.results().back(), {}}, field.key);
+  } else if (std::holds_alternative<std::vector<std::string>*>(field.target)) {
+    Value::List list;
+    for (const std::string& text : option.results()) list.push_back({text, {}});
+    set_field(field, Value{std::move(list), {}}, field.key);
+  } else {
+    set_field(field, given_text(field, option), field.key, "");
+  }
+}
+
 CLI::Option* declare(CLI::App& app, const std::string& name, const Field& field) {
   if (is_flag(field)) return app.add_flag(name)->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   CLI::Option* option = app.add_option(name);
@@ -163,7 +177,7 @@ void Options::parse(const std::vector<std::string>& arguments) {
   for (size_t i = 0; i < options_.size(); ++i) {
     const Option& option = *options_[i];
     if (declared[i]->count() > 0) {
-      set_field(option.field, given_text(option.field, *declared[i]), option.field.key, "");
+      set_given(option.field, *declared[i]);
       if (option.is_given) *option.is_given = true;
     } else if (option.is_required) {
       fail_usage("{} is missing: {}", option.field.key, option.field.help);

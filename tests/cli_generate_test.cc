@@ -1,0 +1,171 @@
+// harmonic generate, as a child process.
+#include <gtest/gtest.h>
+
+#include "harmonic/tokenizer/utf8.h"
+#include "tests/cli_process.h"
+
+namespace harmonic {
+namespace {
+
+bool is_utf8(std::string_view text) {
+  while (!text.empty()) {
+    const Utf8Step step = read_utf8(text);
+    if (step.kind != Utf8Step::Kind::character) return false;
+    text.remove_prefix(static_cast<size_t>(step.length));
+  }
+  return true;
+}
+
+class Generate : public ::testing::Test {
+ protected:
+  Generate() : model_(make_model_folder(folder_ / "model", *make_byte_tokenizer(), 3)) {}
+
+  Outcome run(const std::vector<std::string>& more, const std::string& input = "") const {
+    std::vector<std::string> words = {"generate", "--model", model_, "--threads", "1"};
+    words.insert(words.end(), more.begin(), more.end());
+    return run_with_input(words, input);
+  }
+  // The text, without the newline that ends the output.
+  std::string text(const std::vector<std::string>& more, const std::string& input = "") const {
+    const Outcome outcome = run(more, input);
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
+    EXPECT_EQ(outcome.err, "");
+    EXPECT_TRUE(outcome.out.ends_with('\n'));
+    return outcome.out.substr(0, outcome.out.size() - 1);
+  }
+
+  TemporaryFolder folder_;
+  std::string model_;
+};
+
+TEST_F(Generate, TheSameSeedGivesTheSameTextAndAnotherSeedAnother) {
+  const std::string one = text({"--prompt", "Once", "--seed", "1"});
+  EXPECT_EQ(text({"--prompt", "Once", "--seed", "1"}), one);
+  EXPECT_EQ(text({"--prompt", "Once"}), one);
+  EXPECT_EQ(text({"--prompt", "Once", "--threads", "2"}), one);
+  EXPECT_NE(text({"--prompt", "Once", "--seed", "2"}), one);
+  EXPECT_TRUE(one.starts_with("Once"));
+  EXPECT_GT(one.size(), 10u);
+}
+
+TEST_F(Generate, GreedyTextDependsOnNoSeed) {
+  EXPECT_EQ(text({"--temperature", "0", "--seed", "1"}), text({"--temperature", "0", "--seed", "2"}));
+}
+
+TEST_F(Generate, ThePromptComesFromTheArgumentAFileOrStandardInput) {
+  const std::string prompt = "two\nlines \xe6\x97\xa5";
+  const std::string file = folder_.file("prompt.txt", prompt);
+  const std::string expected = text({"--prompt", prompt});
+  EXPECT_EQ(text({"--prompt-file", file}), expected);
+  EXPECT_EQ(text({"--prompt-file", "-"}, prompt), expected);
+  EXPECT_EQ(text({"-"}, prompt), expected);
+}
+
+TEST_F(Generate, AnyPromptIsTakenAsItStands) {
+  for (const char* prompt :
+       {" a time ", "\"quoted\"", "'", "[1, 2]", "a,b", "--model", "-x", "--", "\ttab\n"})
+    EXPECT_EQ(text({"--prompt", prompt, "--max-tokens", "0"}), prompt);
+}
+
+TEST_F(Generate, AnEmptyPromptIsNone) {
+  const std::string expected = text({});
+  EXPECT_EQ(text({"--prompt", ""}), expected);
+  EXPECT_EQ(text({"-"}), expected);
+}
+
+TEST_F(Generate, WritesAtMostSoManyTokens) {
+  EXPECT_EQ(text({"--prompt", "abc", "--max-tokens", "0"}), "abc");
+  EXPECT_EQ(text({"--prompt", "abc", "--max-tokens", "1", "--top-k", "1"}).substr(0, 3), "abc");
+}
+
+TEST_F(Generate, ASavedStateGoesOnExactlyAsOneLongerRun) {
+  const std::string whole = folder_ / "whole", first = folder_ / "first", second = folder_ / "second";
+  for (const std::vector<std::string>& how :
+       {std::vector<std::string>{"--temperature", "0"}, std::vector<std::string>{"--seed", "6"},
+        std::vector<std::string>{"--seed", "6", "--ignore-end", "--top-k", "50"}}) {
+    const auto with = [&](std::vector<std::string> words) {
+      words.insert(words.end(), how.begin(), how.end());
+      return text(words);
+    };
+    const std::string expected = with({"--prompt", "Once", "--max-tokens", "600", "--state-out", whole});
+    std::string pieces = with({"--prompt", "Once", "--max-tokens", "150", "--state-out", first});
+    pieces += with({"--max-tokens", "450", "--state-in", first, "--state-out", second});
+    EXPECT_EQ(read_file(second), read_file(whole));
+    // A character that the cut divides is shown as two that are not valid; the states know better.
+    EXPECT_EQ(pieces.substr(0, 100), expected.substr(0, 100));
+    EXPECT_EQ(pieces.substr(pieces.size() - std::min<size_t>(100, pieces.size())),
+              expected.substr(expected.size() - std::min<size_t>(100, expected.size())));
+  }
+}
+
+TEST_F(Generate, APromptThatContinuesAStateIsPartOfTheText) {
+  const std::string state = folder_ / "state";
+  text({"--prompt", "Once upon", "--max-tokens", "0", "--state-out", state});
+  EXPECT_EQ("Once upon" + text({"--prompt", " a time", "--state-in", state}),
+            text({"--prompt", "Once upon a time"}));
+}
+
+TEST_F(Generate, TheStateMayBeWrittenOverTheOneThatWasRead) {
+  const std::string state = folder_ / "state", other = folder_ / "other";
+  text({"--prompt", "x", "--max-tokens", "9", "--state-out", state});
+  text({"--state-in", state, "--max-tokens", "9", "--state-out", state});
+  text({"--prompt", "x", "--max-tokens", "18", "--state-out", other});
+  EXPECT_EQ(read_file(state), read_file(other));
+}
+
+TEST_F(Generate, OutputIsAlwaysWholeCharacters) {
+  for (int seed = 0; seed < 10; ++seed) {
+    // Half a character in the prompt: what comes may complete it.
+    for (const char* prompt : {"", "\xe6\x97", "\xff", "ok \xf0\x9f"})
+      EXPECT_TRUE(is_utf8(text({"--prompt", prompt, "--seed", std::to_string(seed), "--max-tokens", "100"})));
+  }
+}
+
+TEST_F(Generate, ACharacterThatThePromptBeganIsCompletedByTheModel) {
+  // A model that writes nothing but the bytes 0xa9 and 0xaa, the second halves of two letters: of a hidden
+  // number and its negative one is above the logits of all other bytes, which are 0.
+  const auto tokenizer = make_byte_tokenizer();
+  Model model(tiny_config(*tokenizer), cpu_backend(), false);
+  initialise_for_test(model, 1);
+  const Tensor head = model.parameters().find("head.weight")->value;
+  for (int64_t v = 0; v < head.rows; ++v) std::fill_n(head.row<float>(v), head.cols, 0.0f);
+  head.row<float>(0xa9)[0] = 1;
+  head.row<float>(0xaa)[0] = -1;
+  save_model_folder(folder_ / "accent", model, *tokenizer);
+  model_ = folder_ / "accent";
+  const std::string word = text({"--prompt", "caf\xc3", "--max-tokens", "1", "--temperature", "0"});
+  EXPECT_TRUE(word == "caf\xc3\xa9" || word == "caf\xc3\xaa") << word;
+}
+
+TEST_F(Generate, AfterTheEndOfADocumentAnotherOneBegins) {
+  const std::string one = text({"--max-tokens", "100000", "--seed", "2"});
+  ASSERT_LT(one.size(), 100'000u) << "the model never ended the document";
+  const std::string many = text({"--max-tokens", "3000", "--seed", "2", "--ignore-end"});
+  ASSERT_GT(many.size(), one.size() + 20);
+  EXPECT_TRUE(many.starts_with(one + "\n\n"));
+  EXPECT_NE(many.substr(one.size() + 2, 10), one.substr(0, 10)) << "the same document again";
+}
+
+TEST_F(Generate, AnInterruptEndsItCleanlyWithTheStateSaved) {
+  const std::string state = folder_ / "state";
+  HarmonicProcess process({"generate", "--model", model_, "--prompt", "begin", "--max-tokens", "1G",
+                           "--ignore-end", "--state-out", state});
+  process.close_input();
+  ASSERT_TRUE(process.shows("begin"));
+  process.interrupt();
+  const Outcome outcome = process.wait();
+  EXPECT_EQ(outcome.status, 130);
+  EXPECT_TRUE(is_utf8(outcome.out));
+  EXPECT_EQ(run({"--state-in", state, "--max-tokens", "5"}).status, 0);
+}
+
+TEST_F(Generate, TextComesAsItIsWritten) {
+  HarmonicProcess process({"generate", "--model", model_, "--max-tokens", "1G", "--ignore-end"});
+  process.close_input();
+  EXPECT_TRUE(process.shows("\n\n"));
+  process.interrupt();
+  EXPECT_EQ(process.wait().status, 130);
+}
+
+}  // namespace
+}  // namespace harmonic
