@@ -253,6 +253,20 @@ TEST(Matmul, TargetsAndThreadsDoNotChangeABit) {
   }
 }
 
+// As for the weights of a slow level in a pass that closes none of its blocks.
+TEST(Matmul, AProductOverNothingAddsNothing) {
+  Arena scratch;
+  ThreadPool pool(2);
+  const Matrix A = random_matrix(256, 1, Layout::columns, 1), B = random_matrix(1, 512, Layout::rows, 2);
+  Output c(256, 512, 3);
+  const Output before = c;
+  matmul(pool, scratch, 256, 512, 0, A.view, B.view, c.data(), c.ldc, MatmulMode::accumulate);
+  EXPECT_TRUE(same_bits(c.memory, before.memory));
+  matmul(pool, scratch, 256, 512, 0, A.view, B.view, c.data(), c.ldc);
+  for (int64_t m = 0; m < 256; ++m)
+    for (int64_t n = 0; n < 512; ++n) ASSERT_EQ(c.at(m, n), 0);
+}
+
 TEST(Matmul, TwoHalvesOfKGiveTheBitsOfOnePass) {
   Arena scratch;
   ThreadPool pool(2);

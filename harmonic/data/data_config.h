@@ -18,7 +18,7 @@ struct DataConfig {
   std::string format = "auto";  // "auto", "text", "jsonl", "nul", "blank", "shards"
   std::string text_field = "text";  // of a JSON line
   bool within_document = false;     // windows stay inside one document where it is long enough
-  std::string cache;                // folder for prepared shards; empty: beside the run's output
+  std::string cache;                // folder for prepared shards; empty: $HARMONIC_CACHE, or the user's cache
 
   // The fields of [data], bound to this object.
   std::vector<Field> fields();

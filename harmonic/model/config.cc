@@ -170,8 +170,7 @@ ModelConfig ModelConfig::from_json(std::string_view text, std::string_view sourc
   const Value* type = file.find("model_type");
   if (!type || inline_text(*type) != "\"harmonic\"")
     fail(
-        "{}: model_type is {}; \"harmonic\" was expected. Other models must be converted first (harmonic "
-        "convert)",
+        "{}: model_type is {}; \"harmonic\" was expected; this version reads its own models only",
         source, type ? inline_text(*type) : "missing");
   ModelConfig config;
   const std::vector<Field> own = {Field("vocab_size", &config.vocab_size, "tokens of the vocabulary"),

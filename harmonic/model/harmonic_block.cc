@@ -20,10 +20,6 @@ Variable run_cells(const Cells& cells, Step& step, Variable v, const Segments& s
   return v;
 }
 
-const std::string& cell_kind(const HarmonicConfig& config, size_t level) {
-  return config.cell.size() == 1 ? config.cell[0] : config.cell.at(level);
-}
-
 // One slow level: what comes up from the level below, its cells, and what goes down to its readers.
 class SlowLevel {
  public:
@@ -45,8 +41,8 @@ class SlowLevel {
       predict_ = &builder.matrix(fmt::format("predict.{}", number), channels, channels, Initial::zeros());
       last_ = builder.keep(name + ".last", channels);
     }
-    cells_ = make_cells(cell_kind(config.harmonic, number - 1), config, config.harmonic.cells[number - 1],
-                        config.harmonic.taus[number - 1], builder, name);
+    cells_ = make_cells(config.harmonic.cell_of_level(static_cast<int64_t>(number) - 1), config,
+                        config.harmonic.cells[number - 1], config.harmonic.taus[number - 1], builder, name);
     down_ = &builder.matrix(fmt::format("down.{}", number), channels, channels);
     held_ = builder.keep(name + ".held", channels);
   }
@@ -99,7 +95,7 @@ std::vector<SlowLevel> make_slow_levels(const ModelConfig& config, double gain, 
 class Levels : public Mixer {
  public:
   Levels(const ModelConfig& config, const Builder& builder)
-      : fast_(make_cells(cell_kind(config.harmonic, 0), config, config.harmonic.cells[0],
+      : fast_(make_cells(config.harmonic.cell_of_level(0), config, config.harmonic.cells[0],
                          config.harmonic.taus[0], builder, "level1")),
         norm_(builder.vector("combine.1.norm", config.d_model, Initial::constant(1))),
         weight_(builder.vector("combine.1.weight", config.d_model, Initial::constant(1))),
@@ -131,10 +127,10 @@ class Levels : public Mixer {
 class Sandwich : public Mixer {
  public:
   Sandwich(const ModelConfig& config, const Builder& builder)
-      : before_(make_cells(cell_kind(config.harmonic, 0), config, config.harmonic.cells[0],
+      : before_(make_cells(config.harmonic.cell_of_level(0), config, config.harmonic.cells[0],
                            config.harmonic.taus[0], builder, "before")),
         slow_(make_slow_levels(config, 0.1, builder)),
-        after_(make_cells(cell_kind(config.harmonic, 0), config, config.harmonic.cells.back(),
+        after_(make_cells(config.harmonic.cell_of_level(0), config, config.harmonic.cells.back(),
                           config.harmonic.taus[0], builder, "after")) {
     if (config.harmonic.combine == "gated")
       gate_ = &builder.matrix("combine.gate", config.d_model, config.d_model);
@@ -159,19 +155,14 @@ class Sandwich : public Mixer {
   Parameter* gate_ = nullptr;
 };
 
-// The control: the same cells in a plain residual stack at token rate. taus are in tokens here; cell n of N
-// takes the one at n * taus / N.
+// The control: the same cells in a plain residual stack at token rate. taus are in tokens here.
 class Flat : public Mixer {
  public:
   Flat(const ModelConfig& config, const Builder& builder) {
     const HarmonicConfig& h = config.harmonic;
-    int64_t count = 0;
-    for (int64_t cells : h.cells) count += cells;
-    for (int64_t n = 0; n < count; ++n) {
-      const auto share = [&](size_t size) {
-        return static_cast<size_t>(n) * size / static_cast<size_t>(count);
-      };
-      cells_.push_back(make_cell(h.cell[share(h.cell.size())], config, h.taus[share(h.taus.size())],
+    for (int64_t n = 0; n < h.flat_cells(); ++n) {
+      const int64_t level = h.flat_level(n);
+      cells_.push_back(make_cell(h.cell_of_level(level), config, h.taus.at(static_cast<size_t>(level)),
                                  builder.within(fmt::format("level1.{}", n))));
     }
   }

@@ -164,6 +164,7 @@ class UpcomingLines {
  public:
   // `extent` lines `step` floats apart from `data` on, and `width` floats of each.
   void Add(const float* data, int64_t step, int64_t extent, int64_t width, int64_t run) {
+    if (extent == 0 || width == 0) return;
     const int64_t lines = ceil_div(width, kLineFloats), pieces = ceil_div(extent, std::max<int64_t>(1, run));
     sources_[count_++] = {data, step, ceil_div(extent, pieces) * step, pieces, lines * pieces};
   }
