@@ -91,7 +91,7 @@ TEST_F(Files, UnreadableFilesAreErrorsWithTheName) {
   const fs::path secret = folder_ / "secret";
   write_file(secret, "x");
   fs::permissions(secret, fs::perms::none);
-  fs::permissions(folder_, fs::perms::owner_all | fs::perms::others_exec);
+  fs::permissions(folder_, fs::perms::owner_all | fs::perms::group_exec | fs::perms::others_exec);
   // In a child that may give up the superuser's right to read everything.
   const pid_t child = ::fork();
   if (child == 0) {

@@ -20,7 +20,8 @@ namespace harmonic {
 
 class HarmonicProcess {
  public:
-  explicit HarmonicProcess(const std::vector<std::string>& arguments) {
+  // `as_nobody`: without the superuser's right to read everything, should the test have it.
+  explicit HarmonicProcess(const std::vector<std::string>& arguments, bool as_nobody = false) {
     ::signal(SIGPIPE, SIG_IGN);  // a child that has ended is seen by its status
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC) != 0) return;
@@ -35,6 +36,7 @@ class HarmonicProcess {
       ::dup2(ends[0], 0);
       ::dup2(::open(out.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600), 1);
       ::dup2(::open(err.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600), 2);
+      if (as_nobody && ::geteuid() == 0 && ::seteuid(65534) != 0) ::_exit(126);
       ::execv(pointers[0], pointers.data());
       ::_exit(127);
     }
