@@ -51,7 +51,7 @@ void training_step(const ModelConfig& config, int64_t length) {
   ThreadPool pool;
   Model model(config, cpu_backend(), true);
   model.parameters().initialise(1);
-  Backpropagation backpropagation(model, pool, int64_t{256} << 20);
+  Backpropagation backpropagation(model, pool, int64_t{128} << 20);
   Batch batch;
   batch.tokens = random_bytes(length);
   batch.targets = batch.tokens;
@@ -125,7 +125,7 @@ int run(int count, char** arguments) {
     if (flag == "--stream") stream_tokens = std::atoll(arguments[i + 1]);
   }
   const ModelConfig config = config_of(layout, cell);
-  std::printf("layout %s, cell %s, d_model 128, bytes, batch 1, 256 MB for activations\n", layout.c_str(),
+  std::printf("layout %s, cell %s, d_model 128, bytes, batch 1, 128 MB for activations\n", layout.c_str(),
               cell.c_str());
   if (stream_tokens > 0) {
     in_own_process([&] { stream(config, stream_tokens); });

@@ -25,21 +25,30 @@ struct Backpropagation::Piece {
 
 Backpropagation::Backpropagation(Model& model, ThreadPool& pool, int64_t memory_bytes, int64_t chunk_len)
     : model_(model), context_{pool, scratch_} {
-  // What a row takes is measured, not computed: allocation depends on the configuration alone.
+  // What a row takes is measured, not computed: allocation depends on the configuration alone. The gradients
+  // that reach the activations are all zero, so that the parameters' come out as they were: zero.
   constexpr int64_t kRows = 1024;
   const std::vector<int32_t> tokens(kRows, 0);
   const int64_t offsets[2] = {0, kRows};
   {
     Tape tape(model_.backend(), context_, activations_, &gradients_);
-    const StateRows in = make_state_rows(activations_, model_.state_layout(), 1);
-    const StateRows out = make_state_rows(activations_, model_.state_layout(), 1);
-    Step step(tape, {offsets, 1}, in, out, {}, out);
+    const States states = make_states(1);
+    Step step(tape, {offsets, 1}, states.in, states.out, states.d_out, states.d_in);
     model_.forward(step, row_of(tokens, 0, kRows));
-    bytes_per_row_ = ceil_div(activations_.in_use(), kRows);
+    tape.backward();
+    bytes_per_row_ = ceil_div(activations_.in_use() + gradients_.peak(), kRows);
   }
   activations_.clear();
+  clear_gradients();
   chunk_rows_ =
       chunk_len > 0 ? chunk_len : std::max(kRowGrain, memory_bytes / bytes_per_row_ / kRowGrain * kRowGrain);
+}
+
+void Backpropagation::clear_gradients() {
+  for (size_t i = 0; i < model_.parameters().size(); ++i) {
+    const Tensor& grad = model_.parameters()[i].grad;
+    std::memset(grad.data, 0, static_cast<size_t>(grad.size() * size_of(grad.dtype)));
+  }
 }
 
 LossSum Backpropagation::run(const Batch& batch, const StateRows& carried, double loss_scale) {

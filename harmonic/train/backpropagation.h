@@ -19,8 +19,9 @@ struct LossSum {
 
 class Backpropagation {
  public:
-  // `memory_bytes` is what activations may take; `chunk_len` > 0 fixes the chunk's length in tokens instead
-  // of deriving it. The model must be trained and outlive this.
+  // `memory_bytes` is what activations and their gradients may take; `chunk_len` > 0 fixes the chunk's length
+  // in tokens instead of deriving it. The model must be trained and outlive this; its gradients are set to
+  // zero.
   Backpropagation(Model& model, ThreadPool& pool, int64_t memory_bytes, int64_t chunk_len = 0);
 
   // Adds the gradient of loss_scale * (sum of the losses of all targets) to the parameters' gradients and
@@ -48,6 +49,7 @@ class Backpropagation {
   LossSum record_and_return(const Batch& batch, int64_t begin, const Segments& segments, const States& states,
                             double loss_scale);
   States make_states(int64_t count);
+  void clear_gradients();
 
   Model& model_;
   Arena scratch_, activations_, states_;
