@@ -1,6 +1,9 @@
 #include "harmonic/base/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <limits>
@@ -9,6 +12,8 @@
 #include <set>
 #include <stdexcept>
 #include <string>
+
+#include "harmonic/base/error.h"
 
 namespace harmonic {
 namespace {
@@ -120,6 +125,27 @@ TEST(ThreadPool, MorePoolThreadsThanItemsIsFine) {
   });
   EXPECT_EQ(seen, (std::set<int64_t>{0, 1, 2}));
 }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they need more address space
+TEST(ThreadPool, MoreThreadsThanTheSystemGivesIsAnErrorAndNoHang) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::alarm(60);
+    const rlimit room{256 << 20, 256 << 20};  // for the stacks of some threads
+    ::setrlimit(RLIMIT_AS, &room);
+    try {
+      ThreadPool pool(4000);
+    } catch (const Error& error) {
+      ::_exit(std::string(error.what()).find("--threads") != std::string::npos ? 7 : 8);
+    }
+    ::_exit(9);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status)) << "ended by signal " << WTERMSIG(status);
+  EXPECT_EQ(WEXITSTATUS(status), 7);
+}
+#endif
 
 #if defined(__x86_64__) || defined(__aarch64__)
 TEST(ThreadPool, BodiesFlushSubnormalNumbersAndTheCallersModeComesBack) {

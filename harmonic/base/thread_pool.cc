@@ -2,6 +2,9 @@
 
 #include <sched.h>
 
+#include <system_error>
+
+#include "harmonic/base/error.h"
 #include "harmonic/base/float_mode.h"
 
 namespace harmonic {
@@ -28,10 +31,19 @@ int available_processors() {
 ThreadPool::ThreadPool(int threads) {
   if (threads <= 0) threads = available_processors();
   workers_.reserve(static_cast<size_t>(threads - 1));
-  for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+  try {
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+  } catch (const std::system_error& error) {
+    const int started = this->threads();
+    end_workers();
+    fail("{} threads were asked for and only {} could be started: {}; ask for fewer (--threads)", threads,
+         started, error.code().message());
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { end_workers(); }
+
+void ThreadPool::end_workers() {
   {
     std::lock_guard lock(mutex_);
     stop_.store(true);

@@ -14,7 +14,8 @@ namespace harmonic {
 
 class ThreadPool {
  public:
-  // `threads` counts the caller: 1 starts none. 0 means one for each processor this process may use.
+  // `threads` counts the caller: 1 starts none. 0 means one for each processor this process may use. Throws
+  // Error when the system gives fewer.
   explicit ThreadPool(int threads = 0);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -48,6 +49,7 @@ class ThreadPool {
   using Function = void (*)(const void*, int64_t);
   void run(int64_t count, Function function, const void* body);
   void work();
+  void end_workers();
   void take_part(Function function, const void* body, int64_t count);
 
   std::vector<std::thread> workers_;
