@@ -4,6 +4,7 @@
 
 #include "harmonic/base/checked.h"
 #include "harmonic/base/files.h"
+#include "harmonic/base/portable_math.h"
 #include "harmonic/base/random.h"
 
 namespace harmonic {
@@ -18,8 +19,8 @@ double initial_value(const Initial& initial, const Random& random, uint64_t inde
     case Initial::Kind::uniform:
       return initial.value * (2 * random.uniform(index) - 1);
     case Initial::Kind::time_scales: {
-      const double tau = initial.value * std::exp2(2 * random.uniform(index) - 1);
-      return std::log(std::expm1(1 / tau));
+      const double tau = initial.value * portable::exp2(2 * random.uniform(index) - 1);
+      return portable::log(portable::expm1(1 / tau));
     }
   }
   return 0;

@@ -4,22 +4,12 @@
 #include <cmath>
 
 #include "harmonic/base/error.h"
+#include "harmonic/base/portable_math.h"
 
 namespace harmonic {
 namespace {
 
 constexpr double kDecayShare = 0.2;  // of the steps, in "wsd"
-
-// cos(pi x) for x in [0, 1], as sin(pi (1/2 - x)) by its series: the terms after x^21 are below 2^-53.
-double cosine_of_half_turns(double x) {
-  const double angle = 3.14159265358979323846 * (0.5 - x), square = angle * angle;
-  double term = angle, sum = angle;
-  for (int k = 3; k <= 21; k += 2) {
-    term *= -square / (k * (k - 1));
-    sum += term;
-  }
-  return sum;
-}
 
 int64_t share_of(double share, int64_t steps) { return std::llround(share * static_cast<double>(steps)); }
 
@@ -33,7 +23,7 @@ double learning_rate_share(const TrainConfig& config, int64_t step, int64_t step
       config.schedule == "wsd" ? std::max(warm, steps - share_of(kDecayShare, steps)) : warm;
   if (step <= falling) return 1;
   const double way = static_cast<double>(step - falling) / static_cast<double>(steps - falling);
-  const double left = config.schedule == "wsd" ? 1 - way : (1 + cosine_of_half_turns(way)) / 2;
+  const double left = config.schedule == "wsd" ? 1 - way : (1 + portable::cos_pi(way)) / 2;
   return config.min_lr + (1 - config.min_lr) * left;
 }
 

@@ -1,0 +1,59 @@
+#include "harmonic/base/portable_math.h"
+
+#include <cmath>
+
+namespace harmonic::portable {
+namespace {
+
+constexpr double kLn2 = 0.693147180559945309417;
+constexpr double kPi = 3.14159265358979323846;
+
+}  // namespace
+
+double expm1(double x) {
+  // Halved until its series is short, then doubled back: e^2x - 1 = y (y + 2) with y = e^x - 1.
+  int halvings = 0;
+  for (; x > 0.5 || x < -0.5; x /= 2) ++halvings;
+  double term = x, sum = x;
+  for (int k = 2; k <= 16; ++k) {
+    term *= x / k;
+    sum += term;
+  }
+  for (; halvings > 0; --halvings) sum *= sum + 2;
+  return sum;
+}
+
+double exp2(double x) {
+  const double whole = std::nearbyint(x);
+  return std::ldexp(1 + expm1((x - whole) * kLn2), static_cast<int>(whole));
+}
+
+double log(double x) {
+  // x = m 2^e with m in [1/sqrt(2), sqrt(2)]; log m = 2 artanh(f), f = (m - 1) / (m + 1).
+  int exponent = 0;
+  double m = std::frexp(x, &exponent);
+  if (m < 0.70710678118654752) {
+    m *= 2;
+    --exponent;
+  }
+  const double f = (m - 1) / (m + 1), square = f * f;
+  double power = f, sum = f;
+  for (int k = 3; k <= 21; k += 2) {
+    power *= square;
+    sum += power / k;
+  }
+  return exponent * kLn2 + 2 * sum;
+}
+
+double cos_pi(double x) {
+  // sin(pi (1/2 - x)) by its series: the terms after the 21st power are below 2^-53.
+  const double angle = kPi * (0.5 - x), square = angle * angle;
+  double term = angle, sum = angle;
+  for (int k = 3; k <= 21; k += 2) {
+    term *= -square / (k * (k - 1));
+    sum += term;
+  }
+  return sum;
+}
+
+}  // namespace harmonic::portable

@@ -1,0 +1,13 @@
+// Functions of libm as fixed sequences of IEEE operations, for numbers that must have the same bits on every
+// machine: libm's own differ between its versions and processors. Relative errors below 1e-14; slow, for
+// start-up only.
+#pragma once
+
+namespace harmonic::portable {
+
+double expm1(double x);   // e^x - 1, |x| <= 700
+double exp2(double x);    // 2^x, |x| <= 1000
+double log(double x);     // x > 0 and normal
+double cos_pi(double x);  // cos(pi x), x in [0, 1]
+
+}  // namespace harmonic::portable
