@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -15,13 +14,10 @@
 #include "harmonic/base/random.h"
 #include "harmonic/model/inference.h"
 #include "harmonic/train/backpropagation.h"
+#include "measure.h"
 
 namespace harmonic {
 namespace {
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // Resident memory in MB: "VmHWM" is the peak so far, "VmRSS" the present.
 double resident_mb(const std::string& key) {
@@ -61,12 +57,9 @@ void training_step(const ModelConfig& config, int64_t length) {
   batch.target_count = length;
   std::vector<double> times;
   for (int repeat = 0; repeat < (length > 100'000 ? 1 : 3); ++repeat) {
-    const double start = now();
-    backpropagation.run(batch, {}, 1.0 / static_cast<double>(length));
-    times.push_back(now() - start);
+    times.push_back(seconds_of([&] { backpropagation.run(batch, {}, 1.0 / static_cast<double>(length)); }));
   }
-  std::sort(times.begin(), times.end());
-  const double seconds = times[times.size() / 2];
+  const double seconds = summary_of(times).median;
   std::printf("%10lld %12.1f %14.3f %12.0f   chunks of %lld\n", static_cast<long long>(length),
               resident_mb("VmHWM"), seconds / static_cast<double>(length) * 1e6,
               static_cast<double>(length) / seconds, static_cast<long long>(backpropagation.chunk_rows()));
@@ -83,20 +76,17 @@ void stream(const ModelConfig& config, int64_t total) {
   const StateRows row{static_cast<char*>(state.data()), 1, &model.state_layout()};
   const int64_t offsets[2] = {0, Inference::kRowsPerCall};
   std::printf("%10s %12s %14s\n", "tokens", "MB resident", "us a token");
-  double since = now();
-  int64_t at_report = 0;
   for (int64_t done = 0; done < total;) {
-    const int32_t* piece = tokens.data() + done % ((1 << 20) - Inference::kRowsPerCall);
-    const Tensor hidden = inference.hidden(piece, {offsets, 1}, row, row);
-    inference.losses(hidden, piece + 1);
-    done += Inference::kRowsPerCall;
-    if (done - at_report >= total / 10) {
-      std::printf("%10lld %12.1f %14.3f\n", static_cast<long long>(done), resident_mb("VmRSS"),
-                  (now() - since) / static_cast<double>(done - at_report) * 1e6);
-      std::fflush(stdout);
-      at_report = done;
-      since = now();
-    }
+    const int64_t from = done, tenth = std::max<int64_t>(1, total / 10);
+    const double seconds = seconds_of([&] {
+      for (; done < total && done - from < tenth; done += Inference::kRowsPerCall) {
+        const int32_t* piece = tokens.data() + done % ((1 << 20) - Inference::kRowsPerCall);
+        inference.losses(inference.hidden(piece, {offsets, 1}, row, row), piece + 1);
+      }
+    });
+    std::printf("%10lld %12.1f %14.3f\n", static_cast<long long>(done), resident_mb("VmRSS"),
+                seconds / static_cast<double>(done - from) * 1e6);
+    std::fflush(stdout);
   }
 }
 

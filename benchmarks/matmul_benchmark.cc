@@ -1,43 +1,19 @@
 // The matrix product beside the machine's peak, and with few rows beside its memory's bandwidth, all measured
 // in this run. Usage: matmul_benchmark [threads]
 //   forward: Y = X W^T, X [M,K], W [N,K];  dX: = dY W, W [K,N];  dW: += dY^T X, sums over K tokens
-#include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
 #include <string_view>
 #include <utility>
-#include <vector>
 
 #include "harmonic/ops/machine_peak.h"
 #include "harmonic/ops/matmul.h"
 #include "harmonic/ops/simd_targets.h"
+#include "measure.h"
 
 namespace harmonic {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-// Times of a call over at least nine runs and 0.1 seconds. The median is the figure; the fastest tells, on a
-// machine with other work, what the product does when it has the processors to itself.
-struct Seconds {
-  double median, fastest;
-};
-template <typename Call>
-Seconds measure(const Call& call) {
-  call();
-  std::vector<double> times;
-  double total = 0;
-  while (times.size() < 9 || (total < 0.1 && times.size() < 2000)) {
-    const auto start = Clock::now();
-    call();
-    times.push_back(std::chrono::duration<double>(Clock::now() - start).count());
-    total += times.back();
-  }
-  std::nth_element(times.begin(), times.begin() + static_cast<int64_t>(times.size() / 2), times.end());
-  return {times[times.size() / 2], *std::min_element(times.begin(), times.end())};
-}
 
 // Values between -0.5 and 0.5, so that sums stay ordinary numbers.
 float* fill(Arena& arena, int64_t count) {
@@ -76,7 +52,7 @@ void print_products(ThreadPool& pool, double peak) {
     const float* b = fill(memory, s.K * s.N);
     float* c = fill(memory, s.M * s.N);
     const MatrixView by_rows = {a, s.K, 1}, by_columns = {a, 1, s.M};
-    const Seconds seconds = measure([&] {
+    const Times seconds = measure([&] {
       switch (s.form) {
         case Form::forward:
           return matmul(pool, scratch, s.M, s.N, s.K, by_rows, {b, 1, s.K}, c, s.N);
@@ -108,7 +84,7 @@ void print_few_rows(ThreadPool& pool, double bandwidth) {
       const ArenaScope inner(memory);
       const float* a = fill(memory, M * K);
       float* c = fill(memory, M * N);
-      const Seconds seconds = measure([&] { matmul_packed(pool, scratch, M, {a, K, 1}, weights, c, N); });
+      const Times seconds = measure([&] { matmul_packed(pool, scratch, M, {a, K, 1}, weights, c, N); });
       const auto bytes = static_cast<double>(packed_size(K, N) * 4);
       const double rate = bytes / seconds.median;
       std::printf("%-8s %6ld %6ld %6ld %10.1f %11.1f%% %10.1f\n", N * K < 1 << 20 ? "cached" : "memory", M, N,

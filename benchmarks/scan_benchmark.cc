@@ -1,11 +1,8 @@
 // The ops over time, beside the memory bandwidth and, for the selective scan, the matrix peak, all measured
 // in this run. Bytes are those of the tensors of rows, each read or written once; in backward the states'
 // recomputation is part of the time. Usage: scan_benchmark [threads]
-#include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <vector>
 
 #include "harmonic/ops/causal_conv.h"
 #include "harmonic/ops/causal_pool.h"
@@ -14,27 +11,10 @@
 #include "harmonic/ops/machine_peak.h"
 #include "harmonic/ops/selective_scan.h"
 #include "harmonic/ops/simd_targets.h"
+#include "measure.h"
 
 namespace harmonic {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-// The median time of a call over at least seven and at least 0.15 seconds.
-template <typename Call>
-double median_seconds(const Call& call) {
-  call();
-  std::vector<double> times;
-  double total = 0;
-  while (times.size() < 7 || (total < 0.15 && times.size() < 2000)) {
-    const auto start = Clock::now();
-    call();
-    times.push_back(std::chrono::duration<double>(Clock::now() - start).count());
-    total += times.back();
-  }
-  std::nth_element(times.begin(), times.begin() + static_cast<int64_t>(times.size() / 2), times.end());
-  return times[times.size() / 2];
-}
 
 class Benchmark {
  public:
@@ -68,7 +48,7 @@ class Benchmark {
   // each.
   template <typename Op>
   void report(const char* name, const Op& op, double numbers, double operations = 0) {
-    const double seconds = median_seconds([&] { cpu::run(context_, op); });
+    const double seconds = measure([&] { cpu::run(context_, op); }).median;
     const double elements = static_cast<double>(R) * static_cast<double>(N);
     const double bytes = elements * numbers * sizeof(float) / seconds;
     std::printf("%-24s %7ld %5ld %10.1f %8.2f %9.0f %%", name, R, N, seconds / static_cast<double>(R) * 1e9,

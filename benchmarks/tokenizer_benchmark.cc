@@ -4,7 +4,6 @@
 //
 // Without --tokenizer it encodes with the vocabulary it trains; without a file (or HARMONIC_BENCHMARK_TEXT)
 // it makes up 50 MB of words by Zipf's law.
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -17,18 +16,12 @@
 #include "harmonic/base/thread_pool.h"
 #include "harmonic/tokenizer/bpe_trainer.h"
 #include "harmonic/tokenizer/parallel_encode.h"
+#include "measure.h"
 
 namespace harmonic {
 namespace {
 
 constexpr size_t megabyte = 1'000'000;
-
-template <typename Body>
-double seconds_of(const Body& body) {
-  const auto start = std::chrono::steady_clock::now();
-  body();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 // Words of 1 to 12 letters; the n-th most frequent one comes with a probability of about 1 / n.
 std::string made_up_text(size_t size) {

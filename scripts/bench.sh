@@ -7,7 +7,7 @@ bin=$1
 cpu=$(awk -F': ' '/^model name/ {print $2; exit}' /proc/cpuinfo | tr -cs 'A-Za-z0-9' '-' | sed 's/-*$//')
 out=benchmarks/results
 mkdir -p "$out"
-for name in matmul scan length; do
+for name in startup matmul scan length; do
   result="$out/${name}_${cpu}_$(date +%Y-%m-%d).txt"
   echo "== $name" >&2
   { echo "# ${name}_benchmark, $(nproc) processors, $(git rev-parse --short HEAD 2>/dev/null || true)"; "$bin/${name}_benchmark"; } | tee "$result"
