@@ -1,6 +1,7 @@
 #include "harmonic/base/fields.h"
 
 #include <gtest/gtest.h>
+#include <rapidcheck.h>
 
 #include <cmath>
 
@@ -141,6 +142,32 @@ TEST(Fields, TomlAndJsonReadBackWhatWasWritten) {
     EXPECT_EQ(t.flag, s.flag);
     EXPECT_EQ(to_toml(values_of(t.fields())), toml);
   }
+}
+
+TEST(Fields, AnyNumberAndTextReadBackToTheBit) {
+  EXPECT_TRUE(rc::check([](double number, std::string text, const std::vector<int64_t>& list) {
+    RC_PRE(std::isfinite(number));
+    for (char& c : text) c = static_cast<char>(c & 0x7f);
+    text += "\u00e9\u65e5";
+    Value tree{Value::Table{}, ""};
+    tree.at("a.number").data = number;
+    tree.at("text").data = text;
+    Value::List items;
+    for (int64_t item : list) items.push_back({item, ""});
+    tree.at("list").data = items;
+    for (const Value& read : {parse_toml(to_toml(tree), "t"), parse_json_value(to_json(tree), "j")})
+      RC_ASSERT(std::get<double>(read.find("a")->find("number")->data) == number &&
+                std::get<std::string>(read.find("text")->data) == text &&
+                inline_text(*read.find("list")) == inline_text(tree.at("list")));
+  }));
+}
+
+TEST(Fields, TextThatIsNotUtf8IsRefusedBeforeItIsWritten) {
+  Settings s;
+  s.path = "caf\xe9.txt";
+  EXPECT_EQ(
+      error_of([&] { to_toml(values_of(s.fields())); }),
+      "path = \"caf\\xe9.txt\": settings are kept as UTF-8, and this is not; give the file another name");
 }
 
 TEST(Fields, WhatAProgramPutThereIsCheckedToo) {

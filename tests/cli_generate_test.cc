@@ -1,7 +1,7 @@
 // harmonic generate, as a child process.
 #include <gtest/gtest.h>
 
-#include "harmonic/tokenizer/utf8.h"
+#include "harmonic/base/utf8.h"
 #include "tests/cli_process.h"
 
 namespace harmonic {

@@ -3,8 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <map>
+#include <regex>
+#include <sstream>
 
 #include "harmonic/base/error.h"
+#include "harmonic/base/files.h"
 
 namespace harmonic {
 namespace {
@@ -123,6 +127,28 @@ TEST(TrainConfig, TheLastStepIsTheOneThatReachesTheBudget) {
   EXPECT_EQ(c.total_steps(), 1);
   c.tokens = INT64_MAX;
   EXPECT_EQ(c.total_steps(), INT64_MAX / 100 + 1);
+}
+
+// The tables of docs/training.md: "### [model.harmonic]", then rows "| `key` | `default` | meaning |".
+std::map<std::string, std::string> documented_defaults() {
+  std::istringstream lines(read_file(HARMONIC_SOURCE_DIR "/docs/training.md"));
+  const std::regex heading(R"(### \[(\w+(\.\w+)?)\])"), row(R"(\| `(\w+)` \| `(.*?)` \| .+ \|)");
+  std::map<std::string, std::string> defaults;
+  std::string section;
+  std::smatch match;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.rfind('#', 0) == 0) section = std::regex_match(line, match, heading) ? match[1].str() : "";
+    if (!section.empty() && std::regex_match(line, match, row))
+      defaults[section + "." + match[1].str()] = match[2].str();
+  }
+  return defaults;
+}
+
+TEST(RunConfig, TheDocumentationNamesEveryKeyWithItsDefault) {
+  std::map<std::string, std::string> fields;
+  RunConfig config;
+  for (const Field& field : config.fields()) fields[field.key] = inline_text(value_of(field));
+  EXPECT_EQ(documented_defaults(), fields);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include "harmonic/base/checked.h"
 #include "harmonic/base/json.h"
+#include "harmonic/base/utf8.h"
 
 namespace harmonic {
 namespace {
@@ -120,13 +121,25 @@ std::string key_text(std::string_view key) {
   return bare ? std::string(key) : quote(key);
 }
 
+// TOML is UTF-8; a path on the command line may be anything.
+void check_utf8(const std::string& line) {
+  if (is_utf8(line)) return;
+  std::string shown;
+  for (const char c : line)
+    shown += static_cast<unsigned char>(c) < 0x80 ? std::string(1, c)
+                                                  : fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+  fail_usage("{}: settings are kept as UTF-8, and this is not; give the file another name", shown);
+}
+
 void write_section(const Value::Table& table, const std::string& name, std::string& text) {
   bool headed = name.empty();
   for (const auto& [key, child] : table) {
     if (child.table()) continue;
     if (!headed) text += fmt::format("{}[{}]\n", text.empty() ? "" : "\n", name);
     headed = true;
-    text += fmt::format("{} = {}\n", key_text(key), inline_text(child));
+    const std::string line = fmt::format("{} = {}", key_text(key), inline_text(child));
+    check_utf8(line);
+    text += line + '\n';
   }
   for (const auto& [key, child] : table) {
     if (const auto* section = child.table())

@@ -31,7 +31,8 @@ Value parse_json_value(std::string_view text, std::string_view source);
 
 // One line, as TOML writes it: "text", 0.003, [1, 4]. Numbers survive reading back to the bit.
 std::string inline_text(const Value& value);
-// A whole table as TOML: plain keys first, then [sections]. The text depends on the values alone.
+// A whole table as TOML: plain keys first, then [sections]. The text depends on the values alone. Throws
+// Error (usage) for text that is not UTF-8.
 std::string to_toml(const Value& table);
 // As JSON, indented by two, numbers as above.
 std::string to_json(const Value& value);

@@ -15,7 +15,8 @@ std::vector<Field> DataConfig::fields() {
           .one_of({"auto", "text", "jsonl", "nul", "blank", "shards"}),
       Field("text_field", &text_field, "the field of a JSON line that holds the text"),
       Field("within_document", &within_document, "windows stay inside one document where it is long enough"),
-      Field("cache", &cache, "folder for prepared token shards; empty is $HARMONIC_CACHE, or the user's cache folder"),
+      Field("cache", &cache,
+            "folder for prepared token shards; empty is $HARMONIC_CACHE, or the user's cache folder"),
   };
 }
 

@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include "harmonic/tokenizer/utf8.h"
+#include "harmonic/base/utf8.h"
 
 namespace harmonic {
 namespace {

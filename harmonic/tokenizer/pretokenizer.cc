@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "harmonic/base/utf8.h"
 #include "harmonic/tokenizer/unicode_classes.h"
-#include "harmonic/tokenizer/utf8.h"
 
 namespace harmonic {
 namespace {

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "harmonic/tokenizer/utf8.h"
+#include "harmonic/base/utf8.h"
 
 namespace harmonic {
 

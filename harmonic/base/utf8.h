@@ -41,6 +41,15 @@ inline Utf8Step read_utf8(std::string_view text) {
   return {Utf8Step::Kind::character, length, code};
 }
 
+inline bool is_utf8(std::string_view text) {
+  while (!text.empty()) {
+    const Utf8Step step = read_utf8(text);
+    if (step.kind != Utf8Step::Kind::character) return false;
+    text.remove_prefix(static_cast<size_t>(step.length));
+  }
+  return true;
+}
+
 // Appends a code point below 0x110000.
 inline void append_utf8(std::string& text, char32_t code) {
   const auto put = [&](char32_t value) { text += static_cast<char>(value); };
