@@ -1,5 +1,6 @@
 # Harmonic: `make demo` and `make test` do everything a fresh machine needs.
 PRESET ?= release
+TESTS ?= .
 BUILD = build/$(PRESET)
 
 .PHONY: all setup build test demo bench format clean
@@ -14,7 +15,7 @@ build: setup
 	@cmake --build $(BUILD)
 
 test: build
-	@ctest --test-dir $(BUILD) --output-on-failure -j 2
+	@ctest --test-dir $(BUILD) --output-on-failure -j 2 -R '$(TESTS)'
 
 demo: build
 	@scripts/demo.sh $(BUILD)/bin/harmonic

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Installs the distribution packages that the build needs and that are missing; says which.
 # Debian 12 or newer and Ubuntu 24.04 or newer; elsewhere it names what is missing and stops.
+#   usage: scripts/setup.sh [PACKAGE...]      packages to install besides
 set -euo pipefail
 
 packages=(
+  "$@"
   build-essential cmake ninja-build pkg-config ccache xz-utils
   libhwy-dev libfmt-dev libspdlog-dev nlohmann-json3-dev libtomlplusplus-dev libcli11-dev
   libarchive-dev libsodium-dev libgtest-dev librapidcheck-dev
