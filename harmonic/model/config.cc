@@ -21,9 +21,9 @@ const std::vector<std::string> kIgnoredKeys = {"transformers_version", "torch_dt
 
 void check_harmonic(const HarmonicConfig& c) {
   const int64_t levels = c.levels();
-  if (levels < 1 || levels > 8)
-    fail_usage("model.harmonic.strides = [{}]: expected 1 to 8 of them, one a level",
-               fmt::join(c.strides, ", "));
+  if (levels < 1 || levels > HarmonicConfig::kMaxLevels)
+    fail_usage("model.harmonic.strides = [{}]: expected 1 to {} of them, one a level",
+               fmt::join(c.strides, ", "), HarmonicConfig::kMaxLevels);
   if (c.strides.front() != 1)
     fail_usage("model.harmonic.strides = [{}]: the first must be 1, every token", fmt::join(c.strides, ", "));
   for (size_t l = 1; l < c.strides.size(); ++l) {

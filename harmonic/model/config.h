@@ -15,6 +15,8 @@
 namespace harmonic {
 
 struct HarmonicConfig {
+  static constexpr int64_t kMaxLevels = 8;
+
   std::string layout = "levels";              // "levels", "sandwich" or "flat"
   std::vector<std::string> cell = {"decay"};  // "decay" or "selective"; one for all, or one a level
   std::vector<int64_t> strides = {1, 4, 16};  // in tokens; the first is 1, each divides the next

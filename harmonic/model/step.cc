@@ -14,7 +14,7 @@ Step::Step(Tape& tape, const Segments& segments, const StateRows& states_in, con
 const LevelRows& Step::level(int64_t stride) {
   for (int i = 0; i < level_count_; ++i)
     if (levels_[i].stride == stride) return levels_[i];
-  HARMONIC_ASSERT(level_count_ < kMaxLevels);
+  HARMONIC_ASSERT(level_count_ < HarmonicConfig::kMaxLevels);
   Arena& memory = tape_.memory();
   const int64_t count = segments_.count;
   auto* offsets = memory.allocate_array<int64_t>(count + 1);

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "harmonic/model/config.h"
 #include "harmonic/model/state.h"
 
 namespace harmonic {
@@ -38,8 +39,7 @@ class Step {
   Tape& tape_;
   Segments segments_;
   StateRows in_, out_, d_out_, d_in_;
-  static constexpr int kMaxLevels = 8;
-  LevelRows levels_[kMaxLevels];
+  LevelRows levels_[HarmonicConfig::kMaxLevels];
   int level_count_ = 0;
 };
 
