@@ -83,7 +83,7 @@ void GateBackwardRun(GateKind kind, int64_t count, const float* x, const float* 
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-#include "harmonic/ops/element_ranges.h"
+#include "harmonic/ops/work_items.h"
 
 namespace harmonic::cpu {
 namespace {

@@ -30,7 +30,7 @@ void AddRows(int64_t rows, int64_t count, const int32_t* tokens, const float* dy
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-#include "harmonic/ops/element_ranges.h"
+#include "harmonic/ops/work_items.h"
 
 namespace harmonic::cpu {
 namespace {

@@ -30,8 +30,8 @@ void AddColumnSums(int64_t rows, int64_t count, const float* dy, int64_t stride,
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-#include "harmonic/ops/element_ranges.h"
 #include "harmonic/ops/matmul.h"
+#include "harmonic/ops/work_items.h"
 
 namespace harmonic {
 

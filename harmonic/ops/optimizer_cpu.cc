@@ -114,8 +114,8 @@ HWY_AFTER_NAMESPACE();
 #include <cmath>
 
 #include "harmonic/base/float_mode.h"
-#include "harmonic/ops/element_ranges.h"
 #include "harmonic/ops/matmul.h"
+#include "harmonic/ops/work_items.h"
 
 namespace harmonic::cpu {
 namespace {

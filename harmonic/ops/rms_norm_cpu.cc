@@ -111,7 +111,7 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 #include "harmonic/base/float_mode.h"
-#include "harmonic/ops/element_ranges.h"
+#include "harmonic/ops/work_items.h"
 
 namespace harmonic::cpu {
 namespace {

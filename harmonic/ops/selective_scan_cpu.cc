@@ -516,7 +516,7 @@ void run(Context& context, const SelectiveScanBackward& op) {
     HWY_DYNAMIC_DISPATCH(SelectiveBackward)
     (op, item, memory[worker], sums, dskip + item.segment * N + item.channel);
   });
-  context.pool.parallel_ranges(R, kItemGrain / kStates, [&](int64_t begin, int64_t end) {
+  context.pool.parallel_ranges(R, kElementGrain / kStates, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       float total[2 * kStates];
       for (int64_t i = 0; i < 2 * kStates; ++i) total[i] = sums[r * 2 * kStates + i];

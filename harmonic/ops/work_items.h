@@ -1,5 +1,5 @@
-// How ops on sequences are shared among threads: as items that do not meet, each computed whole by whichever
-// thread is free. No result depends on which one that is.
+// How the work of ops is shared among threads: in elements, rows or items that do not meet, each computed
+// whole by whichever thread is free. No result depends on the cut, or on which thread that is.
 #pragma once
 
 #include <algorithm>
@@ -11,12 +11,28 @@
 
 namespace harmonic {
 
-constexpr int64_t kItemGrain = 8192;   // fewer elements than this are not worth waking a thread for
-constexpr int64_t kCopyGrain = 65536;  // the same where they are only copied or added
+constexpr int64_t kElementGrain = 8192;  // fewer elements than this are not worth waking a thread for
+constexpr int64_t kCopyGrain = 65536;    // the same where they are only copied or added
+
+// Calls body(row, column, count) for runs of adjacent elements that cover a [rows, cols] matrix once, from
+// all threads of the pool. `contiguous`: the rows follow each other without gaps in every tensor concerned;
+// then runs go on past the ends of rows, with row = 0 and column up to rows * cols.
+template <typename Body>
+void parallel_elements(ThreadPool& pool, int64_t rows, int64_t cols, bool contiguous, const Body& body) {
+  if (rows == 0 || cols == 0) return;
+  if (contiguous) {
+    pool.parallel_ranges(rows * cols, kElementGrain,
+                         [&](int64_t begin, int64_t end) { body(0, begin, end - begin); });
+  } else {
+    pool.parallel_ranges(rows, ceil_div(kElementGrain, cols), [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) body(row, 0, cols);
+    });
+  }
+}
 
 // The number of threads worth using for `items` items with `elements` elements in all.
 inline int64_t workers_for(const ThreadPool& pool, int64_t items, int64_t elements) {
-  return std::max<int64_t>(1, std::min({items, int64_t{pool.threads()}, ceil_div(elements, kItemGrain)}));
+  return std::max<int64_t>(1, std::min({items, int64_t{pool.threads()}, ceil_div(elements, kElementGrain)}));
 }
 
 // Calls body(item, worker) once for each item in [0, items); calls with equal worker in [0, workers) never
