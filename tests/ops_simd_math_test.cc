@@ -28,6 +28,16 @@ void Apply(int function, int64_t count, const float* x, float* y) {
       return apply([d](auto v, auto& r) HWY_ATTR { r = Silu(d, v); });
     case 5:
       return apply([d](auto v, auto& r) HWY_ATTR { r = Softplus(d, v); });
+    case 6:
+      return apply([d](auto v, auto& r) HWY_ATTR {
+        hn::Vec<decltype(d)> rest;
+        Sigmoids(d, v, r, rest);
+      });
+    case 7:
+      return apply([d](auto v, auto& r) HWY_ATTR {
+        hn::Vec<decltype(d)> sigmoid;
+        Sigmoids(d, v, sigmoid, r);
+      });
   }
 }
 
@@ -95,7 +105,10 @@ const Function kFunctions[] = {
     {"silu", [](double x) { return x / (1 + std::exp(-x)); }, -87.3f, 40.0f, 4e-7},
     {"softplus", [](double x) { return std::log1p(std::exp(-std::abs(x))) + std::max(x, 0.0); }, -87.3f,
      40.0f, 5e-7},
+    {"sigmoid of Sigmoids", [](double x) { return 1 / (1 + std::exp(-x)); }, -87.3f, 40.0f, 4e-7},
+    {"1 - sigmoid", [](double x) { return 1 / (1 + std::exp(x)); }, -40.0f, 87.3f, 4e-7},
 };
+constexpr int kFunctionCount = std::size(kFunctions);
 
 std::vector<float> evaluate(int function, const std::vector<float>& x) {
   std::vector<float> y(x.size(), kNan);
@@ -126,7 +139,7 @@ const std::vector<float> kSpecial = {
 TEST(SimdMath, EveryTargetGivesTheSameBits) {
   const std::vector<std::string_view> targets = simd_target_names();
   if (targets.size() < 2) GTEST_SKIP() << "this processor has one target only";
-  for (int function = 0; function < 6; ++function) {
+  for (int function = 0; function < kFunctionCount; ++function) {
     std::vector<float> x = random_values(20000, -105.0f, 100.0f, 1);
     const std::vector<float> fine = random_values(20000, -2.0f, 2.0f, 2);
     x.insert(x.end(), fine.begin(), fine.end());
@@ -143,7 +156,7 @@ TEST(SimdMath, EveryTargetGivesTheSameBits) {
 }
 
 TEST(SimdMath, FlushToZeroDoesNotChangeTheBits) {
-  for (int function = 0; function < 6; ++function) {
+  for (int function = 0; function < kFunctionCount; ++function) {
     std::vector<float> x = random_values(5000, -105.0f, 100.0f, 3);
     const auto normal = bits_of(evaluate(function, x));
     const FlushToZero mode;
@@ -154,7 +167,7 @@ TEST(SimdMath, FlushToZeroDoesNotChangeTheBits) {
 TEST(SimdMath, ResultsAreNearThoseInDoublePrecision) {
   for (const std::string_view target : simd_target_names()) {
     const UseSimdTarget use(target);
-    for (int function = 0; function < 6; ++function) {
+    for (int function = 0; function < kFunctionCount; ++function) {
       const Function& f = kFunctions[function];
       std::vector<float> x = random_values(200000, f.low, f.high, 4);
       for (const float v : random_values(200000, std::max(f.low, -1.0f), std::min(f.high, 2.0f), 5))
@@ -183,7 +196,7 @@ TEST(SimdMath, ExtremesSaturateAndNanStaysNan) {
   EXPECT_EQ(evaluate(5, {-200.0f, 200.0f, kInfinity, -kInfinity}),
             (std::vector<float>{0.0f, 200.0f, kInfinity, 0.0f}));
   EXPECT_TRUE(std::isnan(evaluate(1, {-1.0f})[0]));
-  for (int function = 0; function < 6; ++function)
+  for (int function = 0; function < kFunctionCount; ++function)
     EXPECT_TRUE(std::isnan(evaluate(function, {kNan})[0])) << kFunctions[function].name;
 }
 

@@ -126,13 +126,9 @@ void ConvForward(const CausalConv& op, const ConvItem& item) {
 void SiluGradient(int64_t width, const float* before, const float* dy, float* gradient) {
   const hn::CappedTag<float, 16> d;
   ForEach(d, width, Out(gradient), In(before, dy), [d](auto x, auto dy_v, auto& out) HWY_ATTR {
-    const auto one = hn::Set(d, 1.0f);
-    const auto e = Exp(d, hn::Neg(hn::Abs(x)));
-    const auto larger = hn::Div(one, hn::Add(one, e)), smaller = hn::Mul(e, larger);
-    const auto negative = hn::Lt(x, hn::Zero(d));
-    const auto gate = hn::IfThenElse(negative, smaller, larger);  // sigmoid(x)
-    const auto rest = hn::IfThenElse(negative, larger, smaller);  // 1 - sigmoid(x)
-    out = hn::Mul(hn::Mul(dy_v, gate), hn::MulAdd(x, rest, one));
+    hn::Vec<decltype(d)> gate, rest;  // sigmoid(x), 1 - sigmoid(x)
+    Sigmoids(d, x, gate, rest);
+    out = hn::Mul(hn::Mul(dy_v, gate), hn::MulAdd(x, rest, hn::Set(d, 1.0f)));
   });
 }
 

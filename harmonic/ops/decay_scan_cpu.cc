@@ -46,13 +46,9 @@ namespace HWY_NAMESPACE {
 // a = sigmoid(-g) and b = sqrt(1 - a^2) = sqrt((1 + a) sigmoid(g)), both without cancellation.
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE void DecayOf(D d, V g, V& a, V& b) {
-  const V one = hn::Set(d, 1.0f);
-  const V e = Exp(d, hn::Neg(hn::Abs(g)));
-  const V larger = hn::Div(one, hn::Add(one, e)), smaller = hn::Mul(e, larger);
-  const auto negative = hn::Lt(g, hn::Zero(d));
-  a = hn::IfThenElse(negative, larger, smaller);
-  const V rise = hn::IfThenElse(negative, smaller, larger);
-  b = hn::Sqrt(hn::Mul(hn::Add(one, a), rise));
+  V rise;
+  Sigmoids(d, g, rise, a);
+  b = hn::Sqrt(hn::Mul(hn::Add(hn::Set(d, 1.0f), a), rise));
 }
 
 void DecayForward(const DecayScan& op, const DecayItem& item) {
@@ -127,11 +123,8 @@ void DecayTileBackward(const DecayScanBackward& op, const DecayItem& item, int64
         [d](auto u, auto z, auto dy, auto skip_v, auto a, auto b, auto before, auto after, auto later,
             auto dskip_v, auto& du, auto& dz, auto& dg, auto& carried, auto& dskip_out) HWY_ATTR {
           const auto one = hn::Set(d, 1.0f);
-          const auto e = Exp(d, hn::Neg(hn::Abs(z)));
-          const auto larger = hn::Div(one, hn::Add(one, e)), smaller = hn::Mul(e, larger);
-          const auto negative = hn::Lt(z, hn::Zero(d));
-          const auto gate = hn::IfThenElse(negative, smaller, larger);  // sigmoid(z)
-          const auto rest = hn::IfThenElse(negative, larger, smaller);  // 1 - sigmoid(z)
+          hn::Vec<decltype(d)> gate, rest;  // sigmoid(z), 1 - sigmoid(z)
+          Sigmoids(d, z, gate, rest);
           const auto dgated = hn::Mul(dy, gate);
           dz = hn::Mul(hn::Mul(dgated, hn::MulAdd(skip_v, u, after)), hn::MulAdd(z, rest, one));
           const auto dout = hn::Mul(dgated, z);

@@ -43,12 +43,8 @@ void GateGradients(int64_t count, const float* x, const float* gate, const float
   const hn::CappedTag<float, 16> d;
   const auto compute = [d](auto xv, auto gv, auto dyv, auto& dxv, auto& dgv) HWY_ATTR {
     const auto one = hn::Set(d, 1.0f);
-    // s and 1 - s, each without cancellation.
-    const auto e = Exp(d, hn::Neg(hn::Abs(gv)));
-    const auto larger = hn::Div(one, hn::Add(one, e)), smaller = hn::Mul(e, larger);
-    const auto negative = hn::Lt(gv, hn::Zero(d));
-    const auto s = hn::IfThenElse(negative, smaller, larger);
-    const auto rest = hn::IfThenElse(negative, larger, smaller);
+    hn::Vec<decltype(d)> s, rest;  // s and 1 - s
+    Sigmoids(d, gv, s, rest);
     const auto dyx = hn::Mul(dyv, xv);
     if constexpr (kSilu) {
       dxv = hn::Mul(dyv, hn::Mul(gv, s));

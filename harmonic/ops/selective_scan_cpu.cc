@@ -117,16 +117,6 @@ constexpr int64_t kLanes = hn::MaxLanes(hn::CappedTag<float, 16>());
 constexpr int64_t kVectors = kBlock / kLanes;
 constexpr int64_t kHeld = HWY_TARGET == HWY_AVX2 ? 8 : 16;  // states in registers at once
 
-// sigmoid(x) and 1 - sigmoid(x), both without cancellation, from e = exp(-|x|).
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE void Sigmoids(D d, V x, V e, V& sigmoid, V& rest) {
-  const V one = hn::Set(d, 1.0f);
-  const V larger = hn::Div(one, hn::Add(one, e)), smaller = hn::Mul(e, larger);
-  const auto negative = hn::Lt(x, hn::Zero(d));
-  sigmoid = hn::IfThenElse(negative, smaller, larger);
-  rest = hn::IfThenElse(negative, larger, smaller);
-}
-
 // The recurrence of one vector of channels over `rows` rows of coefficients that are kBlock apart; the
 // state's numbers are `state_stride` apart. each(t) is called for each row. kOutput: y holds the rows' skip u
 // and receives S query + skip u, added in a fixed order: numbers 0..7 to it, numbers 8..15 to each other,
@@ -176,10 +166,10 @@ HWY_INLINE void TileForward(const SelectiveScan& op, const SelectiveItem& share,
     ForEach(d, item.width, Out(memory.a[t], memory.x[t], memory.y[t]),
             In(op.u.row<float>(first + t) + c, op.dt.row<float>(first + t) + c, skip),
             [d](auto u, auto dt, auto skip_v, auto& a, auto& x, auto& y) HWY_ATTR {
-              const V e = Exp(d, hn::Neg(hn::Abs(dt)));
+              const V e = ExpOfMinusAbs(d, dt);
               V rise;
               Sigmoids(d, dt, e, rise, a);
-              x = hn::Mul(hn::Add(hn::Max(hn::Zero(d), dt), Log1pUnit(d, e)), u);
+              x = hn::Mul(Softplus(d, dt, e), u);
               y = hn::Mul(skip_v, u);
             });
   }
@@ -337,9 +327,9 @@ HWY_INLINE void PrepareTile(const SelectiveScanBackward& op, const SelectiveItem
     ForEach(d, item.width, Out(memory.a[t], memory.x[t], memory.delta[t], memory.rise[t]),
             In(op.u.row<float>(first + t) + c, op.dt.row<float>(first + t) + c),
             [d](auto u, auto dt, auto& a, auto& x, auto& delta, auto& rise) HWY_ATTR {
-              const V e = Exp(d, hn::Neg(hn::Abs(dt)));
+              const V e = ExpOfMinusAbs(d, dt);
               Sigmoids(d, dt, e, rise, a);
-              delta = hn::Add(hn::Max(hn::Zero(d), dt), Log1pUnit(d, e));
+              delta = Softplus(d, dt, e);
               x = hn::Mul(delta, u);
             });
   }
@@ -378,7 +368,7 @@ HWY_INLINE void SubtileBackward(const SelectiveScanBackward& op, const Selective
             [d](auto u, auto z, auto dy, auto skip_v, auto& y, auto& dout, auto& dz) HWY_ATTR {
               y = hn::Mul(skip_v, u);
               V gate, rest;
-              Sigmoids(d, z, Exp(d, hn::Neg(hn::Abs(z))), gate, rest);
+              Sigmoids(d, z, gate, rest);
               const V dgated = hn::Mul(dy, gate);
               dout = hn::Mul(dgated, z);
               dz = hn::Mul(dgated, hn::MulAdd(z, rest, hn::Set(d, 1.0f)));

@@ -102,12 +102,33 @@ HWY_INLINE V Log1pUnit(D d, V x) {
   return hn::Add(ln2_high, hn::Add(f, hn::Add(LogCorrection(d, f), ln2_low)));
 }
 
+// e^-|x|, which sigmoid and softplus of one x can share.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V ExpOfMinusAbs(D d, V x) {
+  return Exp(d, hn::Neg(hn::Abs(x)));
+}
+
 // 1 / (1 + e^-x), relative error at most 3e-7 on both sides.
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V Sigmoid(D d, V x) {
   const V one = hn::Set(d, 1.0f);
-  const V e = Exp(d, hn::Neg(hn::Abs(x)));
+  const V e = ExpOfMinusAbs(d, x);
   return hn::Div(hn::IfThenElse(hn::Lt(x, hn::Zero(d)), e, one), hn::Add(one, e));
+}
+
+// sigmoid(x) and 1 - sigmoid(x), both without cancellation: relative error at most 4e-7 on both sides.
+// e = ExpOfMinusAbs(x).
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE void Sigmoids(D d, V x, V e, V& sigmoid, V& rest) {
+  const V one = hn::Set(d, 1.0f);
+  const V larger = hn::Div(one, hn::Add(one, e)), smaller = hn::Mul(e, larger);
+  const auto negative = hn::Lt(x, hn::Zero(d));
+  sigmoid = hn::IfThenElse(negative, smaller, larger);
+  rest = hn::IfThenElse(negative, larger, smaller);
+}
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE void Sigmoids(D d, V x, V& sigmoid, V& rest) {
+  Sigmoids(d, x, ExpOfMinusAbs(d, x), sigmoid, rest);
 }
 
 // x sigmoid(x).
@@ -116,10 +137,14 @@ HWY_INLINE V Silu(D d, V x) {
   return hn::Mul(x, Sigmoid(d, x));
 }
 
-// log(1 + e^x), relative error at most 5e-7.
+// log(1 + e^x), relative error at most 5e-7. e = ExpOfMinusAbs(x).
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V Softplus(D d, V x, V e) {
+  return hn::Add(hn::Max(hn::Zero(d), x), Log1pUnit(d, e));
+}
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V Softplus(D d, V x) {
-  return hn::Add(hn::Max(hn::Zero(d), x), Log1pUnit(d, Exp(d, hn::Neg(hn::Abs(x)))));
+  return Softplus(d, x, ExpOfMinusAbs(d, x));
 }
 
 // ---- Loops over arrays ----
