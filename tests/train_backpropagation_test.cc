@@ -43,7 +43,8 @@ class TimeChunks : public testing::TestWithParam<NamedConfig> {
     batch_.append(corpus_, 60, 83, true, true);
   }
 
-  Gradients gradients(const Backend& backend, int64_t chunk_len) {
+  Gradients gradients(const Backend& backend, int64_t chunk_len,
+                      int64_t kept_states = Backpropagation::kKeptStates) {
     Model model(GetParam().config, backend, true);
     initialise_for_test(model, 5);
     ThreadPool pool(1);
@@ -57,7 +58,7 @@ class TimeChunks : public testing::TestWithParam<NamedConfig> {
       inference.advance(state, before.data(), 53);
       carried.set(1, state);
     }
-    Backpropagation backpropagation(model, pool, int64_t{1} << 30, chunk_len);
+    Backpropagation backpropagation(model, pool, int64_t{1} << 30, chunk_len, kept_states);
     Gradients result;
     result.loss = backpropagation.run(batch_, carried, 1.0 / 166);
     for (size_t i = 0; i < model.parameters().size(); ++i) {
@@ -89,15 +90,18 @@ class TimeChunks : public testing::TestWithParam<NamedConfig> {
     return worst;
   }
 
+  void expect_equal(const Gradients& chunked, const Gradients& whole, double tolerance,
+                    const std::string& how) {
+    EXPECT_LT(worst_error(chunked, whole), tolerance) << how;
+    EXPECT_NEAR(chunked.loss.nats, whole.loss.nats, tolerance * whole.loss.nats) << how;
+    EXPECT_EQ(chunked.loss.targets, whole.loss.targets) << how;
+    EXPECT_EQ(chunked.carried, whole.carried) << how;
+  }
+
   void expect_equal_gradients(const Backend& backend, double tolerance) {
     const Gradients whole = gradients(backend, 1 << 20);
-    for (const int64_t chunk : {1, 5, 16, 17, 64}) {
-      const Gradients chunked = gradients(backend, chunk);
-      EXPECT_LT(worst_error(chunked, whole), tolerance) << "chunks of " << chunk;
-      EXPECT_NEAR(chunked.loss.nats, whole.loss.nats, tolerance * whole.loss.nats);
-      EXPECT_EQ(chunked.loss.targets, whole.loss.targets);
-      EXPECT_EQ(chunked.carried, whole.carried) << "chunks of " << chunk;
-    }
+    for (const int64_t chunk : {1, 5, 16, 17, 64})
+      expect_equal(gradients(backend, chunk), whole, tolerance, fmt::format("chunks of {}", chunk));
   }
 
   TokenCorpus corpus_;
@@ -109,6 +113,15 @@ TEST_P(TimeChunks, GiveTheGradientsOfTheWholeInDoublePrecision) {
 }
 
 TEST_P(TimeChunks, GiveTheGradientsOfTheWholeOnTheProcessor) { expect_equal_gradients(cpu_backend(), 1e-5); }
+
+// Of 83, 17 and 6 chunks: as few states as can be, fewer than there are chunks, and one fewer.
+TEST_P(TimeChunks, GiveTheGradientsOfTheWholeWhenStatesAreRecomputedInTwoTiers) {
+  const Gradients whole = gradients(reference_backend(), 1 << 20);
+  for (const auto& [chunk, kept_states] :
+       {std::pair{1, 1}, std::pair{1, 30}, std::pair{5, 1}, std::pair{5, 10}, std::pair{16, 5}})
+    expect_equal(gradients(reference_backend(), chunk, kept_states), whole, 1e-10,
+                 fmt::format("chunks of {}, {} states kept", chunk, kept_states));
+}
 
 INSTANTIATE_TEST_SUITE_P(Models, TimeChunks, testing::ValuesIn(small_configs()),
                          [](const auto& model) { return model.param.name; });

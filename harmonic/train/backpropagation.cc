@@ -23,8 +23,9 @@ struct Backpropagation::Piece {
   bool leaves = false;  // the last segment goes on after the piece
 };
 
-Backpropagation::Backpropagation(Model& model, ThreadPool& pool, int64_t memory_bytes, int64_t chunk_len)
-    : model_(model), context_{pool, scratch_} {
+Backpropagation::Backpropagation(Model& model, ThreadPool& pool, int64_t memory_bytes, int64_t chunk_len,
+                                 int64_t kept_states)
+    : model_(model), context_{pool, scratch_}, kept_states_(kept_states) {
   // What a row takes is measured, not computed: allocation depends on the configuration alone. The gradients
   // that reach the activations are all zero, so that the parameters' come out as they were: zero.
   constexpr int64_t kRows = 1024;
@@ -164,7 +165,7 @@ LossSum Backpropagation::in_chunks(const Batch& batch, int64_t first_segment, in
 
   // Two tiers of kept states: before every group of chunks, and before every chunk of the group at hand.
   int64_t group = 1;
-  while (ceil_div(chunks, group) + group > kKeptStates && group * group < chunks) ++group;
+  while (ceil_div(chunks, group) + group > kept_states_ && group * group < chunks) ++group;
   const int64_t groups = ceil_div(chunks, group);
   states_.clear();
   const StateRows at_group = make_state_rows(states_, layout, groups);

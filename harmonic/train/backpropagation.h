@@ -20,9 +20,11 @@ struct LossSum {
 class Backpropagation {
  public:
   // `memory_bytes` is what activations and their gradients may take; `chunk_len` > 0 fixes the chunk's length
-  // in tokens instead of deriving it. The model must be trained and outlive this; its gradients are set to
-  // zero.
-  Backpropagation(Model& model, ThreadPool& pool, int64_t memory_bytes, int64_t chunk_len = 0);
+  // in tokens instead of deriving it. While a long sequence goes by, `kept_states` rows of states are kept at
+  // most, or about 2 sqrt(its chunks) where that is more. The model must be trained and outlive this; its
+  // gradients are set to zero.
+  Backpropagation(Model& model, ThreadPool& pool, int64_t memory_bytes, int64_t chunk_len = 0,
+                  int64_t kept_states = kKeptStates);
 
   // Adds the gradient of loss_scale * (sum of the losses of all targets) to the parameters' gradients and
   // returns that sum. `carried` is null, or has a row a sequence: the states that segments marked `continues`
@@ -32,7 +34,6 @@ class Backpropagation {
   // Tokens that go through one tape at most.
   int64_t chunk_rows() const { return chunk_rows_; }
   int64_t activation_bytes_per_row() const { return bytes_per_row_; }
-  // Rows of states that are kept at most while a long sequence goes by.
   static constexpr int64_t kKeptStates = 256;
 
  private:
@@ -55,7 +56,7 @@ class Backpropagation {
   Arena scratch_, activations_, states_;
   GradientPool gradients_;
   Context context_;
-  int64_t bytes_per_row_ = 0, chunk_rows_ = 0;
+  int64_t bytes_per_row_ = 0, chunk_rows_ = 0, kept_states_;
 };
 
 }  // namespace harmonic
