@@ -1,12 +1,17 @@
 #include "harmonic/base/files.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 #include <string>
 
 #include "harmonic/base/error.h"
@@ -163,6 +168,108 @@ TEST_F(Files, AFailedRenameLeavesNothingBehind) {
   fs::create_directory(folder_ / "a");
   error_naming(folder_ / "a", [&] { file.commit(); });
   EXPECT_EQ(names(), std::vector<std::string>{"a"});
+}
+
+TEST_F(Files, LinksStayAndTheFileTheyPointToIsWritten) {
+  fs::create_directory(folder_ / "elsewhere");
+  write_file(folder_ / "elsewhere" / "real", "old");
+  fs::create_symlink("real", folder_ / "elsewhere" / "near");
+  fs::create_symlink("elsewhere/near", folder_ / "relative");
+  fs::create_symlink(folder_ / "elsewhere" / "missing", folder_ / "dangling");
+  write_file(folder_ / "relative", "new");
+  write_file(folder_ / "dangling", "made");
+  EXPECT_TRUE(fs::is_symlink(folder_ / "relative"));
+  EXPECT_TRUE(fs::is_symlink(folder_ / "elsewhere" / "near"));
+  EXPECT_FALSE(fs::is_symlink(folder_ / "elsewhere" / "real"));
+  EXPECT_EQ(read_file(folder_ / "elsewhere" / "real"), "new");
+  EXPECT_TRUE(fs::is_symlink(folder_ / "dangling"));
+  EXPECT_EQ(read_file(folder_ / "elsewhere" / "missing"), "made");
+  EXPECT_EQ(names(), (std::vector<std::string>{"dangling", "elsewhere", "relative"}));
+}
+
+TEST_F(Files, LinksThatLeadNowhereAreErrorsWithTheName) {
+  fs::create_symlink("b", folder_ / "a");
+  fs::create_symlink("a", folder_ / "b");
+  error_naming(folder_ / "a", [&] { write_file(folder_ / "a", "x"); });
+  fs::create_symlink("no folder/file", folder_ / "c");
+  error_naming(folder_ / "no folder" / "file", [&] { write_file(folder_ / "c", "x"); });
+  EXPECT_EQ(names(), (std::vector<std::string>{"a", "b", "c"}));
+}
+
+TEST_F(Files, APipeIsWrittenStraightThroughAndOpenedOnlyThen) {
+  const fs::path pipe = folder_ / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  { const AtomicFile probe(pipe); }  // without a reader this would wait for ever, had it opened the pipe
+  const int reader = ::open(pipe.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  write_file(pipe, "content");
+  char found[16] = {};
+  EXPECT_EQ(::read(reader, found, sizeof found - 1), 7);
+  EXPECT_STREQ(found, "content");
+  ::close(reader);
+  EXPECT_TRUE(fs::is_fifo(pipe));
+  EXPECT_EQ(names(), std::vector<std::string>{"pipe"});
+}
+
+TEST_F(Files, ADeviceIsWrittenStraightThrough) {
+  const int terminal = ::posix_openpt(O_RDWR | O_NOCTTY);
+  if (terminal < 0 || ::grantpt(terminal) != 0 || ::unlockpt(terminal) != 0) GTEST_SKIP() << "no terminals";
+  fs::create_symlink(::ptsname(terminal), folder_ / "device");
+  // Held open: what was written is lost when the last one closes it.
+  const int held = ::open((folder_ / "device").c_str(), O_RDWR | O_NOCTTY);
+  write_file(folder_ / "device", "content");
+  ::fcntl(terminal, F_SETFL, O_NONBLOCK);
+  char found[16] = {};
+  EXPECT_EQ(::read(terminal, found, sizeof found - 1), 7);
+  EXPECT_STREQ(found, "content");
+  EXPECT_TRUE(fs::is_symlink(folder_ / "device"));
+  EXPECT_TRUE(fs::is_character_file(folder_ / "device"));
+  ::close(held);
+  ::close(terminal);
+}
+
+// Runs `body` in a child whose standard output is this descriptor.
+template <typename Body>
+void with_standard_output(int descriptor, Body body) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::dup2(descriptor, STDOUT_FILENO);
+    try {
+      body();
+    } catch (const Error& error) {
+      std::fprintf(stderr, "%s\n", error.what());
+      ::_exit(1);
+    }
+    ::_exit(0);
+  }
+  int status = -1;
+  ::waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0);
+}
+
+// By a name below /proc, which stays what it is even where AtomicFile does not do what it should.
+TEST_F(Files, WhatStandardOutputGoesToIsGoneOnWithUnderAnyName) {
+  for (const std::string& name : {std::string("/proc/self/fd/1"), (folder_ / "a").string()}) {
+    const int file = ::open((folder_ / "a").c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    with_standard_output(file, [&] {
+      if (::write(STDOUT_FILENO, "before, ", 8) != 8) ::_exit(2);
+      write_file(name, "within, ");
+      if (::write(STDOUT_FILENO, "after", 5) != 5) ::_exit(2);
+    });
+    ::close(file);
+    EXPECT_EQ(read_file(folder_ / "a"), "before, within, after") << name;
+    EXPECT_EQ(names(), std::vector<std::string>{"a"});
+  }
+}
+
+TEST_F(Files, ASocketThatIsStandardOutputIsWrittenStraightThrough) {
+  int ends[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+  with_standard_output(ends[1], [] { write_file("/proc/self/fd/1", "content"); });
+  char found[16] = {};
+  EXPECT_EQ(::recv(ends[0], found, sizeof found - 1, MSG_DONTWAIT), 7);
+  EXPECT_STREQ(found, "content");
+  ::close(ends[0]);
+  ::close(ends[1]);
 }
 
 TEST_F(Files, FoldersAreMadeWithTheirParents) {

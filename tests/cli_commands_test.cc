@@ -74,6 +74,24 @@ TEST_F(Commands, CheckWritesTheJsonThatOthersBuildOn) {
   EXPECT_NE(shown.find("by t mod 16"), std::string::npos);
 }
 
+TEST_F(Commands, JsonOnStandardOutputComesAfterTheTextAndTakesNothingFromIt) {
+  const std::string model = byte_model(), file = folder_ / "all";
+  for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
+           {"check", "--random-tokens", "256"}, {"eval", "--data", corpus()}}) {
+    std::vector<std::string> all = {words[0], "--quiet", "--model", model};
+    all.insert(all.end(), words.begin() + 1, words.end());
+    const std::string text = output(all);
+    all.insert(all.end(), {"--json", "/proc/self/fd/1"});
+    const Outcome outcome = run_harmonic(all, {}, file);
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
+    for (const std::string& both : {read_file(file), output(all)}) {
+      EXPECT_EQ(both.substr(0, text.size()), text);
+      EXPECT_TRUE(parse_json(both.substr(std::min(text.size(), both.size())), file).is_object());
+    }
+    std::filesystem::remove(file);
+  }
+}
+
 TEST_F(Commands, EvalScoresEveryTokenOnceAtAnyLength) {
   const std::string json = folder_ / "eval.json", data = corpus(), model = byte_model();
   output({"eval", "--model", model, "--data", data, "--lengths", "1,2,3,4,5,6,7,64,1000,1000000", "--json",

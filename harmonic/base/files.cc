@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "harmonic/base/error.h"
+#include "harmonic/base/interrupt.h"
 
 namespace harmonic {
 namespace fs = std::filesystem;
@@ -56,6 +57,32 @@ void read_pieces(int descriptor, const fs::path& path, Use use) {
   }
 }
 
+// The file that `path` stands for, whether it is there or not: symbolic links are followed.
+fs::path target_of(const fs::path& path) {
+  constexpr int kMostLinks = 40;  // as the system's own limit
+  fs::path target = path;
+  std::error_code error;
+  for (int links = 0; fs::is_symlink(fs::symlink_status(target, error)); ++links) {
+    const fs::path next = fs::read_symlink(target, error);
+    if (error || links == kMostLinks)
+      fail("{}: cannot follow the link: {}", path.string(), std::strerror(error ? error.value() : ELOOP));
+    target = target.parent_path() / next;  // which is `next` where that is absolute
+  }
+  return target;
+}
+
+// A duplicate of standard output or standard error where one of them is open for writing on this file; else
+// -1. The duplicate shares its position: a second opening would write over what has gone there.
+int duplicate_of_standard_stream(const struct stat& file) {
+  for (const int stream : {STDOUT_FILENO, STDERR_FILENO}) {
+    struct stat own;
+    if (::fstat(stream, &own) == 0 && own.st_dev == file.st_dev && own.st_ino == file.st_ino &&
+        (::fcntl(stream, F_GETFL) & O_ACCMODE) != O_RDONLY)
+      return ::fcntl(stream, F_DUPFD_CLOEXEC, 0);
+  }
+  return -1;
+}
+
 std::string hexadecimal(const unsigned char (&hash)[crypto_hash_sha256_BYTES]) {
   std::string text;
   for (unsigned char byte : hash) text += fmt::format("{:02x}", byte);
@@ -98,7 +125,18 @@ std::string sha256_of_file(const fs::path& path) {
 }
 
 AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
-  if (fs::is_directory(path_)) fail("{}: is a directory; a file was to be written there", path_.string());
+  struct stat status;
+  if (::stat(path_.c_str(), &status) == 0) {
+    if (S_ISDIR(status.st_mode)) fail("{}: is a directory; a file was to be written there", path_.string());
+    descriptor_ = duplicate_of_standard_stream(status);
+    if (descriptor_ >= 0) return;
+    if (!S_ISREG(status.st_mode)) {
+      if (::access(path_.c_str(), W_OK) != 0)
+        fail("{}: cannot write: {}", path_.string(), std::strerror(errno));
+      return;
+    }
+  }
+  path_ = target_of(path_);
   temporary_ = path_;
   temporary_ += fmt::format(".{}.tmp", ::getpid());
   descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
@@ -106,26 +144,36 @@ AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
 }
 
 AtomicFile::~AtomicFile() {
-  if (descriptor_ >= 0) {
-    ::close(descriptor_);
-    ::unlink(temporary_.c_str());
-  }
+  if (descriptor_ < 0) return;
+  ::close(descriptor_);
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+}
+
+void AtomicFile::open_through() {
+  while ((descriptor_ = ::open(path_.c_str(), O_WRONLY | O_NOCTTY | O_CLOEXEC)) < 0 && errno == EINTR)
+    stop_if_interrupted();  // a pipe waits here for its reader
+  if (descriptor_ < 0) fail("{}: cannot open for writing: {}", path_.string(), std::strerror(errno));
 }
 
 void AtomicFile::write(std::string_view bytes) {
+  if (descriptor_ < 0) open_through();
   while (!bytes.empty()) {
     const ssize_t done = ::write(descriptor_, bytes.data(), bytes.size());
     if (done < 0 && errno == EINTR) continue;
     if (done < 0)
-      fail("{}: cannot write: {}; the previous file, if there was one, is untouched", path_.string(),
-           std::strerror(errno));
+      fail("{}: cannot write: {}{}", path_.string(), std::strerror(errno),
+           temporary_.empty() ? "" : "; the previous file, if there was one, is untouched");
     bytes.remove_prefix(static_cast<size_t>(done));
   }
 }
 
 void AtomicFile::commit() {
-  if (::fsync(descriptor_) != 0) fail("{}: cannot sync: {}", path_.string(), std::strerror(errno));
+  if (descriptor_ < 0) open_through();  // nothing was written: a reader of a pipe waits for its end
+  // Pipes and devices answer EINVAL: they have nothing to sync.
+  if (::fsync(descriptor_) != 0 && errno != EINVAL)
+    fail("{}: cannot sync: {}", path_.string(), std::strerror(errno));
   ::close(std::exchange(descriptor_, -1));
+  if (temporary_.empty()) return;
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
     const int error = errno;
     ::unlink(temporary_.c_str());

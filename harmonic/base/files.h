@@ -17,10 +17,13 @@ std::string sha256(std::string_view bytes);
 std::string sha256_of_file(const std::filesystem::path& path);
 
 // A file that appears under its name only when commit() has returned: written beside it under a temporary
-// name, synced, renamed, and the folder synced. Destroyed without commit, it leaves nothing. Not thread-safe.
+// name, synced, renamed, and the folder synced. Destroyed without commit, it leaves nothing. Symbolic links
+// stay, and the file they point to is written, made where it is missing. What has no content to replace (a
+// pipe, a device), and the file that standard output or error goes to, is written straight through instead;
+// a pipe or device is opened at the first write, which may wait for a reader. Not thread-safe.
 class AtomicFile {
  public:
-  explicit AtomicFile(std::filesystem::path path);
+  explicit AtomicFile(std::filesystem::path path);  // throws Error where it cannot be written
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
@@ -29,7 +32,9 @@ class AtomicFile {
   void commit();
 
  private:
-  std::filesystem::path path_, temporary_;
+  void open_through();
+
+  std::filesystem::path path_, temporary_;  // no temporary: straight through
   int descriptor_ = -1;
 };
 

@@ -35,6 +35,7 @@ class Check : public Command {
       print("{}  {}: {}\n", test.passed ? "pass" : "FAIL", test.name, test.detail);
     if (!data_.empty()) show_phases(loaded, text, pool);
     print("{}: {}\n", model_, certificate.passed() ? "certificate passed" : "certificate NOT passed");
+    flush_output();  // what --json /dev/stdout writes comes after it
     if (!json_.empty()) write_json(certificate);
     return certificate.passed() ? 0 : 1;
   }

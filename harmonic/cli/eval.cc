@@ -65,6 +65,7 @@ class Eval : public Command {
                          {"bits_per_byte", result.bits_per_byte()}});
     }
     print("certificate (short form): {}\n", certificate);
+    flush_output();  // what --json /dev/stdout writes comes after it
     if (!json_.empty())
       write_file(json_,
                  Json{{"model", model_}, {"certificate", certificate}, {"results", results}}.dump(2) + "\n");
