@@ -104,6 +104,24 @@ TEST_F(Checkpoints, TheNewestTwoAreKept) {
             sha256_of_file(out() / "checkpoint-12" / "model.safetensors"));
 }
 
+TEST_F(Checkpoints, EditingTheRunsWeightsInPlaceLeavesThemWhole) {
+  SmallRun(with_checkpoints(6), out()).trainer.run();
+  std::fstream(out() / "model.safetensors", std::ios::in | std::ios::out) << "edited";
+  const auto found = find_checkpoint(out());
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->record.step, 12);
+}
+
+TEST_F(Checkpoints, TheRunsWeightsAreThoseOfTheNewestEvenAfterAKillBetweenTheTwo) {
+  const RunConfig config = with_checkpoints(6);
+  SmallRun(config, out()).trainer.run();
+  fs::remove(out() / "model.safetensors");
+  fs::copy_file(out() / "checkpoint-6" / "model.safetensors", out() / "model.safetensors");
+  SmallRun(config, out()).resume().trainer.run();
+  EXPECT_EQ(sha256_of_file(out() / "model.safetensors"),
+            sha256_of_file(out() / "checkpoint-12" / "model.safetensors"));
+}
+
 TEST_F(Checkpoints, AreModelFolders) {
   SmallRun run(with_checkpoints(0), out());
   run.trainer.run();

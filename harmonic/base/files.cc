@@ -188,6 +188,14 @@ void write_file(const fs::path& path, std::string_view bytes) {
   file.commit();
 }
 
+void copy_atomically(const fs::path& from, const fs::path& to) {
+  int64_t size;
+  const Descriptor source(open_file(from, &size));
+  AtomicFile file(to);
+  read_pieces(source, from, [&](std::string_view piece) { file.write(piece); });
+  file.commit();
+}
+
 void make_folder(const fs::path& path) {
   std::error_code error;
   fs::create_directories(path, error);

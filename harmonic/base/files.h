@@ -38,7 +38,9 @@ class AtomicFile {
   int descriptor_ = -1;
 };
 
-void write_file(const std::filesystem::path& path, std::string_view bytes);  // by AtomicFile
+// Both by AtomicFile.
+void write_file(const std::filesystem::path& path, std::string_view bytes);
+void copy_atomically(const std::filesystem::path& from, const std::filesystem::path& to);
 
 // Creates a folder and its parents; throws Error naming the one that stands in the way.
 void make_folder(const std::filesystem::path& path);

@@ -140,23 +140,6 @@ Checkpoint checked_checkpoint(const fs::path& run, int64_t step) {
   return checkpoint;
 }
 
-// The run's own weights are the newest checkpoint's: the same file under a second name where the file system
-// can, else a copy.
-void publish_weights(const fs::path& run, const fs::path& checkpoint) {
-  const fs::path from = checkpoint / "model.safetensors", to = run / "model.safetensors";
-  const fs::path temporary = run / ".model.safetensors.tmp";
-  std::error_code error;
-  fs::remove(temporary, error);
-  fs::create_hard_link(from, temporary, error);
-  if (error) {
-    write_file(to, read_file(from, int64_t{1} << 62));
-    return;
-  }
-  rename_folder(temporary, to);
-  fs::remove(temporary, error);  // rename does nothing where both names are the same file already
-  sync_folder(run);
-}
-
 }  // namespace
 
 void save_checkpoint(const fs::path& run, const CheckpointRecord& record,
@@ -177,9 +160,13 @@ void save_checkpoint(const fs::path& run, const CheckpointRecord& record,
   if (fs::exists(whole)) discard(run, record.step);
   rename_folder(partial, whole);
   sync_folder(run);
-  publish_weights(run, whole);
   const std::vector<int64_t> steps = steps_of(run);
   for (size_t i = kKept; i < steps.size(); ++i) discard(run, steps[i]);
+}
+
+void publish_weights(const fs::path& run, int64_t step) {
+  // Not a second name of the same file: whoever edits the run's weights in place would damage the checkpoint.
+  copy_atomically(folder_of(run, step) / "model.safetensors", run / "model.safetensors");
 }
 
 std::optional<Checkpoint> find_checkpoint(const fs::path& run) {

@@ -38,11 +38,13 @@ struct CheckpointContents {
   StateRows carried;                   // null when states are not carried
 };
 
-// Writes the checkpoint of record.step into the run's folder, replacing one of that step, makes
-// <run>/model.safetensors the same weights, and removes all but the newest two. Throws Error, e.g. on a full
-// disk; then the checkpoints that were there still are.
+// Writes the checkpoint of record.step into the run's folder, replacing one of that step, and removes all but
+// the newest two. Throws Error, e.g. on a full disk; then the checkpoints that were there still are.
 void save_checkpoint(const std::filesystem::path& run, const CheckpointRecord& record,
                      const CheckpointContents& contents);
+
+// Makes <run>/model.safetensors a copy of the weights of the checkpoint of `step`. Throws Error.
+void publish_weights(const std::filesystem::path& run, int64_t step);
 
 struct Checkpoint {
   std::filesystem::path folder;
