@@ -38,6 +38,8 @@ void Apply(int function, int64_t count, const float* x, float* y) {
         hn::Vec<decltype(d)> sigmoid;
         Sigmoids(d, v, sigmoid, r);
       });
+    case 8:
+      return apply([d](auto v, auto& r) HWY_ATTR { r = ExpOfNegative(d, hn::Neg(hn::Abs(v))); });
   }
 }
 
@@ -107,6 +109,7 @@ const Function kFunctions[] = {
      40.0f, 5e-7},
     {"sigmoid of Sigmoids", [](double x) { return 1 / (1 + std::exp(-x)); }, -87.3f, 40.0f, 4e-7},
     {"1 - sigmoid", [](double x) { return 1 / (1 + std::exp(x)); }, -40.0f, 87.3f, 4e-7},
+    {"exp of negative", [](double x) { return std::exp(x); }, -87.3f, 0.0f, 2e-7},
 };
 constexpr int kFunctionCount = std::size(kFunctions);
 
@@ -183,6 +186,15 @@ TEST(SimdMath, ResultsAreNearThoseInDoublePrecision) {
       EXPECT_LE(worst, f.tolerance) << f.name << "(" << worst_x << ") on " << target;
     }
   }
+}
+
+TEST(SimdMath, ExpOfNegativeHasTheBitsOfExp) {
+  std::vector<float> x = random_values(200'000, -110.0f, 0.0f, 3);
+  for (const float near : random_values(50'000, -1e-3f, 0.0f, 4)) x.push_back(near);
+  for (const float special :
+       {-0.0f, 0.0f, -1e-45f, -87.3f, -87.33654f, -87.33655f, -104.0f, -3.4e38f, -kInfinity})
+    x.push_back(special);
+  EXPECT_EQ(bits_of(evaluate(8, x)), bits_of(evaluate(0, x)));
 }
 
 TEST(SimdMath, ExtremesSaturateAndNanStaysNan) {

@@ -34,32 +34,52 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 // ---- Functions of one vector ----
 
-// e^x: relative error at most 2e-7; 0 below ln(FLT_MIN) = -87.34, infinity above 88.73.
+// e^x = 2^n p, with p in about [0.7, 1.42] returned and n in the low bits of `shifted`, a sum with 1.5 *
+// 2^23.
 template <class D, class V = hn::Vec<D>>
-HWY_INLINE V Exp(D d, V x) {
-  const hn::RebindToSigned<D> di;
-  // The bound first: Min and Max give their second argument when one is NaN.
-  const V bounded = hn::Max(hn::Set(d, -104.0f), hn::Min(hn::Set(d, 89.0f), x));
-  // n = round(x / ln 2), read from the low bits of the sum with 1.5 * 2^23.
+HWY_INLINE V ExpParts(D d, V x, V& shifted) {
   const V magic = hn::Set(d, 12582912.0f);
-  const V shifted = hn::MulAdd(bounded, hn::Set(d, 0x1.715476p+0f), magic);
-  const V n = hn::Sub(shifted, magic);
-  const auto n_int = hn::Sub(hn::BitCast(di, shifted), hn::BitCast(di, magic));
-  V r = hn::NegMulAdd(n, hn::Set(d, 0x1.62e4p-1f), bounded);  // exact: ln 2 in two parts
+  shifted = hn::MulAdd(x, hn::Set(d, 0x1.715476p+0f), magic);
+  const V n = hn::Sub(shifted, magic);                  // round(x / ln 2)
+  V r = hn::NegMulAdd(n, hn::Set(d, 0x1.62e4p-1f), x);  // exact: ln 2 in two parts
   r = hn::NegMulAdd(n, hn::Set(d, 0x1.7f7d1cp-20f), r);
   // e^r = 1 + r + r^2 q(r), minimax on |r| <= ln(2)/2.
   V q = hn::MulAdd(hn::Set(d, 0x1.6a242ep-10f), r, hn::Set(d, 0x1.1239e2p-7f));
   q = hn::MulAdd(q, r, hn::Set(d, 0x1.5558f2p-5f));
   q = hn::MulAdd(q, r, hn::Set(d, 0x1.555492p-3f));
   q = hn::MulAdd(q, r, hn::Set(d, 0x1.fffffcp-2f));
-  const V p = hn::Add(hn::MulAdd(hn::Mul(r, r), q, r), hn::Set(d, 1.0f));
+  return hn::Add(hn::MulAdd(hn::Mul(r, r), q, r), hn::Set(d, 1.0f));
+}
+
+constexpr float kExpUnderflow = -87.33654f;  // just above ln(FLT_MIN); below it e^x is taken as 0
+
+// e^x: relative error at most 2e-7; 0 below ln(FLT_MIN) = -87.34, infinity above 88.73.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V Exp(D d, V x) {
+  const hn::RebindToSigned<D> di;
+  // The bound first: Min and Max give their second argument when one is NaN.
+  const V bounded = hn::Max(hn::Set(d, -104.0f), hn::Min(hn::Set(d, 89.0f), x));
+  V shifted;
+  const V p = ExpParts(d, bounded, shifted);
+  const auto n = hn::Sub(hn::BitCast(di, shifted), hn::BitCast(di, hn::Set(d, 12582912.0f)));
   // 2^n in two factors, since 2^128 alone is no float.
-  const auto half = hn::ShiftRight<1>(n_int);
+  const auto half = hn::ShiftRight<1>(n);
   const auto bias = hn::Set(di, 127);
   const V scale0 = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(half, bias)));
-  const V scale1 = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(hn::Sub(n_int, half), bias)));
+  const V scale1 = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(hn::Sub(n, half), bias)));
   const V result = hn::Mul(hn::Mul(p, scale0), scale1);
-  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -87.33654f)), result);
+  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, kExpUnderflow)), result);
+}
+
+// The same for x <= 0, to the bit, in fewer operations: 2^n is a normal number.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V ExpOfNegative(D d, V x) {
+  const hn::RebindToSigned<D> di;
+  V shifted;
+  const V p = ExpParts(d, hn::Max(hn::Set(d, kExpUnderflow), x), shifted);
+  // The bits of 1.5 * 2^23 above n fall out at the left.
+  const V scale = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(hn::BitCast(di, shifted), hn::Set(di, 127))));
+  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, kExpUnderflow)), hn::Mul(p, scale));
 }
 
 // log(1 + f) for 1 + f in [sqrt(1/2), sqrt(2)], without its leading term f.
@@ -105,7 +125,7 @@ HWY_INLINE V Log1pUnit(D d, V x) {
 // e^-|x|, which sigmoid and softplus of one x can share.
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V ExpOfMinusAbs(D d, V x) {
-  return Exp(d, hn::Neg(hn::Abs(x)));
+  return ExpOfNegative(d, hn::Neg(hn::Abs(x)));
 }
 
 // 1 / (1 + e^-x), relative error at most 3e-7 on both sides.
