@@ -78,13 +78,30 @@ class Benchmark {
     const Tensor borders = matrix(scan_tiles(segments), 16 * N);
     // Forward: S = a S + x key and y += S query, 5 for each of 16. Backward: the same again, then 11: the
     // state's gradient (two multiply-adds' worth less one), and those of query, key, x and a.
-    report("selective scan", SelectiveScan{u, z, dt, key, query, skip, segments, in, y, out, borders}, 4,
+    report("selective scan", SelectiveScan{u, z, dt, key, query, skip, {}, segments, in, y, out, borders}, 4,
            16 * 5);
     const Tensor du = matrix(R, N), dz = matrix(R, N), ddt = matrix(R, N), dskip = matrix(1, N);
     const Tensor dkey = matrix(R, 16), dquery = matrix(R, 16);
     report("selective scan backward",
-           SelectiveScanBackward{
-               u, z, dt, key, query, skip, segments, borders, y, {}, du, dz, ddt, dkey, dquery, out, dskip},
+           SelectiveScanBackward{u,
+                                 z,
+                                 dt,
+                                 key,
+                                 query,
+                                 skip,
+                                 {},
+                                 segments,
+                                 borders,
+                                 y,
+                                 {},
+                                 du,
+                                 dz,
+                                 ddt,
+                                 dkey,
+                                 dquery,
+                                 out,
+                                 dskip,
+                                 {}},
            7, 16 * (5 + 11));
   }
 

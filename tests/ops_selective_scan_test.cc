@@ -8,7 +8,8 @@
 namespace harmonic {
 namespace {
 
-void selective_scan(Trial& trial, const std::vector<int64_t>& lengths, int64_t channels, bool with_states) {
+void selective_scan(Trial& trial, const std::vector<int64_t>& lengths, int64_t channels, bool with_states,
+                    bool with_rates) {
   const Segments segments = trial.segments(lengths);
   const int64_t rows = segments.rows(), state_columns = kSelectiveState * channels;
   const SelectiveScan forward = {
@@ -18,6 +19,7 @@ void selective_scan(Trial& trial, const std::vector<int64_t>& lengths, int64_t c
       .key = trial.input("key", rows, kSelectiveState),
       .query = trial.input("query", rows, kSelectiveState),
       .skip = trial.input("skip", 1, channels),
+      .a_log = with_rates ? trial.input("a_log", channels, kSelectiveState, -1, 2.8) : Tensor{},
       .segments = segments,
       .state_in = trial.input("state_in", segments.count, state_columns),
       .y = trial.output("y", rows, channels),
@@ -32,6 +34,7 @@ void selective_scan(Trial& trial, const std::vector<int64_t>& lengths, int64_t c
       .key = forward.key,
       .query = forward.query,
       .skip = forward.skip,
+      .a_log = forward.a_log,
       .segments = segments,
       .borders = forward.borders,
       .dy = trial.cotangent("y"),
@@ -43,32 +46,39 @@ void selective_scan(Trial& trial, const std::vector<int64_t>& lengths, int64_t c
       .dquery = trial.written_gradient("query"),
       .dstate_in = with_states ? trial.written_gradient("state_in") : Tensor{},
       .dskip = trial.summed_gradient("skip"),
+      .da_log = with_rates ? trial.summed_gradient("a_log") : Tensor{},
   });
 }
 
 TEST(SelectiveScan, MatchesTheReferenceInEveryOutputStateAndGradient) {
   for_all_sizes([](int64_t rows, int64_t channels, const std::string& where) {
-    for (const bool with_states : {true, false})
-      expect_matches_reference(
-          [&](Trial& trial) { selective_scan(trial, sequence_lengths(rows), channels, with_states); }, where);
+    for (const bool with : {true, false})
+      for (const bool with_rates : {true, false})
+        expect_matches_reference(
+            [&](Trial& trial) { selective_scan(trial, sequence_lengths(rows), channels, with, with_rates); },
+            where);
   });
 }
 
 TEST(SelectiveScan, GradientsEqualCentralDifferences) {
-  expect_gradients_equal_differences([](Trial& trial) { selective_scan(trial, {5, 0, 1, 66}, 2, true); });
+  for (const bool with_rates : {false, true})
+    expect_gradients_equal_differences([&](Trial& trial) {
+      selective_scan(trial, {5, 0, 1, 66}, 2, true, with_rates);
+    });
 }
 
 TEST(SelectiveScan, GivesTheSameBitsWithAnyThreadsAndVectorInstructions) {
   for (const int64_t channels : {7, 130})
-    expect_same_bits_on_every_machine(
-        [&](Trial& trial) {
-          selective_scan(trial, {130, 0, 1, 69}, channels, true);
-        },
-        fmt::format("{} channels", channels));
+    for (const bool with_rates : {false, true})
+      expect_same_bits_on_every_machine(
+          [&](Trial& trial) {
+            selective_scan(trial, {130, 0, 1, 69}, channels, true, with_rates);
+          },
+          fmt::format("{} channels", channels));
 }
 
 TEST(SelectiveScan, AnySplitOfTheRowsGivesTheSameBits) {
-  for (const int64_t channels : {7, 33}) {
+  for (const int64_t channels : {7, 33, 34}) {
     expect_any_split_gives_the_same_bits(
         kSelectiveState * channels,
         [&](Trial& trial, const Piece& piece, const Tensor& state_in, const Tensor& state_out) {
@@ -79,6 +89,7 @@ TEST(SelectiveScan, AnySplitOfTheRowsGivesTheSameBits) {
               .key = piece.of(trial.input("key", split_rows(), kSelectiveState)),
               .query = piece.of(trial.input("query", split_rows(), kSelectiveState)),
               .skip = trial.input("skip", 1, channels),
+              .a_log = channels == 34 ? trial.input("a_log", channels, kSelectiveState, -1, 2.8) : Tensor{},
               .segments = trial.segments(piece.lengths),
               .state_in = state_in,
               .y = piece.of(trial.output("y", split_rows(), channels)),
@@ -101,6 +112,7 @@ TEST(SelectiveScan, ExtremeStepsKeepAllOrReplaceAll) {
           .key = trial.input("key", 1, kSelectiveState, 1, 1),
           .query = trial.input("query", 1, kSelectiveState),
           .skip = trial.input("skip", 1, 5),
+          .a_log = {},
           .segments = trial.segments({1}),
           .state_in = trial.input("state_in", 1, kSelectiveState * 5, 0.25, 0.25),
           .y = trial.output("y", 1, 5),

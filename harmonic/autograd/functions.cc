@@ -60,16 +60,18 @@ Variable decay_scan(Tape& tape, const Variable& u, const Variable& z, const Vari
 
 Variable selective_scan(Tape& tape, const Variable& u, const Variable& z, const Variable& dt,
                         const Variable& key, const Variable& query, const Parameter& skip,
-                        const Segments& segments, const StateSlots& state) {
+                        const Parameter* a_log, const Segments& segments, const StateSlots& state) {
   Variable y = tape.variable(u.value.rows, u.value.cols);
   const Tensor borders =
       tape.recording() ? tape.saved(scan_tiles(segments), kSelectiveState * u.value.cols) : Tensor{};
-  tape.run(SelectiveScan{u.value, z.value, dt.value, key.value, query.value, skip.value, segments, state.in,
-                         y.value, state.out, borders});
+  const Tensor rates = a_log ? a_log->value : Tensor{}, drates = a_log ? a_log->grad : Tensor{};
+  tape.run(SelectiveScan{u.value, z.value, dt.value, key.value, query.value, skip.value, rates, segments,
+                         state.in, y.value, state.out, borders});
   tape.record(y, [=, d = skip.value, dskip = skip.grad](Tape& t) {
-    t.run(SelectiveScanBackward{u.value, z.value, dt.value, key.value, query.value, d, segments, borders,
-                                t.gradient(y), state.d_out, t.overwrite(u), t.overwrite(z), t.overwrite(dt),
-                                t.overwrite(key), t.overwrite(query), state.d_in, dskip});
+    t.run(SelectiveScanBackward{u.value, z.value, dt.value, key.value, query.value, d, rates, segments,
+                                borders, t.gradient(y), state.d_out, t.overwrite(u), t.overwrite(z),
+                                t.overwrite(dt), t.overwrite(key), t.overwrite(query), state.d_in, dskip,
+                                drates});
   });
   return y;
 }

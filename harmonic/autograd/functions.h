@@ -32,7 +32,7 @@ Variable decay_scan(Tape& tape, const Variable& u, const Variable& z, const Vari
 
 Variable selective_scan(Tape& tape, const Variable& u, const Variable& z, const Variable& dt,
                         const Variable& key, const Variable& query, const Parameter& skip,
-                        const Segments& segments, const StateSlots& state);
+                        const Parameter* a_log, const Segments& segments, const StateSlots& state);
 
 Variable causal_pool(Tape& tape, const Variable& x, const Segments& segments, const int64_t* phases,
                      int64_t ratio, const Segments& blocks, const StateSlots& state);

@@ -94,8 +94,8 @@ class SelectiveCell : public Cell {
     const Variable x = linear(tape, u, x_proj_);
     const Variable dt = linear(tape, x.columns(0, rank_), dt_proj_, {.bias = &dt_bias_});
     const Variable y = selective_scan(tape, u, z, dt, x.columns(rank_, kSelectiveState),
-                                      x.columns(rank_ + kSelectiveState, kSelectiveState), skip_, segments,
-                                      step.slots(level_));
+                                      x.columns(rank_ + kSelectiveState, kSelectiveState), skip_, nullptr,
+                                      segments, step.slots(level_));
     return linear(tape, y, out_proj_, {.base = &v});
   }
 

@@ -9,19 +9,13 @@
 #include <algorithm>
 
 #include "harmonic/ops/row_math.h"
+#include "harmonic/ops/scan_shares.h"
 #include "harmonic/ops/simd_math-inl.h"
-#include "harmonic/ops/work_items.h"
 
 #ifndef HARMONIC_OPS_DECAY_SCAN_CPU_ONCE_
 #define HARMONIC_OPS_DECAY_SCAN_CPU_ONCE_
 namespace harmonic {
 namespace {
-
-// Some channels of one segment.
-struct DecayItem {
-  int64_t segment, tile;   // the segment's first tile
-  int64_t channel, width;  // channels [channel, channel + width)
-};
 
 constexpr int64_t kAheadFloats = 2048;  // of a row's channels that are asked for before they are needed
 constexpr int64_t kAheadRows = 8;       // the same in backward
@@ -51,7 +45,7 @@ HWY_INLINE void DecayOf(D d, V g, V& a, V& b) {
   b = hn::Sqrt(hn::Mul(hn::Add(hn::Set(d, 1.0f), a), rise));
 }
 
-void DecayForward(const DecayScan& op, const DecayItem& item) {
+void DecayForward(const DecayScan& op, const ScanItem& item) {
   const hn::CappedTag<float, 16> d;
   const int64_t begin = op.segments.begin(item.segment), length = op.segments.length(item.segment);
   const int64_t c = item.channel;
@@ -84,7 +78,7 @@ void DecayForward(const DecayScan& op, const DecayItem& item) {
 
 // The gradients of tile k of an item of at most kTileChannels. dstate: the gradient of the state after the
 // tile, which becomes the one of the state before it. dskip receives its sum over the tile too.
-void DecayTileBackward(const DecayScanBackward& op, const DecayItem& item, int64_t k, float* dstate,
+void DecayTileBackward(const DecayScanBackward& op, const ScanItem& item, int64_t k, float* dstate,
                        DecayTile& tile, float* dskip) {
   const hn::CappedTag<float, 16> d;
   const int64_t begin = op.segments.begin(item.segment), length = op.segments.length(item.segment);
@@ -142,15 +136,14 @@ void DecayTileBackward(const DecayScanBackward& op, const DecayItem& item, int64
 }
 
 // The gradients of an item. dskip receives the sum over the segment; dstate is a worker's memory.
-void DecayBackward(const DecayScanBackward& op, const DecayItem& item, DecayTile& tile, float* dstate,
+void DecayBackward(const DecayScanBackward& op, const ScanItem& item, DecayTile& tile, float* dstate,
                    float* dskip) {
   row_math::put(op.dstate_out ? op.dstate_out.row<float>(item.segment) + item.channel : nullptr, false,
                 dstate, item.width);
   std::fill_n(dskip, item.width, 0.0f);
   for (int64_t k = ceil_div(op.segments.length(item.segment), kScanTile) - 1; k >= 0; --k) {
     for (int64_t c = 0; c < item.width; c += kTileChannels) {
-      const DecayItem part{item.segment, item.tile, item.channel + c,
-                           std::min(kTileChannels, item.width - c)};
+      const ScanItem part{item.segment, item.tile, item.channel + c, std::min(kTileChannels, item.width - c)};
       DecayTileBackward(op, part, k, dstate + c, tile, dskip + c);
     }
   }
@@ -168,52 +161,26 @@ namespace {
 HWY_EXPORT(DecayForward);
 HWY_EXPORT(DecayBackward);
 
-// The first tile of each segment.
-const int64_t* first_tiles(Arena& scratch, const Segments& segments) {
-  int64_t* first = scratch.allocate_array<int64_t>(segments.count);
-  int64_t tiles = 0;
-  for (int64_t b = 0; b < segments.count; ++b) {
-    first[b] = tiles;
-    tiles += ceil_div(segments.length(b), kScanTile);
-  }
-  return first;
-}
-
-template <typename Body>
-void for_each_item(Context& context, const Segments& segments, const ChannelBlocks& blocks, int64_t workers,
-                   const int64_t* tiles, const Body& body) {
-  parallel_items(context.pool, segments.count * blocks.count, workers, [&](int64_t i, int64_t worker) {
-    const int64_t b = i / blocks.count, block = i % blocks.count;
-    body(DecayItem{b, tiles[b], blocks.begin(block), blocks.size(block)}, worker);
-  });
-}
-
 }  // namespace
 
 namespace cpu {
 
 void run(Context& context, const DecayScan& op) {
   const ArenaScope scope(context.scratch);
-  const ChannelBlocks blocks(context.pool, op.segments.count, op.u.cols, round_up(op.u.cols, 64));
-  const int64_t workers = workers_for(context.pool, op.segments.count * blocks.count, op.u.size());
-  const int64_t* tiles = first_tiles(context.scratch, op.segments);
-  for_each_item(context, op.segments, blocks, workers, tiles, [&](const DecayItem& item, int64_t) {
-    HWY_DYNAMIC_DISPATCH(DecayForward)(op, item);
-  });
+  const ScanShares shares(context, op.segments, op.u.cols, round_up(op.u.cols, 64), op.u.size());
+  shares.for_each([&](const ScanItem& item, int64_t) { HWY_DYNAMIC_DISPATCH(DecayForward)(op, item); });
 }
 
 void run(Context& context, const DecayScanBackward& op) {
   const ArenaScope scope(context.scratch);
   const int64_t N = op.u.cols;
-  const ChannelBlocks blocks(context.pool, op.segments.count, N, round_up(N, 64));
-  const int64_t workers = workers_for(context.pool, op.segments.count * blocks.count, op.u.size());
-  const int64_t* tiles = first_tiles(context.scratch, op.segments);
-  DecayTile* memory = context.scratch.allocate_array<DecayTile>(workers);
-  float* dstate = context.scratch.allocate_array<float>(workers * blocks.width);
+  const ScanShares shares(context, op.segments, N, round_up(N, 64), op.u.size());
+  DecayTile* memory = context.scratch.allocate_array<DecayTile>(shares.workers());
+  float* dstate = context.scratch.allocate_array<float>(shares.workers() * shares.width());
   float* dskip = context.scratch.allocate_array<float>(op.segments.count * N);
-  for_each_item(context, op.segments, blocks, workers, tiles, [&](const DecayItem& item, int64_t worker) {
+  shares.for_each([&](const ScanItem& item, int64_t worker) {
     HWY_DYNAMIC_DISPATCH(DecayBackward)
-    (op, item, memory[worker], dstate + worker * blocks.width, dskip + item.segment * N + item.channel);
+    (op, item, memory[worker], dstate + worker * shares.width(), dskip + item.segment * N + item.channel);
   });
   if (!op.dskip) return;
   for (int64_t b = 0; b < op.segments.count; ++b)

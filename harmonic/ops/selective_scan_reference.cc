@@ -23,13 +23,19 @@ void write_numbers(const Numbers& s, const Tensor& states, int64_t row, int64_t 
     states.row<double>(row)[i * channels + c] = s[static_cast<size_t>(i)];
 }
 
+// The rate at which number i of channel c decays.
+template <typename Op>
+double rate(const Op& op, int64_t c, size_t i) {
+  return op.a_log ? std::exp(op.a_log.template row<double>(c)[i]) : 1;
+}
+
 // The state after row r.
 template <typename Op>
 Numbers update(const Op& op, const Numbers& before, int64_t r, int64_t c) {
   const double delta = softplus(op.dt.template row<double>(r)[c]);
   Numbers s;
   for (size_t i = 0; i < s.size(); ++i)
-    s[i] = std::exp(-delta) * before[i] +
+    s[i] = std::exp(-delta * rate(op, c, i)) * before[i] +
            delta * op.u.template row<double>(r)[c] * op.key.template row<double>(r)[i];
   return s;
 }
@@ -75,7 +81,7 @@ void run(Context&, const SelectiveScanBackward& op) {
         const Numbers &s = before[static_cast<size_t>(t) + 1], &last = before[static_cast<size_t>(t)];
         const double *key = op.key.row<double>(r), *query = op.query.row<double>(r);
         const double u = op.u.row<double>(r)[c], z = op.z.row<double>(r)[c], dy = op.dy.row<double>(r)[c];
-        const double dt = op.dt.row<double>(r)[c], delta = softplus(dt), decay = std::exp(-delta);
+        const double dt = op.dt.row<double>(r)[c], delta = softplus(dt);
         double read = skip * u;
         for (size_t i = 0; i < s.size(); ++i) read += s[i] * query[i];
         op.dz.row<double>(r)[c] = dy * read * silu_slope(z);
@@ -83,11 +89,13 @@ void run(Context&, const SelectiveScanBackward& op) {
         op.dskip.as<double>()[c] += d * u;
         double du = d * skip, ddelta = 0;
         for (size_t i = 0; i < s.size(); ++i) {
+          const double decay = std::exp(-delta * rate(op, c, i));
           op.dquery.row<double>(r)[i] += d * s[i];
           ds[i] += d * query[i];
           op.dkey.row<double>(r)[i] += ds[i] * delta * u;
           du += ds[i] * delta * key[i];
-          ddelta += ds[i] * (u * key[i] - decay * last[i]);
+          ddelta += ds[i] * (u * key[i] - rate(op, c, i) * decay * last[i]);
+          if (op.da_log) op.da_log.row<double>(c)[i] -= ds[i] * delta * rate(op, c, i) * decay * last[i];
           ds[i] *= decay;
         }
         op.du.row<double>(r)[c] = du;
