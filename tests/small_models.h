@@ -61,6 +61,15 @@ inline std::vector<NamedConfig> small_configs() {
     c.ffn_multiple = 1.5;
     c.harmonic.strides = {1, 3, 6};
   });
+  add("mamba", [](ModelConfig& c) {
+    c.mixer = {"mamba"};
+    c.n_layers = 2;
+  });
+  add("harmonic_then_mamba_with_ffn", [](ModelConfig& c) {
+    c.mixer = {"harmonic", "mamba"};
+    c.n_layers = 2;
+    c.ffn_multiple = 1.5;
+  });
   return configs;
 }
 

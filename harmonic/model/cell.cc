@@ -1,30 +1,9 @@
 #include "harmonic/model/cell.h"
 
+#include "harmonic/model/convolution.h"
+
 namespace harmonic {
 namespace {
-
-// The depthwise convolution over a cell's channels; width 0 leaves it out.
-class Convolution {
- public:
-  Convolution(const Builder& builder, int64_t channels, int64_t width, Activation activation)
-      : activation_(activation) {
-    if (width == 0) return;
-    weight_ = &builder.parameters.add(builder.prefix + "conv.weight", {channels, 1, width}, Role::vector,
-                                      Initial::fan_in(width));
-    bias_ = &builder.vector("conv.bias", channels, Initial::zeros());
-    tail_ = builder.keep("conv.tail", (width - 1) * channels);
-  }
-  explicit operator bool() const { return weight_ != nullptr; }
-  Variable operator()(Step& step, const Variable& x, const Segments& segments) const {
-    return causal_conv(step.tape(), x, *weight_, *bias_, activation_, segments, step.slots(tail_));
-  }
-
- private:
-  Parameter* weight_ = nullptr;
-  Parameter* bias_ = nullptr;
-  StateField tail_;
-  Activation activation_;
-};
 
 // The paper's cell: one decaying number a channel. The gate reads u ("dense") or the normed input ("input").
 class DecayCell : public Cell {
@@ -34,10 +13,10 @@ class DecayCell : public Cell {
         state_(config.d_state()),
         dense_(config.harmonic.gate == "dense"),
         norm_(builder.vector("norm.weight", channels_, Initial::constant(1))),
-        conv_(builder, channels_, config.harmonic.conv_width, Activation::none),
+        conv_(builder, "conv", channels_, config.harmonic.conv_width, Activation::none),
         in_proj_(builder.matrix("in_proj", 2 * state_, channels_)),
         gate_(builder.matrix("gate", state_, dense_ ? state_ : channels_)),
-        gate_bias_(builder.vector("gate.bias", state_, Initial::time_scales(tau))),
+        gate_bias_(builder.vector("gate.bias", state_, Initial::time_scales(tau / 2, 2 * tau))),
         skip_(builder.vector("skip", state_, Initial::constant(1))),
         out_proj_(builder.matrix("out_proj", channels_, state_)),
         level_(builder.keep("state", state_)) {
@@ -74,10 +53,10 @@ class SelectiveCell : public Cell {
         norm_(builder.vector("norm.weight", channels_, Initial::constant(1))),
         u_proj_(builder.matrix("u_proj", state_, channels_)),
         z_proj_(builder.matrix("z_proj", state_, channels_)),
-        conv_(builder, state_, config.harmonic.conv_width, Activation::silu),
+        conv_(builder, "conv", state_, config.harmonic.conv_width, Activation::silu),
         x_proj_(builder.matrix("x_proj", rank_ + 2 * kSelectiveState, state_)),
         dt_proj_(builder.matrix("dt_proj", state_, rank_)),
-        dt_bias_(builder.vector("dt_proj.bias", state_, Initial::time_scales(tau))),
+        dt_bias_(builder.vector("dt_proj.bias", state_, Initial::time_scales(tau / 2, 2 * tau))),
         skip_(builder.vector("skip", state_, Initial::constant(1))),
         out_proj_(builder.matrix("out_proj", channels_, state_)),
         level_(builder.keep("state", kSelectiveState * state_)) {

@@ -10,7 +10,7 @@
 namespace harmonic {
 namespace {
 
-double initial_value(const Initial& initial, const Random& random, uint64_t index) {
+double initial_value(const Initial& initial, const Random& random, uint64_t index, int64_t column) {
   switch (initial.kind) {
     case Initial::Kind::zeros:
       return 0;
@@ -19,9 +19,12 @@ double initial_value(const Initial& initial, const Random& random, uint64_t inde
     case Initial::Kind::uniform:
       return initial.value * (2 * random.uniform(index) - 1);
     case Initial::Kind::time_scales: {
-      const double tau = initial.value * portable::exp2(2 * random.uniform(index) - 1);
+      const double octaves = portable::log(initial.highest / initial.value) / portable::log(2);
+      const double tau = initial.value * portable::exp2(octaves * random.uniform(index));
       return portable::log(portable::expm1(1 / tau));
     }
+    case Initial::Kind::log_of_column:
+      return portable::log(static_cast<double>(1 + column));
   }
   return 0;
 }
@@ -76,7 +79,7 @@ void Parameters::initialise(uint64_t seed) {
     const Random random(seed, stream_of(entry.parameter.name));
     for (int64_t r = 0; r < value.rows; ++r)
       for (int64_t c = 0; c < value.cols; ++c)
-        set(value, r, c, initial_value(entry.initial, random, static_cast<uint64_t>(r * value.cols + c)));
+        set(value, r, c, initial_value(entry.initial, random, static_cast<uint64_t>(r * value.cols + c), c));
   }
 }
 

@@ -14,18 +14,22 @@ namespace harmonic {
 struct Initial {
   enum class Kind : uint8_t {
     zeros,
-    constant,     // value
-    uniform,      // in [-value, value]
-    time_scales,  // log(exp(1/tau) - 1), tau log-uniform in [value / 2, 2 value]: sigmoid(-x) = exp(-1/tau)
+    constant,       // value
+    uniform,        // in [-value, value]
+    time_scales,    // log(exp(1/tau) - 1), tau log-uniform in [value, highest]: sigmoid(-x) = exp(-1/tau)
+    log_of_column,  // log(1 + column)
   };
   Kind kind = Kind::zeros;
-  double value = 0;
+  double value = 0, highest = 0;
 
   static Initial zeros() { return {Kind::zeros, 0}; }
   static Initial constant(double value) { return {Kind::constant, value}; }
   static Initial uniform(double bound) { return {Kind::uniform, bound}; }
   static Initial fan_in(int64_t inputs);  // uniform with bound 1 / sqrt(inputs)
-  static Initial time_scales(double tau) { return {Kind::time_scales, tau}; }
+  static Initial time_scales(double shortest, double longest) {
+    return {Kind::time_scales, shortest, longest};
+  }
+  static Initial log_of_column() { return {Kind::log_of_column}; }
 };
 
 // What a parameter is, for counting and for the optimiser.
