@@ -301,5 +301,22 @@ TEST_F(Checkpoints, AFolderThatHoldsARunOrAModelIsNotOverwritten) {
             std::string::npos);
 }
 
+// Whatever a run writes is tried by itself in a folder that holds other things besides.
+TEST_F(Checkpoints, AFolderWithAnythingThatARunWouldWriteOverIsRefused) {
+  SmallRun(with_checkpoints(6), out()).trainer.run();
+  for (const auto& entry : fs::directory_iterator(out())) {
+    const fs::path folder = folder_ / "other", name = entry.path().filename();
+    fs::create_directory(folder);
+    write_file(folder / "notes.txt", "");
+    fs::copy(entry.path(), folder / name, fs::copy_options::recursive);
+    const std::string message = error_of([&] { RunFolder(folder, false); });
+    EXPECT_NE(message.find("another folder"), std::string::npos) << name << ": " << message;
+    fs::remove_all(folder);
+  }
+  fs::create_directories(folder_ / "other" / "checkpoints");
+  write_file(folder_ / "other" / "notes.txt", "");
+  EXPECT_NO_THROW(RunFolder(folder_ / "other", false));
+}
+
 }  // namespace
 }  // namespace harmonic

@@ -43,24 +43,6 @@ void discard(const fs::path& run, int64_t step) {
   remove_folder(old);
 }
 
-// Steps of the checkpoints in a run's folder, the newest first.
-std::vector<int64_t> steps_of(const fs::path& run) {
-  std::vector<int64_t> steps;
-  std::error_code error;
-  for (fs::directory_iterator i(run, error), end; !error && i != end; i.increment(error)) {
-    const std::string name = i->path().filename().string();
-    if (!name.starts_with(kPrefix)) continue;
-    const char* const begin = name.data() + std::string_view(kPrefix).size();
-    const char* const stop = name.data() + name.size();
-    int64_t step;
-    const auto parsed = std::from_chars(begin, stop, step);
-    if (parsed.ec == std::errc{} && parsed.ptr == stop && step >= 0) steps.push_back(step);
-  }
-  if (error) fail("{}: cannot list the folder: {}", run.string(), error.message());
-  std::sort(steps.rbegin(), steps.rend());
-  return steps;
-}
-
 void remove_partial(const fs::path& run) {
   std::vector<fs::path> found;
   std::error_code error;
@@ -142,6 +124,23 @@ Checkpoint checked_checkpoint(const fs::path& run, int64_t step) {
 
 }  // namespace
 
+std::vector<int64_t> checkpoint_steps(const fs::path& run) {
+  std::vector<int64_t> steps;
+  std::error_code error;
+  for (fs::directory_iterator i(run, error), end; !error && i != end; i.increment(error)) {
+    const std::string name = i->path().filename().string();
+    if (!name.starts_with(kPrefix)) continue;
+    const char* const begin = name.data() + std::string_view(kPrefix).size();
+    const char* const stop = name.data() + name.size();
+    int64_t step;
+    const auto parsed = std::from_chars(begin, stop, step);
+    if (parsed.ec == std::errc{} && parsed.ptr == stop && step >= 0) steps.push_back(step);
+  }
+  if (error) fail("{}: cannot list the folder: {}", run.string(), error.message());
+  std::sort(steps.rbegin(), steps.rend());
+  return steps;
+}
+
 void save_checkpoint(const fs::path& run, const CheckpointRecord& record,
                      const CheckpointContents& contents) {
   const fs::path partial = partial_of(run, record.step), whole = folder_of(run, record.step);
@@ -160,7 +159,7 @@ void save_checkpoint(const fs::path& run, const CheckpointRecord& record,
   if (fs::exists(whole)) discard(run, record.step);
   rename_folder(partial, whole);
   sync_folder(run);
-  const std::vector<int64_t> steps = steps_of(run);
+  const std::vector<int64_t> steps = checkpoint_steps(run);
   for (size_t i = kKept; i < steps.size(); ++i) discard(run, steps[i]);
 }
 
@@ -171,7 +170,7 @@ void publish_weights(const fs::path& run, int64_t step) {
 
 std::optional<Checkpoint> find_checkpoint(const fs::path& run) {
   remove_partial(run);
-  const std::vector<int64_t> steps = steps_of(run);
+  const std::vector<int64_t> steps = checkpoint_steps(run);
   std::string reason;
   std::optional<Checkpoint> found;
   std::vector<int64_t> damaged;

@@ -38,6 +38,9 @@ struct CheckpointContents {
   StateRows carried;                   // null when states are not carried
 };
 
+// Steps of the checkpoints in a run's folder, whole or damaged, the newest first.
+std::vector<int64_t> checkpoint_steps(const std::filesystem::path& run);
+
 // Writes the checkpoint of record.step into the run's folder, replacing one of that step, and removes all but
 // the newest two. Throws Error, e.g. on a full disk; then the checkpoints that were there still are.
 void save_checkpoint(const std::filesystem::path& run, const CheckpointRecord& record,

@@ -23,6 +23,15 @@ bool has(const fs::path& folder, const char* name) {
   return fs::exists(folder / name, ignored);
 }
 
+// The name of something that a run would write over, apart from the model that it would make; empty when
+// there is none.
+std::string in_the_way(const fs::path& folder) {
+  for (const char* name : {"tokenizer.json", "generation_config.json", "metrics.jsonl"})
+    if (has(folder, name)) return name;
+  const std::vector<int64_t> steps = checkpoint_steps(folder);
+  return steps.empty() ? "" : fmt::format("checkpoint-{}", steps.front());
+}
+
 // "run.toml.4711.tmp": what an AtomicFile leaves when its process is killed.
 bool is_unfinished(const std::string& name) {
   const std::string_view suffix = ".tmp";
@@ -73,6 +82,9 @@ RunFolder::RunFolder(fs::path path, bool resume) : path_(std::move(path)) {
     if (has(path_, "model.safetensors") || has(path_, "config.json"))
       fail_usage("--out {}: holds a model already; name another folder", name);
     make_folder(path_);
+    if (const std::string file = in_the_way(path_); !file.empty())
+      fail_usage("--out {}: holds {}, which the run would write over; move it away, or name another folder",
+                 name, file);
   } else if (!fs::exists(path_, ignored)) {
     fail_usage("--resume: there is no folder {}; name that of the run with --out", name);
   } else if (!run && !holds_nothing(path_)) {

@@ -13,10 +13,10 @@ namespace harmonic {
 // Keeps the folder for one process while it lives. Not thread-safe.
 class RunFolder {
  public:
-  // Without `resume` a folder is made where there is none, and one that holds a run or a model is refused.
-  // With it the folder must be there and hold a run, or nothing yet: a run may be killed before its first
-  // file. Throws Error (usage) for these, Error when another process trains there or all checkpoints are
-  // damaged.
+  // Without `resume` a folder is made where there is none, and one that holds a run, a model, or any file
+  // that a run would write over is refused. With it the folder must be there and hold a run, or nothing yet:
+  // a run may be killed before its first file. Throws Error (usage) for these, Error when another process
+  // trains there or all checkpoints are damaged.
   RunFolder(std::filesystem::path path, bool resume);
 
   const std::filesystem::path& path() const { return path_; }
