@@ -100,6 +100,8 @@ TEST_F(DocumentSourceTest, PatternsMatchNamesAndDoubleStarsMatchFolders) {
   EXPECT_EQ(read_documents({path("c/**/[ot]*.txt")}), (Documents{"1", "2"}));
   EXPECT_EQ(read_documents({path("c/d*")}), Documents{"4"});
   EXPECT_EQ(read_documents({path("c/[odd].txt")}), Documents{"odd"}) << "a path that exists is no pattern";
+  file("[d]/1.txt", "within");
+  EXPECT_EQ(read_documents({path("[d]/*.txt")}), Documents{"within"}) << "nor is a folder in front of one";
 }
 
 TEST_F(DocumentSourceTest, StandardInputIsReadPlainAndCompressed) {

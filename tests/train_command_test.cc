@@ -139,6 +139,48 @@ TEST_F(TrainCommand, ResumesWithTheSettingsOfTheRun) {
   EXPECT_EQ(weights("killed"), weights("whole"));
 }
 
+// Works there while this lives.
+class WorkingFolder {
+ public:
+  explicit WorkingFolder(const fs::path& path) : before_(fs::current_path()) { fs::current_path(path); }
+  ~WorkingFolder() { fs::current_path(before_); }
+
+ private:
+  fs::path before_;
+};
+
+TEST_F(TrainCommand, ResumesFromAnyWorkingFolder) {
+  const std::string text = "here [1]/text.txt";  // no pattern, though it looks like one
+  file(text, small_text(3000, 1));
+  file("here [1]/held out.txt", small_text(1000, 2));
+  write_file(path("here [1]/tokenizer.json"), make_byte_tokenizer()->to_json());
+  fs::create_directory(path("elsewhere"));
+  {
+    const WorkingFolder here(path("here [1]"));
+    const Outcome first = run_harmonic({"train", "--config", "../run.toml", "--data", "te*.txt", "--valid",
+                                        "held out.txt", "--data.cache", "cache", "--data.tokenizer",
+                                        "tokenizer.json", "--train.steps", "3", "--out", "run"});
+    ASSERT_EQ(first.status, 0) << first.err;
+  }
+  const WorkingFolder elsewhere(path("elsewhere"));
+  const std::vector<std::string> resume = {"train", "--resume", "--out", "../here [1]/run", "--train.steps"};
+  const auto with_steps = [&](const char* steps) {
+    std::vector<std::string> words = resume;
+    words.push_back(steps);
+    return run_harmonic(words);
+  };
+  const Outcome second = with_steps("5");
+  EXPECT_EQ(second.status, 0) << second.err;
+  EXPECT_TRUE(fs::is_empty(path("elsewhere")));
+  file(text, small_text(3000, 7));
+  expect_error(with_steps("7"), 1, "other texts");
+  // The run's settings may tell where the texts lie; the model, which goes to others, tells nothing.
+  for (const char* folder : {"", "checkpoint-5"})
+    for (const char* name : {"config.json", "generation_config.json", "tokenizer.json", "model.safetensors"})
+      EXPECT_EQ(read_file(fs::path(path("here [1]/run")) / folder / name).find(folder_), std::string::npos)
+          << name;
+}
+
 TEST_F(TrainCommand, LearnsATokenizerAndKeepsItInTheModel) {
   const Outcome outcome = train("bpe", {"--data.tokenizer", "bpe:280"});
   ASSERT_EQ(outcome.status, 0) << outcome.err;

@@ -58,6 +58,7 @@ class Train : public Command {
     if (!data_.empty()) config.data.train = data_;
     if (!valid_.empty()) config.data.valid = valid_;
     config.validate();
+    config.data = config.data.with_absolute_paths();  // run.toml goes on from any working folder
     return config;
   }
 

@@ -1,6 +1,7 @@
 #include "harmonic/data/data_config.h"
 
 #include <algorithm>
+#include <filesystem>
 
 #include "harmonic/base/error.h"
 
@@ -30,6 +31,18 @@ void DataConfig::validate() const {
   }
   if (tokenizer.empty()) fail_usage("data.tokenizer is empty; expected bytes, a file or folder, or bpe:SIZE");
   if (text_field.empty()) fail_usage("data.text_field is empty; expected the name of a JSON field");
+}
+
+DataConfig DataConfig::with_absolute_paths() const {
+  // Not made shorter: "a/../b" is not "b" where a is a symbolic link.
+  const auto absolute = [](std::string& path) { path = std::filesystem::absolute(path).string(); };
+  DataConfig result = *this;
+  for (auto* paths : {&result.train, &result.valid})
+    for (std::string& path : *paths)
+      if (path != "-") absolute(path);
+  if (tokenizer != "bytes" && !tokenizer.starts_with(kLearnedTokenizer)) absolute(result.tokenizer);
+  if (!cache.empty()) absolute(result.cache);
+  return result;
 }
 
 }  // namespace harmonic

@@ -4,11 +4,15 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "harmonic/base/fields.h"
 
 namespace harmonic {
+
+// What the tokenizer's name begins with when one is to be learned: "bpe:4096".
+constexpr std::string_view kLearnedTokenizer = "bpe:";
 
 struct DataConfig {
   std::vector<std::string> train;  // files, folders, globs, or "-" for standard input
@@ -24,6 +28,8 @@ struct DataConfig {
   std::vector<Field> fields();
   // Throws Error (usage) naming the key, its value and what would do.
   void validate() const;
+  // With every path absolute, those of patterns too, so that it means the same from any working folder.
+  DataConfig with_absolute_paths() const;
 };
 
 }  // namespace harmonic

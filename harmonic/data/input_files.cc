@@ -57,13 +57,13 @@ void match(const fs::path& base, const std::vector<std::string>& parts, size_t a
     if (!fs::is_directory(folder, error)) return;
     for (const fs::path& entry : entries_of(folder))
       if (is_folder_to_enter(entry)) match(base / entry.filename(), parts, at, found);
+  } else if (fs::exists(base / part, error)) {
+    match(base / part, parts, at + 1, found);
   } else if (has_wildcard(part)) {
     if (!fs::is_directory(folder, error)) return;
     for (const fs::path& entry : entries_of(folder))
       if (::fnmatch(part.c_str(), entry.filename().c_str(), FNM_PERIOD) == 0)
         match(base / entry.filename(), parts, at + 1, found);
-  } else if (fs::exists(base / part, error)) {
-    match(base / part, parts, at + 1, found);
   }
 }
 

@@ -17,8 +17,9 @@ struct InputFile {
 
 // Each input is a file, a folder (every regular file below it, sorted by name; names that begin with a dot
 // are left out, linked folders are not entered), a pattern with * ? [ ] (and ** for any depth of folders), or
-// "-" for standard input, at most once. A path that exists is never taken for a pattern. Throws Error for an
-// input that is missing, that holds no file or matches none, and for an empty list.
+// "-" for standard input, at most once. A path that exists is never taken for a pattern, nor is a folder that
+// exists within one. Throws Error for an input that is missing, that holds no file or matches none, and for
+// an empty list.
 std::vector<InputFile> list_input_files(const std::vector<std::string>& inputs);
 
 }  // namespace harmonic

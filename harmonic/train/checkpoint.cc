@@ -206,6 +206,7 @@ void check_same_run(const Checkpoint& checkpoint, const RunConfig& now) {
       "train.tokens",           "train.steps", "train.eval_every", "train.eval_tokens",
       "train.checkpoint_every", "data.train",  "data.valid",       "data.cache"};
   RunConfig before = checkpoint.config, after = now;
+  for (RunConfig* config : {&before, &after}) config->data = config->data.with_absolute_paths();
   const std::vector<Field> was = before.fields(), is = after.fields();
   for (size_t i = 0; i < was.size(); ++i) {
     if (std::find(kMayChange.begin(), kMayChange.end(), was[i].key) != kMayChange.end()) continue;

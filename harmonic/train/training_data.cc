@@ -13,7 +13,6 @@
 namespace harmonic {
 namespace {
 
-constexpr std::string_view kTrained = "bpe:";
 constexpr size_t kTextAtOnce = 1 << 24;  // bytes handed to the tokenizer's trainer together
 
 ReaderOptions reader_options(const DataConfig& config) {
@@ -24,7 +23,7 @@ ReaderOptions reader_options(const DataConfig& config) {
 }
 
 int64_t vocabulary_of(std::string_view tokenizer) {
-  const std::string_view digits = tokenizer.substr(kTrained.size());
+  const std::string_view digits = tokenizer.substr(kLearnedTokenizer.size());
   int64_t size;
   const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), size);
   if (parsed.ec != std::errc{} || parsed.ptr != digits.data() + digits.size())
@@ -99,7 +98,7 @@ TrainingData load_training_data(const DataConfig& config, const std::filesystem:
   std::unique_ptr<Tokenizer> made;
   if (!tokenizer.empty()) {
     made = load_tokenizer(tokenizer);
-  } else if (config.tokenizer.starts_with(kTrained)) {
+  } else if (config.tokenizer.starts_with(kLearnedTokenizer)) {
     made = trained_tokenizer(config, pool);
   } else {
     made = load_tokenizer(config.tokenizer);
