@@ -2,6 +2,7 @@
 #include "harmonic/eval/evaluation.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <cmath>
 #include <limits>
@@ -102,6 +103,37 @@ TEST_F(Evaluation, IsTheSumOfTheLossesOfEveryDocument) {
     }
   }
   EXPECT_NEAR(result(10000, EvaluationState::carry, 1).bits, bits, 1e-5 * bits);
+}
+
+int64_t peak_memory() {
+  struct rusage usage;
+  ::getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} * 1024;
+}
+
+TEST(EvaluationOfAWideState, TakesNoMoreMemoryForWindowsOfOneToken) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "a sanitizer keeps freed memory";
+#endif
+  ModelConfig config = small_configs().front().config;
+  config.vocab_size = 256;
+  config.harmonic.cell = {"selective"};
+  config.harmonic.d_state = 512;
+  Model model(config, cpu_backend(), false);
+  initialise_for_test(model, 3);
+  ThreadPool pool(1);
+  const TokenCorpus corpus = TokenCorpus::from_documents({small_text(5000, 2)}, *make_byte_tokenizer());
+  const auto peak_at = [&](int64_t length, EvaluationState state) {
+    Inference inference(model, pool);
+    EvaluationOptions options;
+    options.length = length;
+    options.state = state;
+    EXPECT_EQ(evaluate(inference, corpus, options).tokens, corpus.targets());
+    return peak_memory();
+  };
+  const int64_t at_length = peak_at(2048, EvaluationState::cold);
+  for (const EvaluationState state : {EvaluationState::cold, EvaluationState::carry})
+    EXPECT_LT(peak_at(1, state) - at_length, at_length / 2);
 }
 
 TEST_F(Evaluation, OfTheStartOfASplitCountsItsOwnTokensAndBytes) {

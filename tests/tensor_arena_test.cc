@@ -87,6 +87,16 @@ TEST(Arena, ThePeakIsTheMostThatWasEverInUse) {
   EXPECT_EQ(arena.peak(), 640);
 }
 
+TEST(Arena, ReleasedItIsAsNew) {
+  Arena arena;
+  arena.allocate(20 << 20);
+  arena.release();
+  EXPECT_EQ(arena.in_use(), 0);
+  EXPECT_EQ(arena.peak(), 0);
+  std::memset(arena.allocate(1000), 1, 1000);
+  EXPECT_EQ(arena.in_use(), 1024);
+}
+
 TEST(Arena, TensorsAreContiguousAndZerosAreZero) {
   Arena arena;
   {

@@ -44,7 +44,8 @@ class TimeChunks : public testing::TestWithParam<NamedConfig> {
   }
 
   Gradients gradients(const Backend& backend, int64_t chunk_len,
-                      int64_t kept_states = Backpropagation::kKeptStates) {
+                      int64_t kept_states = Backpropagation::kKeptStates,
+                      int64_t memory_bytes = int64_t{1} << 30) {
     Model model(GetParam().config, backend, true);
     initialise_for_test(model, 5);
     ThreadPool pool(1);
@@ -58,7 +59,7 @@ class TimeChunks : public testing::TestWithParam<NamedConfig> {
       inference.advance(state, before.data(), 53);
       carried.set(1, state);
     }
-    Backpropagation backpropagation(model, pool, int64_t{1} << 30, chunk_len, kept_states);
+    Backpropagation backpropagation(model, pool, memory_bytes, chunk_len, kept_states);
     Gradients result;
     result.loss = backpropagation.run(batch_, carried, 1.0 / 166);
     for (size_t i = 0; i < model.parameters().size(); ++i) {
@@ -114,6 +115,12 @@ TEST_P(TimeChunks, GiveTheGradientsOfTheWholeInDoublePrecision) {
 
 TEST_P(TimeChunks, GiveTheGradientsOfTheWholeOnTheProcessor) { expect_equal_gradients(cpu_backend(), 1e-5); }
 
+// 64 tokens of one text, and of more texts as many as take no more.
+TEST_P(TimeChunks, GiveTheGradientsOfTheWholeWhereTheMemoryCutsThem) {
+  const Gradients whole = gradients(reference_backend(), 1 << 20);
+  expect_equal(gradients(reference_backend(), 0, Backpropagation::kKeptStates, 1), whole, 1e-10, "1 byte");
+}
+
 // Of 83, 17 and 6 chunks: as few states as can be, fewer than there are chunks, and one fewer.
 TEST_P(TimeChunks, GiveTheGradientsOfTheWholeWhenStatesAreRecomputedInTwoTiers) {
   const Gradients whole = gradients(reference_backend(), 1 << 20);
@@ -148,16 +155,60 @@ TEST(TimeChunksOfALongText, NeedNoMoreMemoryForALongerText) {
     return int64_t{usage.ru_maxrss} * 1024;
   };
   const int64_t short_peak = peak_after(1000), long_peak = peak_after(40000);
-  const int64_t unchunked = 40000 * Backpropagation(model, pool, 1 << 20, 64).activation_bytes_per_row();
+  const int64_t unchunked = 40000 * Backpropagation(model, pool, 1 << 20, 64).cost().row;
   EXPECT_LT(long_peak - short_peak, unchunked / 20);
 }
+
+// Thousands of documents of 1 to 8 tokens, in many short sequences and in one long one.
+class ManyShortDocuments : public testing::TestWithParam<NamedConfig> {
+ protected:
+  static Batch batch(int64_t sequences) {
+    std::vector<std::string> documents;
+    for (int64_t d = 0; d < 3000; ++d)
+      documents.push_back(small_text(1 + d * 5 % 7, static_cast<uint64_t>(d)));
+    const TokenCorpus corpus = TokenCorpus::from_documents(documents, FoldedTokenizer());
+    const int64_t length = corpus.targets() / sequences;
+    Batch result;
+    result.clear();
+    for (int64_t b = 0; b < sequences; ++b) {
+      result.add_sequence();
+      result.append(corpus, b * length, length, false, true);
+    }
+    return result;
+  }
+};
+
+TEST_P(ManyShortDocuments, TakeNoMoreMemoryThanIsAllowed) {
+  Model model(GetParam().config, cpu_backend(), true);
+  initialise_for_test(model, 5);
+  ThreadPool pool(1);
+  constexpr int64_t kAllowed = 2 << 20;
+  for (const int64_t sequences : {1, 100}) {
+    Backpropagation backpropagation(model, pool, kAllowed);
+    const Batch documents = batch(sequences);
+    EXPECT_GT(documents.segments.size(), 2900u);
+    EXPECT_EQ(backpropagation.run(documents, {}, 1e-4).targets, documents.target_count);
+    EXPECT_LE(backpropagation.peak_bytes(), kAllowed) << sequences << " sequences";
+    EXPECT_GT(backpropagation.peak_bytes(), kAllowed / 2) << sequences << " sequences";
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, ManyShortDocuments, testing::ValuesIn([] {
+                           std::vector<NamedConfig> configs = small_configs();
+                           configs.push_back(configs[3]);
+                           configs.back().name = "wide_state";
+                           configs.back().config.harmonic.d_state = 512;
+                           configs.back().config.harmonic.cell = {"selective"};
+                           return configs;
+                         }()),
+                         [](const auto& model) { return model.param.name; });
 
 TEST(TimeChunksOfALongText, AreAsLongAsTheMemoryAllows) {
   Model model(small_configs().front().config, cpu_backend(), true);
   ThreadPool pool(1);
   const Backpropagation one(model, pool, 16 << 20), two(model, pool, 32 << 20);
-  EXPECT_LE(one.chunk_rows() * one.activation_bytes_per_row(), 16 << 20);
-  EXPECT_GT(one.chunk_rows() * one.activation_bytes_per_row(), 8 << 20);
+  EXPECT_LE(one.chunk_rows() * one.cost().row, 16 << 20);
+  EXPECT_GT(one.chunk_rows() * one.cost().row, 8 << 20);
   EXPECT_NEAR(static_cast<double>(two.chunk_rows()) / static_cast<double>(one.chunk_rows()), 2, 0.05);
 }
 

@@ -26,6 +26,11 @@ void GradientPool::clear() {
   arena_.clear();
 }
 
+void GradientPool::release() {
+  free_.clear();
+  arena_.release();
+}
+
 Tape::~Tape() {
   if (gradients_) gradients_->clear();
 }

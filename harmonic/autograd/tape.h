@@ -46,6 +46,8 @@ class GradientPool {
   void give_back(const Tensor& tensor);
   // Forgets all buffers; none may be in use.
   void clear();
+  // The same, and gives the memory back to the system and forgets the peak.
+  void release();
   int64_t peak() const { return arena_.peak(); }
 
  private:

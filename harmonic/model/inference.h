@@ -25,6 +25,9 @@ class Inference {
   // The same for one text that goes on: advances `state`, and gives the logits [1, V] after the last token.
   Tensor advance(State& state, const int32_t* tokens, int64_t count);
 
+  // Bytes that the results since the last hidden() and what led to them take.
+  int64_t memory_in_use() const { return memory_.in_use(); }
+
   // Rows that one call may have before its working memory is a burden; longer texts are better fed in such
   // pieces.
   static constexpr int64_t kRowsPerCall = 1024;

@@ -16,8 +16,11 @@ constexpr int64_t kHugePage = 2 << 20;
 
 }  // namespace
 
-Arena::~Arena() {
+void Arena::release() {
   for (const Block& block : blocks_) ::munmap(block.data, static_cast<size_t>(block.size));
+  blocks_.clear();
+  clear();
+  reset_peak();
 }
 
 void* Arena::allocate(int64_t bytes) {

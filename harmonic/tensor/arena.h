@@ -16,7 +16,7 @@ class Arena {
   Arena() = default;
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
-  ~Arena();
+  ~Arena() { release(); }
 
   void* allocate(int64_t bytes);
   template <typename T>
@@ -36,6 +36,8 @@ class Arena {
   Mark mark() const { return {current_, used_, total_}; }
   void rewind(const Mark& mark);
   void clear() { rewind({}); }
+  // Gives the memory back to the system and forgets the peak; nothing may be in use.
+  void release();
 
   int64_t in_use() const { return total_; }  // bytes since the start, gaps at the ends of blocks not counted
   int64_t peak() const { return peak_; }     // the largest in_use() so far

@@ -1,6 +1,7 @@
 #include "harmonic/train/backpropagation.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "harmonic/base/checked.h"
 
@@ -13,36 +14,39 @@ Tensor row_of(const std::vector<int32_t>& values, int64_t begin, int64_t count) 
   return {const_cast<int32_t*>(values.data()) + begin, 1, count, count, DType::i32, Device::cpu};
 }
 
-}  // namespace
+// Whether the first segment starts from a state that comes from before the piece.
+bool enters(const Batch& batch, const BatchPiece& piece) {
+  return piece.cut_before || batch.segments[static_cast<size_t>(piece.first_segment)].continues;
+}
 
-// Rows [begin, begin + rows) of a batch, within one sequence, and its segments there.
-struct Backpropagation::Piece {
-  int64_t begin = 0;
-  Segments segments;
-  bool enters = false;  // the first segment starts from a state that comes from before
-  bool leaves = false;  // the last segment goes on after the piece
-};
+}  // namespace
 
 Backpropagation::Backpropagation(Model& model, ThreadPool& pool, int64_t memory_bytes, int64_t chunk_len,
                                  int64_t kept_states)
     : model_(model), context_{pool, scratch_}, kept_states_(kept_states) {
-  // What a row takes is measured, not computed: allocation depends on the configuration alone. The gradients
-  // that reach the activations are all zero, so that the parameters' come out as they were: zero.
-  constexpr int64_t kRows = 1024;
-  const std::vector<int32_t> tokens(kRows, 0);
-  const int64_t offsets[2] = {0, kRows};
-  {
-    Tape tape(model_.backend(), context_, activations_, &gradients_);
-    const States states = make_states(1);
-    Step step(tape, {offsets, 1}, states.in, states.out, states.d_out, states.d_in);
-    model_.forward(step, row_of(tokens, 0, kRows));
-    tape.backward();
-    bytes_per_row_ = ceil_div(activations_.in_use() + gradients_.peak(), kRows);
+  measure();
+  if (chunk_len > 0) {
+    chunk_rows_ = chunk_len;
+    most_bytes_ = std::numeric_limits<int64_t>::max();
+  } else {
+    most_bytes_ = std::max(memory_bytes, cost_.of(kRowGrain, 1));
+    chunk_rows_ = (most_bytes_ - cost_.segment) / cost_.row / kRowGrain * kRowGrain;
   }
-  activations_.clear();
+}
+
+void Backpropagation::measure() {
+  cost_ = measure_pass_cost(model_, [&](const Batch& batch, int64_t position) {
+    const BatchPiece piece = piece_of(batch, 0, batch.rows(), activations_);
+    const States states = make_states(piece.segments.count);
+    for (int64_t s = 0; s < states.in.count; ++s) states.in.position(s) = static_cast<uint64_t>(position);
+    record_and_return(batch, piece, states, 1);
+    const int64_t bytes = peak_bytes();
+    activations_.release();  // it may have been more than the passes to come will take
+    gradients_.release();
+    scratch_.release();
+    return bytes;
+  });
   clear_gradients();
-  chunk_rows_ =
-      chunk_len > 0 ? chunk_len : std::max(kRowGrain, memory_bytes / bytes_per_row_ / kRowGrain * kRowGrain);
 }
 
 void Backpropagation::clear_gradients() {
@@ -65,12 +69,12 @@ LossSum Backpropagation::run(const Batch& batch, const StateRows& carried, doubl
     while (last < segments) {
       int64_t next = last;
       while (next < segments && sequence(next) == sequence(last)) ++next;
-      if (last > first && offset(next) - offset(first) > chunk_rows_) break;
+      if (last > first && !fits(offset(next) - offset(first), next - first)) break;
       last = next;
     }
-    const bool fits = offset(last) - offset(first) <= chunk_rows_;
-    const LossSum part = fits ? together(batch, first, last, carried, loss_scale)
-                              : in_chunks(batch, first, last, carried, loss_scale);
+    const LossSum part = fits(offset(last) - offset(first), last - first)
+                             ? together(batch, first, last, carried, loss_scale)
+                             : in_chunks(batch, first, last, carried, loss_scale);
     sum.nats += part.nats;
     sum.targets += part.targets;
     first = last;
@@ -78,13 +82,13 @@ LossSum Backpropagation::run(const Batch& batch, const StateRows& carried, doubl
   return sum;
 }
 
-LossSum Backpropagation::record_and_return(const Batch& batch, int64_t begin, const Segments& segments,
-                                           const States& states, double loss_scale) {
+LossSum Backpropagation::record_and_return(const Batch& batch, const BatchPiece& piece, const States& states,
+                                           double loss_scale) {
   Tape tape(model_.backend(), context_, activations_, &gradients_);
-  Step step(tape, segments, states.in, states.out, states.d_out, states.d_in);
-  const int64_t rows = segments.rows();
-  const Variable hidden = model_.forward(step, row_of(batch.tokens, begin, rows));
-  const Tensor targets = row_of(batch.targets, begin, rows);
+  Step step(tape, piece.segments, states.in, states.out, states.d_out, states.d_in);
+  const int64_t rows = piece.segments.rows();
+  const Variable hidden = model_.forward(step, row_of(batch.tokens, piece.begin, rows));
+  const Tensor targets = row_of(batch.targets, piece.begin, rows);
   const Tensor losses = activations_.tensor(1, rows, model_.backend().dtype);
   linear_cross_entropy(tape, hidden, model_.head(), targets, losses, loss_scale);
   tape.backward();
@@ -104,18 +108,16 @@ Backpropagation::States Backpropagation::make_states(int64_t count) {
 LossSum Backpropagation::together(const Batch& batch, int64_t first_segment, int64_t last_segment,
                                   const StateRows& carried, double loss_scale) {
   activations_.clear();
-  const int64_t begin = batch.offsets[static_cast<size_t>(first_segment)];
-  const int64_t count = last_segment - first_segment;
-  auto* offsets = activations_.allocate_array<int64_t>(count + 1);
-  for (int64_t s = 0; s <= count; ++s)
-    offsets[s] = batch.offsets[static_cast<size_t>(first_segment + s)] - begin;
+  const BatchPiece piece = piece_of(batch, batch.offsets[static_cast<size_t>(first_segment)],
+                                    batch.offsets[static_cast<size_t>(last_segment)], activations_);
+  const int64_t count = piece.segments.count;
   const States states = make_states(count);
   const auto bytes = static_cast<size_t>(model_.state_layout().bytes());
   for (int64_t s = 0; carried && s < count; ++s) {
     const Batch::Segment& segment = batch.segments[static_cast<size_t>(first_segment + s)];
     if (segment.continues) std::memcpy(states.in.row(s), carried.row(segment.sequence), bytes);
   }
-  const LossSum sum = record_and_return(batch, begin, {offsets, count}, states, loss_scale);
+  const LossSum sum = record_and_return(batch, piece, states, loss_scale);
   // The last segment of a sequence leaves its state: later ones overwrite earlier ones.
   for (int64_t s = 0; carried && s < count; ++s)
     std::memcpy(carried.row(batch.segments[static_cast<size_t>(first_segment + s)].sequence),
@@ -123,45 +125,38 @@ LossSum Backpropagation::together(const Batch& batch, int64_t first_segment, int
   return sum;
 }
 
-Backpropagation::Piece Backpropagation::piece(const Batch& batch, int64_t begin, int64_t end) {
-  const auto at_or_before = std::upper_bound(batch.offsets.begin(), batch.offsets.end(), begin) - 1;
-  auto first = at_or_before - batch.offsets.begin();
-  Piece result;
-  result.begin = begin;
-  result.enters = *at_or_before < begin || batch.segments[static_cast<size_t>(first)].continues;
-  int64_t count = 0;
-  while (batch.offsets[static_cast<size_t>(first + count)] < end) ++count;
-  auto* offsets = activations_.allocate_array<int64_t>(count + 1);
-  offsets[0] = 0;
-  for (int64_t s = 1; s <= count; ++s)
-    offsets[s] = std::min(end, batch.offsets[static_cast<size_t>(first + s)]) - begin;
-  result.segments = {offsets, count};
-  result.leaves = batch.offsets[static_cast<size_t>(first + count)] > end;
-  return result;
-}
-
-void Backpropagation::forward(const Batch& batch, const Piece& piece, const char* state_before,
+void Backpropagation::forward(const Batch& batch, const BatchPiece& piece, const char* state_before,
                               char* state_after) {
   const StateLayout& layout = model_.state_layout();
   const auto bytes = static_cast<size_t>(layout.bytes());
   const StateRows in = make_state_rows(activations_, layout, piece.segments.count);
   const StateRows out = make_state_rows(activations_, layout, piece.segments.count);
-  if (piece.enters) std::memcpy(in.row(0), state_before, bytes);
+  if (enters(batch, piece)) std::memcpy(in.row(0), state_before, bytes);
   Tape tape(model_.backend(), context_, activations_, nullptr);
   Step step(tape, piece.segments, in, out);
   model_.forward(step, row_of(batch.tokens, piece.begin, piece.segments.rows()));
   std::memcpy(state_after, out.row(out.count - 1), bytes);
 }
 
+void Backpropagation::cut_into_chunks(const Batch& batch, int64_t begin, int64_t end) {
+  borders_.assign(1, begin);
+  while (borders_.back() < end)
+    borders_.push_back(
+        cost_.piece_end(batch, borders_.back(), std::min(end, borders_.back() + chunk_rows_), most_bytes_));
+}
+
 LossSum Backpropagation::in_chunks(const Batch& batch, int64_t first_segment, int64_t last_segment,
                                    const StateRows& carried, double loss_scale) {
   const StateLayout& layout = model_.state_layout();
   const auto bytes = static_cast<size_t>(layout.bytes());
-  const int64_t begin = batch.offsets[static_cast<size_t>(first_segment)];
-  const int64_t end = batch.offsets[static_cast<size_t>(last_segment)];
-  const int64_t chunks = ceil_div(end - begin, chunk_rows_);
-  const auto chunk_begin = [&](int64_t c) { return begin + c * chunk_rows_; };
-  const auto chunk_end = [&](int64_t c) { return std::min(end, begin + (c + 1) * chunk_rows_); };
+  cut_into_chunks(batch, batch.offsets[static_cast<size_t>(first_segment)],
+                  batch.offsets[static_cast<size_t>(last_segment)]);
+  const auto chunks = static_cast<int64_t>(borders_.size()) - 1;
+  const auto chunk = [&](int64_t c) {
+    activations_.clear();
+    return piece_of(batch, borders_[static_cast<size_t>(c)], borders_[static_cast<size_t>(c) + 1],
+                    activations_);
+  };
 
   // Two tiers of kept states: before every group of chunks, and before every chunk of the group at hand.
   int64_t group = 1;
@@ -173,10 +168,7 @@ LossSum Backpropagation::in_chunks(const Batch& batch, int64_t first_segment, in
   const StateRows now = make_state_rows(states_, layout, 1);
   const StateRows d_next = make_state_rows(states_, layout, 1);
 
-  const auto step_forward = [&](int64_t c) {
-    activations_.clear();
-    forward(batch, piece(batch, chunk_begin(c), chunk_end(c)), now.row(0), now.row(0));
-  };
+  const auto step_forward = [&](int64_t c) { forward(batch, chunk(c), now.row(0), now.row(0)); };
 
   const int64_t sequence = batch.segments[static_cast<size_t>(first_segment)].sequence;
   if (carried) std::memcpy(now.row(0), carried.row(sequence), bytes);
@@ -186,7 +178,6 @@ LossSum Backpropagation::in_chunks(const Batch& batch, int64_t first_segment, in
   }
 
   LossSum sum;
-  bool gradient_enters = false;  // from the chunk after the one at hand
   for (int64_t g = groups; g-- > 0;) {
     const int64_t first = g * group, last = std::min(chunks, first + group);
     std::memcpy(now.row(0), at_group.row(g), bytes);
@@ -195,14 +186,12 @@ LossSum Backpropagation::in_chunks(const Batch& batch, int64_t first_segment, in
       if (c + 1 < last) step_forward(c);
     }
     for (int64_t c = last; c-- > first;) {
-      activations_.clear();
-      const Piece chunk = piece(batch, chunk_begin(c), chunk_end(c));
-      const int64_t count = chunk.segments.count;
+      const BatchPiece piece = chunk(c);
+      const int64_t count = piece.segments.count;
       const States states = make_states(count);
-      if (chunk.enters) std::memcpy(states.in.row(0), at_chunk.row(c - first), bytes);
-      if (chunk.leaves && gradient_enters) std::memcpy(states.d_out.row(count - 1), d_next.row(0), bytes);
-      const LossSum part = record_and_return(batch, chunk.begin, chunk.segments, states, loss_scale);
-      gradient_enters = chunk.enters;
+      if (enters(batch, piece)) std::memcpy(states.in.row(0), at_chunk.row(c - first), bytes);
+      if (piece.cut_after) std::memcpy(states.d_out.row(count - 1), d_next.row(0), bytes);
+      const LossSum part = record_and_return(batch, piece, states, loss_scale);
       std::memcpy(d_next.row(0), states.d_in.row(0), bytes);
       if (c + 1 == chunks && carried) std::memcpy(carried.row(sequence), states.out.row(count - 1), bytes);
       sum.nats += part.nats;

@@ -7,8 +7,7 @@
 // between are recomputed.
 #pragma once
 
-#include "harmonic/data/batch.h"
-#include "harmonic/model/model.h"
+#include "harmonic/eval/batch_pass.h"
 
 namespace harmonic {
 
@@ -19,10 +18,11 @@ struct LossSum {
 
 class Backpropagation {
  public:
-  // `memory_bytes` is what activations and their gradients may take; `chunk_len` > 0 fixes the chunk's length
-  // in tokens instead of deriving it. While a long sequence goes by, `kept_states` rows of states are kept at
-  // most, or about 2 sqrt(its chunks) where that is more. The model must be trained and outlive this; its
-  // gradients are set to zero.
+  // `memory_bytes` is what activations, their gradients and the states of a pass may take, but that a chunk
+  // of 64 tokens of one text always may; `chunk_len` > 0 fixes the chunk's length in tokens instead, whatever
+  // it takes. While a long sequence goes by, `kept_states` rows of states are kept at most, or about 2
+  // sqrt(its chunks) where that is more. The model must be trained and outlive this; its gradients are set to
+  // zero.
   Backpropagation(Model& model, ThreadPool& pool, int64_t memory_bytes, int64_t chunk_len = 0,
                   int64_t kept_states = kKeptStates);
 
@@ -31,23 +31,28 @@ class Backpropagation {
   // start from, replaced by the states after the batch. Gradients do not flow back through them.
   LossSum run(const Batch& batch, const StateRows& carried, double loss_scale);
 
-  // Tokens that go through one tape at most.
+  // Tokens of one text that go through one tape at most; of many texts fewer do, since each has its states.
   int64_t chunk_rows() const { return chunk_rows_; }
-  int64_t activation_bytes_per_row() const { return bytes_per_row_; }
+  const PassCost& cost() const { return cost_; }
+  // The most that the passes so far have taken of memory_bytes.
+  int64_t peak_bytes() const { return activations_.peak() + gradients_.peak(); }
   static constexpr int64_t kKeptStates = 256;
 
  private:
-  struct Piece;
   struct States {
     StateRows in, out, d_out, d_in;
   };
+  void measure();
+  bool fits(int64_t rows, int64_t segments) const {
+    return rows <= chunk_rows_ && cost_.of(rows, segments) <= most_bytes_;
+  }
   LossSum together(const Batch& batch, int64_t first_segment, int64_t last_segment, const StateRows& carried,
                    double loss_scale);
   LossSum in_chunks(const Batch& batch, int64_t first_segment, int64_t last_segment, const StateRows& carried,
                     double loss_scale);
-  Piece piece(const Batch& batch, int64_t begin, int64_t end);
-  void forward(const Batch& batch, const Piece& piece, const char* state_before, char* state_after);
-  LossSum record_and_return(const Batch& batch, int64_t begin, const Segments& segments, const States& states,
+  void cut_into_chunks(const Batch& batch, int64_t begin, int64_t end);
+  void forward(const Batch& batch, const BatchPiece& piece, const char* state_before, char* state_after);
+  LossSum record_and_return(const Batch& batch, const BatchPiece& piece, const States& states,
                             double loss_scale);
   States make_states(int64_t count);
   void clear_gradients();
@@ -56,7 +61,9 @@ class Backpropagation {
   Arena scratch_, activations_, states_;
   GradientPool gradients_;
   Context context_;
-  int64_t bytes_per_row_ = 0, chunk_rows_ = 0, kept_states_;
+  PassCost cost_;
+  int64_t most_bytes_ = 0, chunk_rows_ = 0, kept_states_;
+  std::vector<int64_t> borders_;  // of the chunks of the sequence at hand: the first row of each, and the end
 };
 
 }  // namespace harmonic
