@@ -7,6 +7,7 @@
 #include <csignal>
 #include <fstream>
 
+#include "harmonic/base/json.h"
 #include "harmonic/train/run_folder.h"
 #include "train_fixture.h"
 
@@ -166,6 +167,56 @@ TEST_F(Checkpoints, AllDamagedIsAnErrorThatTouchesNothing) {
   const std::string message = error_of([&] { find_checkpoint(out()); });
   EXPECT_NE(message.find("no checkpoint is whole"), std::string::npos) << message;
   EXPECT_EQ(folders(), (std::vector<std::string>{"checkpoint-12", "checkpoint-6"}));
+}
+
+// The newest of two checkpoints is kept from being read in ways that prove no damage.
+TEST_F(Checkpoints, OneThatCannotBeReadStopsTheRunAndTouchesNothing) {
+  SmallRun(with_checkpoints(6), out()).trainer.run();
+  fs::create_directory(out() / ".checkpoint-13.tmp");
+  const std::vector<std::string> before = folders();
+  const fs::path newest = out() / "checkpoint-12";
+  const struct {
+    const char *file, *target, *message;
+  } cases[] = {{"optimizer.safetensors", "/proc/self/mem", "cannot read: Input/output error"},
+               {"trainer_state.json", "/proc/self/mem", "cannot read: Input/output error"},
+               {"model.safetensors", "model.safetensors", "cannot open: Too many levels"},
+               {"run.toml", "/proc", "is a directory"}};
+  for (const auto& c : cases) {
+    fs::rename(newest / c.file, out() / "aside");
+    fs::create_symlink(c.target, newest / c.file);
+    const std::string message = error_of([&] { find_checkpoint(out()); });
+    EXPECT_NE(message.find(c.message), std::string::npos) << message;
+    EXPECT_NE(message.find("nothing was changed"), std::string::npos) << message;
+    EXPECT_EQ(folders(), before);
+    fs::rename(out() / "aside", newest / c.file);
+  }
+  EXPECT_EQ(find_checkpoint(out())->record.step, 12);
+}
+
+TEST_F(Checkpoints, OneOfANewerFormatStopsTheRunAndTouchesNothing) {
+  SmallRun(with_checkpoints(6), out()).trainer.run();
+  const fs::path path = out() / "checkpoint-12" / "trainer_state.json";
+  Json state = parse_json(read_file(path), "state");
+  state["format"] = 1000;
+  state["sha256"] = "as that format will have it";
+  write_file(path, state.dump());
+  const std::string message = error_of([&] { find_checkpoint(out()); });
+  EXPECT_NE(message.find("format 1000"), std::string::npos) << message;
+  EXPECT_NE(message.find("the version that wrote it"), std::string::npos) << message;
+  EXPECT_EQ(folders(), (std::vector<std::string>{"checkpoint-12", "checkpoint-6"}));
+}
+
+TEST_F(Checkpoints, AFailureAfterOneIsWrittenSaysThatItIsWhole) {
+  make_folder(out() / "model.safetensors" / "in the way");
+  const RunConfig config = with_checkpoints(6);
+  const std::string message = error_of([&] { SmallRun(config, out()).trainer.run(); });
+  EXPECT_NE(message.find("model.safetensors"), std::string::npos) << message;
+  EXPECT_NE(message.find("the one of step 6 in"), std::string::npos) << message;
+  EXPECT_EQ(message.find("not written"), std::string::npos) << message;
+  fs::remove_all(out() / "model.safetensors");
+  SmallRun rest(config, out());
+  EXPECT_EQ(find_checkpoint(out())->record.step, 6);
+  rest.resume().trainer.run();
 }
 
 TEST_F(Checkpoints, WhatAKilledSaveLeavesIsPassedOverAndRemoved) {

@@ -18,6 +18,17 @@ constexpr const char* kPrefix = "checkpoint-";
 constexpr const char* kPartial = ".checkpoint-";  // being written or removed
 constexpr const char* kStateFile = "trainer_state.json";
 
+// Proof that a checkpoint is not what was written: it may be set aside. Whatever else goes wrong with one (a
+// disk that fails, no right to read, a newer version's format) proves nothing and is an Error like any other.
+class Damage : public Error {
+  using Error::Error;
+};
+
+template <typename... Args>
+[[noreturn]] void fail_damaged(fmt::format_string<Args...> format, Args&&... args) {
+  throw Damage(fmt::format(format, std::forward<Args>(args)...));
+}
+
 fs::path folder_of(const fs::path& run, int64_t step) { return run / fmt::format("{}{}", kPrefix, step); }
 fs::path partial_of(const fs::path& run, int64_t step) {
   return run / fmt::format("{}{}.tmp", kPartial, step);
@@ -85,19 +96,38 @@ std::string state_json(const fs::path& folder, const CheckpointRecord& record) {
   return state.dump(2) + '\n';
 }
 
+void expect_file(const fs::path& path) {
+  std::error_code ignored;
+  if (fs::status(path, ignored).type() == fs::file_type::not_found)
+    fail_damaged("{}: is missing", path.string());
+}
+
+Json parsed_state(const fs::path& path) {
+  expect_file(path);
+  const std::string text = read_file(path, 1 << 20);
+  try {
+    return parse_json(text, path.string());
+  } catch (const Error& error) {
+    fail_damaged("{}", error.what());
+  }
+}
+
 CheckpointRecord checked_record(const fs::path& folder) {
   const fs::path path = folder / kStateFile;
   const std::string name = path.string();
-  Json state = parse_json(read_file(path, 1 << 20), name);
+  Json state = parsed_state(path);
   try {
+    // Before all else: what follows holds for formats that this version knows.
+    if (const int64_t format = state.at("format"); format > kFormat)
+      fail("{}: format {}; this version reads {}; resume with the version that wrote it", name, format,
+           kFormat);
     const std::string hash = state.at("sha256");
     state.erase("sha256");
-    if (sha256(state.dump()) != hash) fail("{}: its SHA-256 is not the one that it names", name);
-    if (state.at("format") != kFormat)
-      fail("{}: format {}; this version reads {}", name, state.at("format").dump(), kFormat);
+    if (sha256(state.dump()) != hash) fail_damaged("{}: its SHA-256 is not the one that it names", name);
     for (const auto& [file, expected] : state.at("files").items()) {
+      expect_file(folder / file);
       if (sha256_of_file(folder / file) != expected.get<std::string>())
-        fail("{}: its SHA-256 is not the one in {}", (folder / file).string(), kStateFile);
+        fail_damaged("{}: its SHA-256 is not the one in {}", (folder / file).string(), kStateFile);
     }
     CheckpointRecord record;
     record.step = state.at("step");
@@ -107,7 +137,7 @@ CheckpointRecord checked_record(const fs::path& folder) {
     record.valid_data_hash = state.at("valid_data_sha256");
     return record;
   } catch (const nlohmann::json::exception& error) {
-    fail("{}: not a trainer's state: {}", name, error.what());
+    fail_damaged("{}: not a trainer's state: {}", name, error.what());
   }
 }
 
@@ -116,7 +146,7 @@ Checkpoint checked_checkpoint(const fs::path& run, int64_t step) {
   checkpoint.folder = folder_of(run, step);
   checkpoint.record = checked_record(checkpoint.folder);
   if (checkpoint.record.step != step)
-    fail("{}: holds step {}, not {}", checkpoint.folder.string(), checkpoint.record.step, step);
+    fail_damaged("{}: holds step {}, not {}", checkpoint.folder.string(), checkpoint.record.step, step);
   const fs::path settings = checkpoint.folder / "run.toml";
   checkpoint.config = parse_run_config(read_file(settings, 1 << 24), settings.string());
   return checkpoint;
@@ -159,17 +189,17 @@ void save_checkpoint(const fs::path& run, const CheckpointRecord& record,
   if (fs::exists(whole)) discard(run, record.step);
   rename_folder(partial, whole);
   sync_folder(run);
+}
+
+void publish_checkpoint(const fs::path& run, int64_t step) {
+  // A copy, not a second name of the same file: whoever edits the run's weights in place would damage the
+  // checkpoint.
+  copy_atomically(folder_of(run, step) / "model.safetensors", run / "model.safetensors");
   const std::vector<int64_t> steps = checkpoint_steps(run);
   for (size_t i = kKept; i < steps.size(); ++i) discard(run, steps[i]);
 }
 
-void publish_weights(const fs::path& run, int64_t step) {
-  // Not a second name of the same file: whoever edits the run's weights in place would damage the checkpoint.
-  copy_atomically(folder_of(run, step) / "model.safetensors", run / "model.safetensors");
-}
-
 std::optional<Checkpoint> find_checkpoint(const fs::path& run) {
-  remove_partial(run);
   const std::vector<int64_t> steps = checkpoint_steps(run);
   std::string reason;
   std::optional<Checkpoint> found;
@@ -178,10 +208,15 @@ std::optional<Checkpoint> find_checkpoint(const fs::path& run) {
     try {
       found = checked_checkpoint(run, step);
       break;
-    } catch (const Error& error) {
-      warn("checkpoint of step {} cannot be used: {}", step, error.what());
-      reason = error.what();
+    } catch (const Damage& damage) {
+      warn("the checkpoint of step {} is damaged: {}", step, damage.what());
+      reason = damage.what();
       damaged.push_back(step);
+    } catch (const Error& error) {
+      fail(
+          "{}; the checkpoint of step {} cannot be read and may be whole: nothing was changed. Mend this, or "
+          "move the folder away to go on without it",
+          error.what(), step);
     }
   }
   if (!found && !steps.empty())
@@ -192,6 +227,7 @@ std::optional<Checkpoint> find_checkpoint(const fs::path& run) {
     remove_folder(aside);
     rename_folder(folder_of(run, step), aside);
   }
+  remove_partial(run);
   return found;
 }
 

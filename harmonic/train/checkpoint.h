@@ -41,13 +41,14 @@ struct CheckpointContents {
 // Steps of the checkpoints in a run's folder, whole or damaged, the newest first.
 std::vector<int64_t> checkpoint_steps(const std::filesystem::path& run);
 
-// Writes the checkpoint of record.step into the run's folder, replacing one of that step, and removes all but
-// the newest two. Throws Error, e.g. on a full disk; then the checkpoints that were there still are.
+// Writes the checkpoint of record.step into the run's folder, replacing one of that step. Throws Error, e.g.
+// on a full disk; then the checkpoints that were there still are.
 void save_checkpoint(const std::filesystem::path& run, const CheckpointRecord& record,
                      const CheckpointContents& contents);
 
-// Makes <run>/model.safetensors a copy of the weights of the checkpoint of `step`. Throws Error.
-void publish_weights(const std::filesystem::path& run, int64_t step);
+// Makes <run>/model.safetensors a copy of the weights of the newest checkpoint, that of `step`, and removes all but the
+// newest two. Throws Error; the checkpoint is whole all the same.
+void publish_checkpoint(const std::filesystem::path& run, int64_t step);
 
 struct Checkpoint {
   std::filesystem::path folder;
@@ -55,9 +56,11 @@ struct Checkpoint {
   RunConfig config;  // of the run that wrote it
 };
 
-// The newest checkpoint of a run that is whole: every file is there and has its SHA-256. Warns about damaged
-// ones and sets them aside as checkpoint-<step>.damaged. None when there never was one; throws Error when
-// all are damaged. Also removes what a run that was killed while saving has left.
+// The newest checkpoint of a run that is whole: every file is there and has its SHA-256. Warns about ones
+// that are proven to be damaged (a file is missing, malformed or not what its hash says) and sets them aside
+// as checkpoint-<step>.damaged; also removes what a run that was killed while saving has left. None when
+// there never was one. Throws Error, and changes nothing, when all are damaged, or when one cannot be read or
+// is of a newer format: it may be whole.
 std::optional<Checkpoint> find_checkpoint(const std::filesystem::path& run);
 
 // Fills the model's parameters, the optimiser's numbers and the carried states. Throws Error.

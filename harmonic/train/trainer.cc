@@ -92,7 +92,7 @@ void Trainer::write_description() {
 
 Trainer::End Trainer::run() {
   write_description();
-  if (saved_step_ >= 0) publish_weights(out_, saved_step_);  // a kill may have come between the two
+  if (saved_step_ >= 0) publish_checkpoint(out_, saved_step_);  // a kill may have come between the two
   MetricsFile metrics(out_ / "metrics.jsonl", learner_.steps_done());
   peak_ = measure_matrix_peak(pool_);
   bool stopped = false;
@@ -194,13 +194,16 @@ void Trainer::save() {
   record.valid_data_hash = data_.valid ? data_.valid->hash() : "";
   try {
     save_checkpoint(out_, record, contents());
-    saved_step_ = record.step;
-    publish_weights(out_, saved_step_);
   } catch (const Error& error) {
-    const std::string lost = saved_step_ == record.step
-                                 ? ""
-                                 : fmt::format("the checkpoint of step {} was not written and ", record.step);
-    fail("{}; {}training stops; {}", error.what(), lost, last_checkpoint());
+    fail("{}; the checkpoint of step {} was not written and training stops; {}", error.what(), record.step,
+         last_checkpoint());
+  }
+  saved_step_ = record.step;
+  try {
+    publish_checkpoint(out_, saved_step_);
+  } catch (const Error& error) {
+    fail("{}; the checkpoint of step {} was written but is not the run's model yet and training stops; {}",
+         error.what(), saved_step_, last_checkpoint());
   }
 }
 
