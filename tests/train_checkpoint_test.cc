@@ -6,6 +6,8 @@
 
 #include <csignal>
 #include <fstream>
+#include <functional>
+#include <sstream>
 
 #include "harmonic/base/json.h"
 #include "harmonic/train/run_folder.h"
@@ -284,6 +286,77 @@ TEST_F(Checkpoints, AChangedSettingIsNamed) {
   other = with_checkpoints(6);
   other.train.seed = 2;
   EXPECT_NE(error_of([&] { SmallRun(other, out()).resume(); }).find("train.seed"), std::string::npos);
+}
+
+// trainer_state.json of a checkpoint with `change` made to it and a checksum that holds.
+void rewrite_state(const fs::path& checkpoint, const std::function<void(Json&)>& change) {
+  Json state = parse_json(read_file(checkpoint / "trainer_state.json"), "state");
+  state.erase("sha256");
+  change(state);
+  state["sha256"] = sha256(state.dump());
+  write_file(checkpoint / "trainer_state.json", state.dump());
+}
+
+TEST_F(Checkpoints, TheHashOfTheSettingsIsOfThoseThatMayNotChange) {
+  const auto hash_of = [&](const RunConfig& config, const char* name) {
+    SmallRun(config, folder_ / name).trainer.run();
+    return find_checkpoint(folder_ / name)->config_hash;
+  };
+  const std::string hash = hash_of(with_checkpoints(6), "one");
+  EXPECT_EQ(hash.size(), 64u);
+  RunConfig other = with_checkpoints(6, 6);
+  other.data.train = {"elsewhere"};
+  other.train.eval_tokens = 5;
+  EXPECT_EQ(hash_of(other, "two"), hash);
+  other.train.clip = 0.5;
+  EXPECT_NE(hash_of(other, "three"), hash);
+}
+
+TEST_F(Checkpoints, AStateOfOtherSettingsIsRefused) {
+  SmallRun(with_checkpoints(6), out()).trainer.run();
+  rewrite_state(out() / "checkpoint-12", [](Json& state) { state["config_sha256"] = sha256("others"); });
+  const std::string message = error_of([&] { SmallRun(with_checkpoints(6), out()).resume(); });
+  EXPECT_NE(message.find("config_sha256 is not that of the settings"), std::string::npos) << message;
+  EXPECT_EQ(folders(), (std::vector<std::string>{"checkpoint-12", "checkpoint-6"}));
+}
+
+TEST_F(Checkpoints, OfFormat1WhichHadNoHashOfTheSettingsAreResumed) {
+  SmallRun whole(with_checkpoints(6), out());
+  whole.trainer.run();
+  rewrite_state(out() / "checkpoint-12", [](Json& state) {
+    state["format"] = 1;
+    state.erase("config_sha256");
+  });
+  SmallRun longer(with_checkpoints(6, 14), out());
+  longer.resume().trainer.run();
+  EXPECT_EQ(longer.trainer.learner().steps_done(), 14);
+}
+
+// The lines of `toml` but for those of some keys.
+std::string without(const std::string& toml, const std::vector<std::string>& keys) {
+  std::istringstream lines(toml);
+  std::string kept;
+  for (std::string line; std::getline(lines, line);)
+    if (std::find(keys.begin(), keys.end(), line.substr(0, line.find(" = "))) == keys.end())
+      kept += line + '\n';
+  return kept;
+}
+
+// So that a run may be resumed by a later version that has more settings.
+TEST_F(Checkpoints, OnlySettingsThatTheFileNamesAreHashed) {
+  const std::vector<std::string> may_change = {"tokens",           "steps", "eval_every", "eval_tokens",
+                                               "checkpoint_every", "train", "valid",      "cache"};
+  SmallRun(with_checkpoints(6), out()).trainer.run();
+  const fs::path file = out() / "checkpoint-12" / "run.toml";
+  EXPECT_EQ(sha256(without(read_file(file), may_change)), find_checkpoint(out())->config_hash);
+  const std::string earlier = without(read_file(file), {"clip"});
+  ASSERT_NE(earlier, read_file(file));
+  write_file(file, earlier);
+  rewrite_state(out() / "checkpoint-12", [&](Json& state) {
+    state["config_sha256"] = sha256(without(earlier, may_change));
+    state["files"]["run.toml"] = sha256(earlier);
+  });
+  SmallRun(with_checkpoints(6), out()).resume();
 }
 
 TEST_F(Checkpoints, MoreStepsMayBeGiven) {

@@ -13,10 +13,31 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr size_t kKept = 2;
-constexpr int kFormat = 1;
+constexpr int kFormat = 2;
 constexpr const char* kPrefix = "checkpoint-";
 constexpr const char* kPartial = ".checkpoint-";  // being written or removed
 constexpr const char* kStateFile = "trainer_state.json";
+
+// What a resumed run may change.
+const std::vector<std::string> kMayChange = {
+    "train.tokens",           "train.steps", "train.eval_every", "train.eval_tokens",
+    "train.checkpoint_every", "data.train",  "data.valid",       "data.cache"};
+
+bool has_key(const Value& table, std::string_view dotted_key) {
+  const size_t point = dotted_key.find('.');
+  const Value* value = table.find(dotted_key.substr(0, point));
+  return value && (point == dotted_key.npos || has_key(*value, dotted_key.substr(point + 1)));
+}
+
+// SHA-256 of the settings of `config` that `known` has too and that a resumed run may not change.
+std::string hash_of_settings(RunConfig config, const Value& known) {
+  std::vector<Field> fields = config.fields();
+  std::erase_if(fields, [&](const Field& field) {
+    return std::find(kMayChange.begin(), kMayChange.end(), field.key) != kMayChange.end() ||
+           !has_key(known, field.key);
+  });
+  return sha256(to_toml(values_of(fields)));
+}
 
 // Proof that a checkpoint is not what was written: it may be set aside. Whatever else goes wrong with one (a
 // disk that fails, no right to read, a newer version's format) proves nothing and is an Error like any other.
@@ -79,7 +100,7 @@ void load_states(const fs::path& path, const StateRows& states) {
   std::memcpy(states.data, stored.bytes.data(), stored.bytes.size());
 }
 
-std::string state_json(const fs::path& folder, const CheckpointRecord& record) {
+std::string state_json(const fs::path& folder, const CheckpointRecord& record, RunConfig config) {
   Json files = Json::object();
   std::vector<std::string> names;
   for (const auto& entry : fs::directory_iterator(folder)) names.push_back(entry.path().filename().string());
@@ -91,6 +112,7 @@ std::string state_json(const fs::path& folder, const CheckpointRecord& record) {
                 {"seconds", record.seconds},
                 {"train_data_sha256", record.train_data_hash},
                 {"valid_data_sha256", record.valid_data_hash},
+                {"config_sha256", hash_of_settings(config, values_of(config.fields()))},
                 {"files", files}};
   state["sha256"] = sha256(state.dump());
   return state.dump(2) + '\n';
@@ -112,30 +134,33 @@ Json parsed_state(const fs::path& path) {
   }
 }
 
-CheckpointRecord checked_record(const fs::path& folder) {
-  const fs::path path = folder / kStateFile;
+// Reads trainer_state.json and checks every file by it.
+void read_state(Checkpoint& checkpoint) {
+  const fs::path path = checkpoint.folder / kStateFile;
   const std::string name = path.string();
   Json state = parsed_state(path);
   try {
     // Before all else: what follows holds for formats that this version knows.
-    if (const int64_t format = state.at("format"); format > kFormat)
+    const int64_t format = state.at("format");
+    if (format > kFormat)
       fail("{}: format {}; this version reads {}; resume with the version that wrote it", name, format,
            kFormat);
     const std::string hash = state.at("sha256");
     state.erase("sha256");
     if (sha256(state.dump()) != hash) fail_damaged("{}: its SHA-256 is not the one that it names", name);
     for (const auto& [file, expected] : state.at("files").items()) {
-      expect_file(folder / file);
-      if (sha256_of_file(folder / file) != expected.get<std::string>())
-        fail_damaged("{}: its SHA-256 is not the one in {}", (folder / file).string(), kStateFile);
+      const fs::path whole = checkpoint.folder / file;
+      expect_file(whole);
+      if (sha256_of_file(whole) != expected.get<std::string>())
+        fail_damaged("{}: its SHA-256 is not the one in {}", whole.string(), kStateFile);
     }
-    CheckpointRecord record;
+    CheckpointRecord& record = checkpoint.record;
     record.step = state.at("step");
     record.tokens = state.at("tokens");
     record.seconds = state.at("seconds");
     record.train_data_hash = state.at("train_data_sha256");
     record.valid_data_hash = state.at("valid_data_sha256");
-    return record;
+    if (format >= 2) checkpoint.config_hash = state.at("config_sha256");
   } catch (const nlohmann::json::exception& error) {
     fail_damaged("{}: not a trainer's state: {}", name, error.what());
   }
@@ -144,11 +169,13 @@ CheckpointRecord checked_record(const fs::path& folder) {
 Checkpoint checked_checkpoint(const fs::path& run, int64_t step) {
   Checkpoint checkpoint;
   checkpoint.folder = folder_of(run, step);
-  checkpoint.record = checked_record(checkpoint.folder);
+  read_state(checkpoint);
   if (checkpoint.record.step != step)
     fail_damaged("{}: holds step {}, not {}", checkpoint.folder.string(), checkpoint.record.step, step);
-  const fs::path settings = checkpoint.folder / "run.toml";
-  checkpoint.config = parse_run_config(read_file(settings, 1 << 24), settings.string());
+  const fs::path path = checkpoint.folder / "run.toml";
+  const std::string toml = read_file(path, 1 << 24);
+  checkpoint.settings = parse_toml(toml, path.string());
+  checkpoint.config = parse_run_config(toml, path.string());
   return checkpoint;
 }
 
@@ -181,7 +208,7 @@ void save_checkpoint(const fs::path& run, const CheckpointRecord& record,
     save_tensors(partial / "optimizer.safetensors", contents.optimizer);
     if (contents.carried) save_states(partial / "carried.safetensors", contents.carried);
     write_file(partial / "run.toml", contents.config.to_toml());
-    write_file(partial / kStateFile, state_json(partial, record));
+    write_file(partial / kStateFile, state_json(partial, record, contents.config));
   } catch (...) {
     remove_folder(partial);
     throw;
@@ -238,9 +265,6 @@ void load_checkpoint(const Checkpoint& checkpoint, const CheckpointContents& con
 }
 
 void check_same_run(const Checkpoint& checkpoint, const RunConfig& now) {
-  static const std::vector<std::string> kMayChange = {
-      "train.tokens",           "train.steps", "train.eval_every", "train.eval_tokens",
-      "train.checkpoint_every", "data.train",  "data.valid",       "data.cache"};
   RunConfig before = checkpoint.config, after = now;
   for (RunConfig* config : {&before, &after}) config->data = config->data.with_absolute_paths();
   const std::vector<Field> was = before.fields(), is = after.fields();
@@ -250,6 +274,11 @@ void check_same_run(const Checkpoint& checkpoint, const RunConfig& now) {
       fail_usage("{} = {}: the run to resume had {}; leave it as it was, or start anew with another --out",
                  is[i].key, text_of(is[i]), text_of(was[i]));
   }
+  if (!checkpoint.config_hash.empty() && hash_of_settings(now, checkpoint.settings) != checkpoint.config_hash)
+    fail(
+        "{}: config_sha256 is not that of the settings in run.toml beside it; they do not belong together: "
+        "resume from another checkpoint, or start anew with another --out",
+        (checkpoint.folder / kStateFile).string());
 }
 
 }  // namespace harmonic

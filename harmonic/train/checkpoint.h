@@ -5,8 +5,9 @@
 //   optimizer.safetensors   what the optimiser remembers, in the parameters' names
 //   carried.safetensors     "states" [streams, bytes] u8; only when states are carried
 //   run.toml                the settings of the run
-//   trainer_state.json      the numbers of CheckpointRecord, the SHA-256 of every file above, and under
-//                           "sha256" that of this object itself, written without that entry
+//   trainer_state.json      the numbers of CheckpointRecord, the SHA-256 of the settings that may not change
+//                           and of every file above, and under "sha256" that of this object itself, written
+//                           without that entry
 // The position in the data and the state of all random numbers is the step. A checkpoint appears under its
 // name when all of it is on disk; those before it go only then.
 #pragma once
@@ -53,7 +54,9 @@ void publish_checkpoint(const std::filesystem::path& run, int64_t step);
 struct Checkpoint {
   std::filesystem::path folder;
   CheckpointRecord record;
-  RunConfig config;  // of the run that wrote it
+  RunConfig config;         // of the run that wrote it
+  Value settings;           // the same as its file names them: keys that came later are not among them
+  std::string config_hash;  // SHA-256 of the settings that may not change; empty in format 1, which had none
 };
 
 // The newest checkpoint of a run that is whole: every file is there and has its SHA-256. Warns about ones

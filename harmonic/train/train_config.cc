@@ -178,8 +178,6 @@ std::string RunConfig::to_toml() const {
   return harmonic::to_toml(values_of(copy.fields()));
 }
 
-std::string RunConfig::hash() const { return sha256(to_toml()); }
-
 RunConfig load_run_config(const std::filesystem::path& path, const std::vector<Override>& overrides) {
   Value file{Value::Table{}, {}};
   if (!path.empty()) file = parse_toml(read_file(path, 1 << 24), path.string());

@@ -57,8 +57,6 @@ struct RunConfig {
   void validate() const;
   // Every field, defaults too; equal configurations give equal text.
   std::string to_toml() const;
-  // Lower-case hexadecimal SHA-256 of to_toml().
-  std::string hash() const;
 };
 
 // One "train.lr=3e-3" and where it came from, for messages.
