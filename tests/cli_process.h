@@ -64,7 +64,7 @@ class HarmonicProcess {
     if (input_ >= 0) ::close(input_);
     input_ = -1;
   }
-  void interrupt() const { ::kill(child_, SIGINT); }
+  void interrupt(int signal_number = SIGINT) const { ::kill(child_, signal_number); }
 
   std::string output_so_far() const {
     const std::string out = folder_ / "out";

@@ -8,6 +8,7 @@
 #include "harmonic/base/thread_pool.h"
 #include "harmonic/tokenizer/bpe_trainer.h"
 #include "harmonic/tokenizer/pretokenizer.h"
+#include "tests/interrupted_child.h"
 
 namespace harmonic {
 namespace {
@@ -144,6 +145,23 @@ TEST(BpeTrainer, RefusesAVocabularyWithoutRoomForTheBytes) {
       EXPECT_EQ(error.kind(), Error::Kind::usage);
     }
   }
+}
+
+TEST(BpeTrainer, NeitherCountsNorMergesOnceItIsAskedToStop) {
+  const std::string text = zipf_text(1, 1000);
+  EXPECT_TRUE(is_interrupted([&] {
+    ThreadPool pool(2);
+    BpeTrainer trainer(pool);
+    ::raise(SIGTERM);
+    trainer.add(text);
+  }));
+  EXPECT_TRUE(is_interrupted([&] {
+    ThreadPool pool(2);
+    BpeTrainer trainer(pool);
+    trainer.add(text);
+    ::raise(SIGTERM);
+    trainer.train(300);
+  }));
 }
 
 // Quadratic work on a long piece would take an hour here.

@@ -1,4 +1,5 @@
 // harmonic data prepare | info.
+#include "harmonic/base/interrupt.h"
 #include "harmonic/base/log.h"
 #include "harmonic/cli/command.h"
 #include "harmonic/data/corpus_preparation.h"
@@ -28,6 +29,7 @@ class Prepare : public Command {
     options.add("--out", &out_, "where the token shards are written").placeholder("DIR").required();
   }
   int run(const CommandContext& context) override {
+    watch_for_interrupts();
     ThreadPool pool(context.threads);
     PrepareOptions options;
     options.reader.format = document_format_of(format_);

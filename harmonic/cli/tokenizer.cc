@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "harmonic/base/files.h"
+#include "harmonic/base/interrupt.h"
 #include "harmonic/base/log.h"
 #include "harmonic/cli/command.h"
 #include "harmonic/cli/standard_input.h"
@@ -29,6 +30,7 @@ class TrainTokenizer : public Command {
   }
 
   int run(const CommandContext& context) override {
+    watch_for_interrupts();
     ThreadPool pool(context.threads);
     BpeTrainer trainer(pool);
     DocumentSource source(data_, {.format = document_format_of(format_), .json_field = text_field_});

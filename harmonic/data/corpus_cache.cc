@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "harmonic/base/error.h"
+#include "harmonic/base/interrupt.h"
 #include "harmonic/base/json.h"
 #include "harmonic/base/log.h"
 
@@ -62,6 +63,7 @@ std::string preparation_key(const std::vector<std::string>& inputs, const Tokeni
                             const PrepareOptions& options) {
   Json files = Json::array();
   for (const InputFile& file : list_input_files(inputs)) {
+    stop_if_interrupted();
     if (file.path == "-") fail_usage("standard input cannot be cached; it is prepared in memory");
     struct stat status;
     if (::stat(file.path.c_str(), &status) != 0) fail("{}: cannot open: {}", file.path, std::strerror(errno));

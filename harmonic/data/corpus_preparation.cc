@@ -5,6 +5,7 @@
 #include <set>
 
 #include "harmonic/base/error.h"
+#include "harmonic/base/interrupt.h"
 #include "harmonic/base/json.h"
 #include "harmonic/base/log.h"
 
@@ -95,6 +96,7 @@ void tokenise(const std::vector<std::string>& inputs, const Tokenizer& tokenizer
     bool read_following = true;
     while (const size_t count = pieces.next(round)) {
       pool.parallel_for(static_cast<int64_t>(count + read_following), [&](int64_t i) {
+        stop_if_interrupted();
         const auto index = static_cast<size_t>(i) - read_following;
         if (read_following && i == 0) {
           following.read(source);
@@ -140,6 +142,13 @@ Json read_manifest(const fs::path& folder) {
   return manifest;
 }
 
+// Removes the shards from this number on.
+void remove_shards(const fs::path& folder, size_t first) {
+  std::error_code ignored;
+  for (size_t i = first; fs::remove(folder / shard_name(i), ignored); ++i) {
+  }
+}
+
 }  // namespace
 
 void prepare_shards(const std::vector<std::string>& inputs, const Tokenizer& tokenizer,
@@ -147,8 +156,9 @@ void prepare_shards(const std::vector<std::string>& inputs, const Tokenizer& tok
                     const std::string& key) {
   if (options.shard_tokens < 1)
     fail_usage("shard_tokens is {}; at least 1 was expected", options.shard_tokens);
-  make_folder(folder);
   std::error_code error;
+  const bool made = !fs::exists(folder, error);
+  make_folder(folder);
   fs::remove(folder / kManifest, error);
   if (error) fail("{}: cannot remove it to prepare anew: {}", (folder / kManifest).string(), error.message());
 
@@ -166,25 +176,30 @@ void prepare_shards(const std::vector<std::string>& inputs, const Tokenizer& tok
                       {"source_bytes", written.source_bytes()},
                       {"checksum", fmt::format("{:016x}", written.checksum())}});
   };
-  tokenise(
-      inputs, tokenizer, pool, options.reader,
-      [&](int64_t text_bytes) {
-        if (builder.tokens() >= options.shard_tokens) flush();
-        builder.begin_document(text_bytes);
-      },
-      [&](const std::vector<int32_t>& tokens) { builder.append(tokens); });
-  if (builder.documents() > 0) flush();
+  try {
+    tokenise(
+        inputs, tokenizer, pool, options.reader,
+        [&](int64_t text_bytes) {
+          if (builder.tokens() >= options.shard_tokens) flush();
+          builder.begin_document(text_bytes);
+        },
+        [&](const std::vector<int32_t>& tokens) { builder.append(tokens); });
+    if (builder.documents() > 0) flush();
 
-  Json manifest = {{"format", kManifestFormat},
-                   {"version", 1},
-                   {"vocab_size", identity.vocab_size},
-                   {"eot_token_id", identity.eot},
-                   {"tokenizer_hash", identity.hash},
-                   {"key", key},
-                   {"shards", shards}};
-  write_file(folder / kManifest, manifest.dump(1) + "\n");
-  for (size_t i = shards.size(); fs::remove(folder / shard_name(i), error); ++i) {
+    const Json manifest = {{"format", kManifestFormat},
+                           {"version", 1},
+                           {"vocab_size", identity.vocab_size},
+                           {"eot_token_id", identity.eot},
+                           {"tokenizer_hash", identity.hash},
+                           {"key", key},
+                           {"shards", shards}};
+    write_file(folder / kManifest, manifest.dump(1) + "\n");
+  } catch (...) {
+    remove_shards(folder, 0);  // without a list they are of no use
+    if (made) fs::remove(folder, error);
+    throw;
   }
+  remove_shards(folder, shards.size());
 }
 
 bool is_prepared_folder(const fs::path& path) {

@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "harmonic/base/error.h"
+#include "harmonic/base/interrupt.h"
 
 namespace harmonic {
 namespace fs = std::filesystem;
@@ -19,8 +20,10 @@ std::vector<fs::path> entries_of(const fs::path& folder) {
   std::vector<fs::path> entries;
   std::error_code error;
   fs::directory_iterator it(folder, error), end;
-  for (; !error && it != end; it.increment(error))
+  for (; !error && it != end; it.increment(error)) {
+    stop_if_interrupted();
     if (!hidden(it->path())) entries.push_back(it->path());
+  }
   if (error) fail("{}: cannot list the folder: {}", folder.string(), error.message());
   std::sort(entries.begin(), entries.end());
   return entries;
@@ -33,6 +36,7 @@ bool is_folder_to_enter(const fs::path& path) {
 
 void walk(const fs::path& folder, std::vector<std::string>& files) {
   for (const fs::path& entry : entries_of(folder)) {
+    stop_if_interrupted();
     std::error_code error;
     if (is_folder_to_enter(entry)) {
       walk(entry, files);

@@ -3,6 +3,7 @@
 #include <archive.h>
 #include <archive_entry.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,6 +17,7 @@
 #include <vector>
 
 #include "harmonic/base/error.h"
+#include "harmonic/base/interrupt.h"
 
 namespace harmonic {
 namespace {
@@ -96,6 +98,12 @@ struct TextFile::State {
       return count;
     }
     for (;;) {
+      stop_if_interrupted();
+      // Not left to the read: the signal that ends the waiting may go to another thread.
+      struct pollfd input = {descriptor, POLLIN, 0};
+      constexpr int kMilliseconds = 100;
+      const int ready = ::poll(&input, 1, kMilliseconds);
+      if (ready == 0 || (ready < 0 && errno == EINTR)) continue;
       const ssize_t got = ::read(descriptor, buffer, size);
       if (got >= 0) return static_cast<size_t>(got);
       if (errno != EINTR) fail("{}: cannot read: {}", path, std::strerror(errno));
@@ -125,6 +133,7 @@ struct TextFile::State {
   }
 
   [[noreturn]] void archive_failure() {
+    stop_if_interrupted();  // read_block() cannot throw it
     const char* message = archive_error_string(archive);
     fail("{}: damaged or truncated: {}; fetch or make the file again", name,
          message ? message : "unknown error");
@@ -139,10 +148,12 @@ struct TextFile::State {
       const size_t got = state.read_raw(state.block.data(), state.block.size());
       if (state.check_gzip) state.count_gzip_headers({state.block.data(), got});
       return static_cast<la_ssize_t>(got);
+    } catch (const Interrupted&) {
+      archive_set_error(archive, EINTR, "interrupted");
     } catch (const std::exception& error) {
       archive_set_error(archive, errno, "%s", error.what());
-      return ARCHIVE_FATAL;
     }
+    return ARCHIVE_FATAL;
   }
   static la_int64_t seek(::archive*, void* self, la_int64_t offset, int whence) {
     const off_t position = ::lseek(static_cast<State*>(self)->descriptor, offset, whence);
@@ -240,6 +251,7 @@ size_t TextFile::read(char* buffer, size_t size) {
   State& state = *state_;
   size_t done = 0;
   while (done < size) {
+    stop_if_interrupted();
     size_t got;
     if (state.archive) {
       const la_ssize_t result = archive_read_data(state.archive, buffer + done, size - done);

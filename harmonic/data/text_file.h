@@ -24,7 +24,8 @@ class TextFile {
   // For messages and for telling the format: "notes.txt", or "books.zip: chapter1.txt".
   const std::string& name() const;
   // Up to `size` bytes (fewer only at the end); 0 at the end of the member. Throws Error on damage or
-  // truncation.
+  // truncation, and Interrupted, even while it waits for input, when the program is asked to stop: every
+  // reader of text does so through here.
   size_t read(char* buffer, size_t size);
 
  private:

@@ -9,6 +9,7 @@
 
 #include "harmonic/base/checked.h"
 #include "harmonic/base/error.h"
+#include "harmonic/base/interrupt.h"
 
 namespace harmonic {
 namespace {
@@ -255,6 +256,7 @@ void TokenShard::check_tokens(std::span<const uint8_t> tokens, uint64_t expected
   int64_t document = 0;
   bool eot_leads_documents = true;
   for (int64_t at = 0; at < size; at += kPiece) {
+    stop_if_interrupted();
     const int64_t end = std::min(at + kPiece, size), last_token = std::min(end / token_bytes_, token_count_);
     sum.add(tokens.data() + at, end - at);
     for (int64_t begin = at / token_bytes_; begin < last_token; begin += std::ssize(some)) {

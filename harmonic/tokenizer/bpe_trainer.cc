@@ -6,6 +6,7 @@
 #include <unordered_set>
 
 #include "harmonic/base/error.h"
+#include "harmonic/base/interrupt.h"
 #include "harmonic/tokenizer/bpe.h"
 #include "harmonic/tokenizer/pretokenizer.h"
 
@@ -148,8 +149,10 @@ void BpeTrainer::add(std::span<const std::string_view> texts) {
   std::atomic<size_t> next{0};
   const int64_t workers = std::min<int64_t>(pool_.threads(), static_cast<int64_t>(stretches.size()));
   pool_.parallel_for(workers, [&](int64_t worker) {
-    for (size_t i = next++; i < stretches.size(); i = next++)
+    for (size_t i = next++; i < stretches.size(); i = next++) {
+      stop_if_interrupted();
       count_pieces(stretches[i], counts_[static_cast<size_t>(worker)]);
+    }
   });
 }
 
@@ -162,9 +165,13 @@ std::unique_ptr<Tokenizer> BpeTrainer::train(int64_t vocab_size) const {
   // In the order of their bytes, so that nothing depends on the hash tables.
   std::vector<std::pair<std::string_view, int64_t>> pieces;
   for (const Counts& counts : counts_) pieces.insert(pieces.end(), counts.begin(), counts.end());
-  std::sort(pieces.begin(), pieces.end());
+  std::sort(pieces.begin(), pieces.end(), [](const auto& a, const auto& b) {
+    stop_if_interrupted();
+    return a < b;
+  });
   PairIndex index;
   for (size_t i = 0; i < pieces.size();) {
+    stop_if_interrupted();
     const std::string_view piece = pieces[i].first;
     int64_t count = 0;
     for (; i < pieces.size() && pieces[i].first == piece; ++i) count += pieces[i].second;
@@ -177,6 +184,7 @@ std::unique_ptr<Tokenizer> BpeTrainer::train(int64_t vocab_size) const {
   std::priority_queue<Pair> queue;
   index.for_each([&](const Pair& pair) { queue.push(pair); });
   while (static_cast<int64_t>(vocabulary.tokens.size()) + 1 < vocab_size && !queue.empty()) {
+    stop_if_interrupted();
     Pair pair = queue.top();
     queue.pop();
     // Counts only fall once a pair is in the queue: what has fallen goes back to its place.

@@ -19,7 +19,8 @@ namespace harmonic {
 // frequent in them. The result depends on the counts alone: not on the order of the texts nor on the threads.
 // Of pairs equally frequent, the one with the smaller left id is merged first, then the one with the smaller
 // right id. Pairs seen once are not merged, nor are pairs whose bytes are a token already; pieces of more
-// than 128 bytes count as several. One thread at a time may use a trainer.
+// than 128 bytes count as several. One thread at a time may use a trainer. Both steps throw Interrupted when
+// the program is asked to stop.
 class BpeTrainer {
  public:
   // The pool must outlive the trainer.

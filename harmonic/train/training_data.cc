@@ -61,7 +61,6 @@ std::unique_ptr<Tokenizer> trained_tokenizer(const DataConfig& config, ThreadPoo
   };
   int64_t left = kTokenizerTextBytes;
   for (std::string document; left > 0 && source.next(document);) {
-    stop_if_interrupted();
     if (static_cast<int64_t>(document.size()) > left) document.resize(static_cast<size_t>(left));
     left -= static_cast<int64_t>(document.size());
     waiting += document.size();
