@@ -240,5 +240,21 @@ TEST(LeakingModelThat, UsesTheLeakScoresNoiseBelowChance) {
   EXPECT_TRUE(failed.count("random tokens score no better than chance at every t mod 4"));
 }
 
+// Products with packed weights, as evaluation uses them, that bring the last row into the first one.
+void leaking_product(Context& context, const Linear& op) {
+  cpu::run(context, op);
+  if (op.packed && op.y.rows > 1) op.y.row<float>(0)[0] += op.y.row<float>(op.y.rows - 1)[0];
+}
+
+TEST(LeakingModel, IsCaughtBesideAMeasurementWhereOnlyThePathThatIsMeasuredLeaks) {
+  Backend backend = cpu_backend();
+  std::get<void (*)(Context&, const Linear&)>(backend.ops.kernels) = &leaking_product;
+  Model model(tiny(), backend, false);
+  initialise_for_test(model, 1);
+  ThreadPool pool(2);
+  EXPECT_TRUE(certify(model, pool, {.random_tokens = 2048, .gradients = false}).passed());
+  EXPECT_FALSE(certify_for_measurement(model, pool).passed());
+}
+
 }  // namespace
 }  // namespace harmonic

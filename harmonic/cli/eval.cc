@@ -36,7 +36,6 @@ class Eval : public Command {
     const LoadedModel loaded = load_model_folder(model_, cpu_backend());
     const std::string certificate = short_certificate(*loaded.model, pool);
     Inference inference(*loaded.model, pool);
-    loaded.model->pack(inference.context());
     PrepareOptions prepare;
     prepare.reader.format = document_format_of(format_);
     prepare.reader.json_field = text_field_;
@@ -76,7 +75,7 @@ class Eval : public Command {
   // A figure of a model that looks ahead is worth nothing, so this comes first and stands beside every
   // result.
   std::string short_certificate(Model& model, ThreadPool& pool) const {
-    const Certificate certificate = certify(model, pool, {.random_tokens = 2048, .gradients = false});
+    const Certificate certificate = certify_for_measurement(model, pool);
     for (const CertificateTest& test : certificate.tests)
       if (!test.passed) warn("{}: {}: {}", model_, test.name, test.detail);
     return certificate.passed() ? "passed" : "failed";

@@ -320,4 +320,11 @@ Certificate certify(Model& model, ThreadPool& pool, const CertificateOptions& op
   return Examiner(model, pool, options).run();
 }
 
+Certificate certify_for_measurement(Model& model, ThreadPool& pool) {
+  Arena scratch;
+  Context context{pool, scratch};
+  model.pack(context);
+  return certify(model, pool, {.random_tokens = 2048, .gradients = false});
+}
+
 }  // namespace harmonic
