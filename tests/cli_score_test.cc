@@ -108,6 +108,16 @@ TEST_F(Score, IsWhatEvalMeasures) {
   }
 }
 
+TEST_F(Score, OfALongTextWithoutASpaceHasTheTokensOfEval) {
+  std::string text;
+  while (text.size() < 200'000) text += "{\"the\":[1990,-1.5e7],\"count\":{\"return\":null}},";
+  const std::string file = folder_.file("text.txt", text), json = folder_ / "eval.json";
+  ASSERT_EQ(
+      run_harmonic({"eval", "--model", bpe_, "--data", file, "--state", "carry", "--json", json}).status, 0);
+  const Json result = parse_json(read_file(json), json)["results"][0];
+  EXPECT_EQ(static_cast<double>(score_json(bpe_, "token", text).size()), result["tokens"].get<double>());
+}
+
 TEST_F(Score, JsonHasTheKeysThatOthersBuildOn) {
   const std::string text = "one\ntwo \xff\n";
   const std::vector<Json> lines = score_json(bytes_, "line", text);

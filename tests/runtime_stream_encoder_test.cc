@@ -44,6 +44,21 @@ TEST(StreamEncoder, GivesTheTokensOfTheWholeHoweverThePiecesFall) {
   }
 }
 
+// What has no space between visible ASCII characters for far more than kLongestPiece bytes.
+TEST(StreamEncoder, TextWithoutSpacesHasTheTokensOfTheWhole) {
+  const auto bpe = small_bpe();
+  std::string data = "{", chinese, signs;
+  while (data.size() < 3 * kLongest) data += "\"the\":[1990,-1.5e7],\"count's\":{\"return\":null},";
+  while (chinese.size() < 3 * kLongest)
+    chinese += "\xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e\xe3\x80\x82\n\xe3\x80\x80";
+  while (signs.size() < 3 * kLongest) signs += "the\xff\xc3" + std::to_string(signs.size()) + "''s\xe3\x80";
+  for (const std::string& text : {data, chinese, signs}) {
+    const std::vector<int32_t> whole = bpe->encode(text);
+    for (const size_t most : {300, 5000, 70'000, 1 << 20})
+      EXPECT_EQ(in_pieces(*bpe, text, most, most), whole) << text.substr(0, 10) << ", up to " << most;
+  }
+}
+
 TEST(StreamEncoder, TokensReachOverLineBreaksAsTheyDoInTheWhole) {
   const auto bpe = small_bpe();
   const std::vector<int32_t> whole = bpe->encode("a {\n    return\n\n\n  b");
@@ -55,7 +70,7 @@ TEST(StreamEncoder, TokensReachOverLineBreaksAsTheyDoInTheWhole) {
   EXPECT_EQ(in_pieces(*bpe, "a {\n    return\n\n\n  b", 1, 1), whole);
 }
 
-TEST(StreamEncoder, AStretchWithoutAPlaceToCutIsCutWhereTheTextAloneDecides) {
+TEST(StreamEncoder, ARunOfMoreThan64KBIsCutWhereTheTextAloneDecides) {
   const auto bpe = small_bpe();
   for (const size_t length : {kLongest - 1, kLongest, kLongest + 1, 2 * kLongest, 2 * kLongest + 77}) {
     for (const std::string& before : {std::string(), std::string("the count "), std::string(1000, ' ')}) {
@@ -65,8 +80,16 @@ TEST(StreamEncoder, AStretchWithoutAPlaceToCutIsCutWhereTheTextAloneDecides) {
         EXPECT_EQ(bpe->decode(expected), text);
         for (const size_t most : {1000, 30'000, 70'000})
           ASSERT_EQ(in_pieces(*bpe, text, most, length), expected) << length << " and \"" << after << '"';
-        if (text.size() <= kLongest) {
-          EXPECT_EQ(expected, bpe->encode(text));
+        // The blank before it, and letters after it, are of the same piece.
+        const size_t piece = !before.empty() + length + (after == std::string("return") ? 6 : 0);
+        if (piece <= kLongest) {
+          EXPECT_EQ(expected, bpe->encode(text)) << length << " and \"" << after << '"';
+        }
+        if (piece == text.size()) {
+          std::vector<int32_t> parts;
+          for (size_t begin = 0; begin < piece; begin += kLongest)
+            bpe->encode(std::string_view(text).substr(begin, kLongest), parts);
+          EXPECT_EQ(expected, parts);
         }
       }
     }

@@ -94,6 +94,19 @@ TEST(Pretokenizer, EachSideOfABoundaryIsSplitAsInTheWhole) {
   EXPECT_GT(boundaries, 1000);
 }
 
+TEST(Pretokenizer, ASettledPieceIsThatOfTheWholeHoweverTheTextGoesOn) {
+  for (uint64_t seed = 0; seed < 2000; ++seed) {
+    const std::string text = random_text(seed);
+    if (text.empty()) continue;
+    const size_t end = piece_end(text, 0);
+    for (size_t known = 0; known <= text.size(); ++known) {
+      const size_t settled = settled_piece_end(text.substr(0, known));
+      ASSERT_TRUE(settled == 0 || settled == end) << "seed " << seed << ", " << known << " bytes";
+      ASSERT_TRUE(settled != 0 || known < end + 8) << "seed " << seed << ", " << known << " bytes";
+    }
+  }
+}
+
 TEST(UnicodeClasses, AreThoseOfTheStandard) {
   EXPECT_EQ(char_class('a'), CharClass::letter);
   EXPECT_EQ(char_class(0x10FFFF), CharClass::other);

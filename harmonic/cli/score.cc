@@ -18,8 +18,8 @@ std::string json_text(std::string_view bytes) {
   return Json(std::string(bytes)).dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-// The tokens are those of the whole document, so the results do not depend on how a pipe hands the text over
-// and are those of harmonic eval.
+// The tokens are those of the whole document (but see StreamEncoder), so the results do not depend on how a
+// pipe hands the text over and are those of harmonic eval.
 class Score : public Command {
  public:
   void declare(Options& options) override {
@@ -28,7 +28,8 @@ class Score : public Command {
         .add("--by", &by_,
              "what to report on. A NUL byte ends a document, whose end is predicted too and counts as one "
              "byte; lines and tokens leave it to the document. A token that reaches into the next line "
-             "counts for the line it begins in, which is reported when that token is known to end")
+             "counts for the line it begins in, which is reported when that token is known to end. With BPE, a "
+             "single run of letters, of digits, of signs or of spaces longer than 64 KiB is tokenised in parts")
         .one_of({"line", "token", "document"});
     options.add("--json", &json_, "one JSON object a result");
   }

@@ -9,14 +9,15 @@
 
 namespace harmonic {
 
-// Gives tokenizer.encode(whole text), however the pieces fall, in bounded memory: where kLongestPiece bytes
-// have no place to be cut, they are tokenised apart, a choice that depends on the text alone. Not
-// thread-safe; the tokenizer must outlive it.
+// Gives tokenizer.encode(whole text), however the pieces fall, in bounded memory. The one exception: what has
+// no place to be cut for more than kLongestPiece bytes (of BPE, a run of letters, of digits, of signs or of
+// spaces) is cut after so many. Merges depend on the whole of such a run, which encode() holds in memory; the
+// cut depends on the text alone. Not thread-safe; the tokenizer must outlive it.
 class StreamEncoder {
  public:
   static constexpr size_t kLongestPiece = 1 << 16;
 
-  explicit StreamEncoder(const Tokenizer& tokenizer);
+  explicit StreamEncoder(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
 
   // Takes the next bytes of the text, and appends the tokens that no later byte can change.
   void push(std::string_view bytes, std::vector<int32_t>& tokens);
@@ -27,9 +28,8 @@ class StreamEncoder {
   void encode_ready(bool ended, std::vector<int32_t>& tokens);
 
   const Tokenizer& tokenizer_;
-  bool single_bytes_;    // every token is one byte: any place is a place to cut
-  std::string waiting_;  // not tokenised yet; begins where the text can be cut
-  size_t searched_ = 0;  // waiting_ has no place to cut before this
+  std::string waiting_;  // not tokenised yet; begins where the text is cut
+  size_t enough_ = 0;    // bytes of it that are worth looking at
 };
 
 }  // namespace harmonic

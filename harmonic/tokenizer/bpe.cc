@@ -123,6 +123,10 @@ class BpeTokenizer final : public Tokenizer {
     return piece_boundary(text, from);
   }
 
+  size_t first_cut(std::string_view text, bool ended) const override {
+    return ended ? piece_end(text, 0) : settled_piece_end(text);
+  }
+
  private:
   // What one call of encode writes to; the tokenizer keeps as many as were ever in use at once.
   struct Workspace {

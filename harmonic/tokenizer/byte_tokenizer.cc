@@ -44,6 +44,8 @@ class ByteTokenizer final : public Tokenizer {
     return std::min(from, text.size());
   }
 
+  size_t first_cut(std::string_view, bool) const override { return 1; }
+
  private:
   std::array<char, 256> bytes_;
 };

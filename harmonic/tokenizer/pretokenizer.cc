@@ -96,6 +96,19 @@ size_t piece_end(std::string_view text, size_t begin) {
   return last > begin ? last : at;
 }
 
+size_t settled_piece_end(std::string_view text) {
+  // The beginning of a character may become one of any kind.
+  for (size_t last = std::min<size_t>(3, text.size()); last > 0; --last) {
+    if (read_utf8(text.substr(text.size() - last)).kind != Utf8Step::Kind::incomplete) continue;
+    text.remove_suffix(last);
+    break;
+  }
+  // 'l may become 'll.
+  if (text.empty() || (text.front() == '\'' && text.size() < 3)) return 0;
+  const size_t end = piece_end(text, 0);
+  return end < text.size() ? end : 0;
+}
+
 // Between a visible ASCII character and a space: no alternative of the rule reaches over it from the left
 // (only a leading blank is matched together with other characters), and none looks back from the right.
 size_t piece_boundary(std::string_view text, size_t from) {

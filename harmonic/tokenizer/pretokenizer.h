@@ -15,6 +15,10 @@ namespace harmonic {
 // size.
 size_t piece_end(std::string_view text, size_t begin);
 
+// The end of the first piece of a text that begins with `text` and may go on; 0 while that depends on what
+// follows.
+size_t settled_piece_end(std::string_view text);
+
 // The first position p >= from where both sides of the text can be cut into pieces apart with the same result
 // as together; the size of the text when there is none.
 size_t piece_boundary(std::string_view text, size_t from);

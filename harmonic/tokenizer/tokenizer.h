@@ -31,6 +31,9 @@ class Tokenizer {
   // The first position p >= from at which `text` may be cut: the tokens of both parts, one after the other,
   // are those of the whole. The size of the text when there is none.
   virtual size_t cut_position(std::string_view text, size_t /*from*/) const { return text.size(); }
+  // The first position p > 0 at which a text may be cut that begins with `text`, or that is `text` when it
+  // has `ended`; 0 while what follows decides about it. `text` is not empty.
+  virtual size_t first_cut(std::string_view text, bool ended) const { return ended ? text.size() : 0; }
 
   std::vector<int32_t> encode(std::string_view text) const {
     std::vector<int32_t> tokens;
