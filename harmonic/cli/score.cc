@@ -19,7 +19,7 @@ std::string json_text(std::string_view bytes) {
 }
 
 // The tokens are those of the whole document (but see StreamEncoder), so the results do not depend on how a
-// pipe hands the text over and are those of harmonic eval.
+// pipe hands the text over and are those of harmonic eval, which passes over empty documents too.
 class Score : public Command {
  public:
   void declare(Options& options) override {
@@ -27,9 +27,10 @@ class Score : public Command {
     options
         .add("--by", &by_,
              "what to report on. A NUL byte ends a document, whose end is predicted too and counts as one "
-             "byte; lines and tokens leave it to the document. A token that reaches into the next line "
-             "counts for the line it begins in, which is reported when that token is known to end. With BPE, a "
-             "single run of letters, of digits, of signs or of spaces longer than 64 KiB is tokenised in parts")
+             "byte; lines and tokens leave it to the document. Empty documents are passed over. A token that "
+             "reaches into the next line counts for the line it begins in, which is reported when that token "
+             "is known to end. With BPE, a single run of letters, of digits, of signs or of spaces longer "
+             "than 64 KiB is tokenised in parts")
         .one_of({"line", "token", "document"});
     options.add("--json", &json_, "one JSON object a result");
   }
@@ -42,23 +43,25 @@ class Score : public Command {
     loaded.model->pack(inference.context());
     TextStream stream(inference, tokenizer_->eot());
     StreamEncoder encoder(*tokenizer_);
-    bool document_open = false, empty = true;
+    bool begun = false;  // the document at hand has text
     for (std::string text; read_some_input(text, kBytesPerRead); text.clear()) {
-      empty = false;
-      std::string_view rest = text;
-      while (!rest.empty()) {
+      for (std::string_view rest = text; !rest.empty();) {
         const size_t end = rest.find('\0');
-        document_open = end == std::string_view::npos;
         encoder.push(rest.substr(0, end), tokens_);
-        if (!document_open) end_document(stream, encoder);
-        rest.remove_prefix(document_open ? rest.size() : end + 1);
+        begun |= end > 0;
+        if (begun && end != rest.npos) {
+          end_document(stream, encoder);
+          begun = false;
+        }
+        rest.remove_prefix(std::min(rest.size(), end) + (end != rest.npos));
       }
       score_tokens(stream);
       flush_output();
     }
-    if (empty)
-      fail("standard input: empty; expected the text to score: harmonic score --model {} < FILE", model_);
-    if (document_open) end_document(stream, encoder);
+    if (begun) end_document(stream, encoder);
+    if (documents_ == 0)
+      fail("standard input: holds no text; expected the text to score: harmonic score --model {} < FILE",
+           model_);
     if (by_ == "document" && documents_ > 1 && !json_)
       print("{:.2f}\t{}\t{:.4f}\ttotal of {} documents\n", total_.bits, total_.bytes, total_.rate(),
             documents_);
