@@ -172,6 +172,7 @@ bool Trainer::checkpoint_due() const {
 void Trainer::validate(MetricsFile& metrics) {
   EvaluationOptions options;
   options.length = config_.train.seq_len;
+  if (config_.train.carry_state) options.state = EvaluationState::carry;
   options.max_tokens = config_.train.eval_tokens;
   const EvaluationResult result = evaluate(inference_, *data_.valid, options);
   ValidationMetrics line;
