@@ -95,20 +95,22 @@ Trainer::End Trainer::run() {
   if (saved_step_ >= 0) publish_checkpoint(out_, saved_step_);  // a kill may have come between the two
   MetricsFile metrics(out_ / "metrics.jsonl", learner_.steps_done());
   peak_ = measure_matrix_peak(pool_);
-  bool stopped = false;
+  const auto complete = [&] { return learner_.steps_done() == learner_.total_steps(); };
   try {
     if (validation_due() && !metrics.validated_at(learner_.steps_done())) validate(metrics);
-    while (!(stopped = interrupted()) && learner_.steps_done() < learner_.total_steps()) {
+    while (!complete() && !interrupted()) {
       take_step(metrics);
       if (checkpoint_due()) save();
       if (validation_due()) validate(metrics);
     }
   } catch (const Interrupted&) {
-    stopped = true;
+    if (complete())
+      log("the last held-out evaluation was interrupted; harmonic train --resume --out {} makes it",
+          out_.string());
   }
   if (learner_.steps_done() != saved_step_) save();
   end_progress();
-  return stopped ? End::interrupted : End::finished;
+  return complete() ? End::finished : End::interrupted;
 }
 
 void Trainer::take_step(MetricsFile& metrics) {

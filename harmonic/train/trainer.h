@@ -24,8 +24,8 @@ class Trainer {
   void resume(const Checkpoint& checkpoint);
 
   enum class End {
-    finished,
-    interrupted,  // the program was asked to stop; a checkpoint is written
+    finished,     // all steps are taken and saved
+    interrupted,  // the program was asked to stop before that; a checkpoint is written
   };
   // Trains to the end. After every step in turn: metrics, a checkpoint where one is due, a held-out
   // evaluation where one is due. The same steps have the same bits whatever the threads, and however often
