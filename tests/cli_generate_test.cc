@@ -98,6 +98,19 @@ TEST_F(Generate, ASavedStateGoesOnExactlyAsOneLongerRun) {
   }
 }
 
+TEST_F(Generate, AStateSavedAfterTheEndOfATextBeginsAnotherDocument) {
+  const std::string state = folder_ / "state", seed = "2";
+  const std::string first = text({"--max-tokens", "100000", "--seed", seed, "--state-out", state});
+  ASSERT_LT(first.size(), 100'000u) << "the model never ended the document";
+  const std::string second = text({"--state-in", state, "--max-tokens", "40", "--seed", seed});
+  EXPECT_GT(second.size(), 10u);
+  EXPECT_TRUE(
+      text({"--max-tokens", "100000", "--seed", seed, "--ignore-end"}).starts_with(first + "\n\n" + second));
+  // A prompt is the beginning of that document.
+  EXPECT_EQ(text({"--state-in", state, "--prompt", "Once", "--temperature", "0"}),
+            text({"--prompt", "Once", "--temperature", "0"}));
+}
+
 TEST_F(Generate, APromptThatContinuesAStateIsPartOfTheText) {
   const std::string state = folder_ / "state";
   text({"--prompt", "Once upon", "--max-tokens", "0", "--state-out", state});

@@ -29,7 +29,10 @@ class Generate : public Command {
     options.add("--seed", &seed_, "of the choices: the same seed gives the same text").at_least(0);
     options.add("--ignore-end", &ignore_end_, "begin another document where the model ends one");
     options.add("--state-in", &state_in_, "go on from a saved state").placeholder("FILE");
-    options.add("--state-out", &state_out_, "save the state after the text").placeholder("FILE");
+    options
+        .add("--state-out", &state_out_,
+             "save the state after the text, or, where the model ended it, that of a new document")
+        .placeholder("FILE");
   }
 
   int run(const CommandContext& context) override {
@@ -89,8 +92,9 @@ class Generate : public Command {
     for (int64_t i = 0; i < max_tokens_ && !interrupted(); ++i) {
       const int32_t token = sampler.sample(stream.next_logits(), stream.length());
       if (token == tokenizer.eot()) {
-        if (!ignore_end_) return;
+        // A state that is saved now must not end the same text again.
         stream.restart();
+        if (!ignore_end_) return;
         write_output(characters.flush() + "\n\n");
       } else {
         stream.append({token});
