@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "harmonic/base/error.h"
+
 namespace harmonic {
 
 void Batch::clear() {

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "harmonic/data/token_corpus.h"
-#include "harmonic/tensor/tensor.h"
 
 namespace harmonic {
 
@@ -27,8 +26,6 @@ struct Batch {
   int64_t target_count = 0;  // targets that are not -1
 
   int64_t rows() const { return static_cast<int64_t>(tokens.size()); }
-  // A view of `offsets` for the ops, valid while the batch is unchanged.
-  Segments view() const { return {offsets.data(), static_cast<int64_t>(segments.size())}; }
 
   void clear();
   // Opens the next sequence, without rows yet.

@@ -76,7 +76,6 @@ struct StateRows {
     return {data + 8 + field.offset * element, count,           field.size,
             layout->bytes() / element,         layout->dtype(), Device::cpu};
   }
-  void clear(int64_t b) const { std::memset(row(b), 0, static_cast<size_t>(layout->bytes())); }
   void set(int64_t b, const State& state) const {
     HARMONIC_ASSERT(state.bytes() == layout->bytes());
     std::memcpy(row(b), state.data(), static_cast<size_t>(layout->bytes()));
