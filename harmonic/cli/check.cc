@@ -1,6 +1,4 @@
 // harmonic check: the causality certificate of a model.
-#include <cmath>
-
 #include "harmonic/base/files.h"
 #include "harmonic/base/json.h"
 #include "harmonic/cli/command.h"
@@ -53,25 +51,18 @@ class Check : public Command {
     std::vector<int32_t> tokens = {loaded.tokenizer->eot()};
     loaded.tokenizer->encode(text, tokens);
     tokens.push_back(loaded.tokenizer->eot());
-    const int64_t slowest = loaded.model->strides().back();
-    std::vector<double> bits(static_cast<size_t>(slowest)), count(static_cast<size_t>(slowest));
     Inference inference(*loaded.model, pool);
     State state(loaded.model->state_layout());
-    const StateRows row{static_cast<char*>(state.data()), 1, &loaded.model->state_layout()};
-    const auto total = static_cast<int64_t>(tokens.size()) - 1;
-    for (int64_t begin = 0; begin < total; begin += Inference::kRowsPerCall) {
-      const int64_t size = std::min(total - begin, Inference::kRowsPerCall);
-      const int64_t offsets[2] = {0, size};
-      const Tensor hidden = inference.hidden(tokens.data() + begin, {offsets, 1}, row, row);
-      const Tensor losses = inference.losses(hidden, tokens.data() + begin + 1);
-      for (int64_t r = 0; r < size; ++r) {
-        bits[static_cast<size_t>((begin + r) % slowest)] += number_at(losses, 0, r) / std::log(2.0);
-        count[static_cast<size_t>((begin + r) % slowest)] += 1;
-      }
-    }
+    std::vector<double> bits;
+    inference.score(state, tokens.data(), static_cast<int64_t>(tokens.size()) - 1, bits);
+    const auto slowest = static_cast<size_t>(loaded.model->strides().back());
     print("bits per token of {} by t mod {} (shown, not judged):\n", data_, slowest);
-    for (size_t phase = 0; phase < bits.size(); ++phase)
-      print("  {:>3}  {:.4f}\n", phase, count[phase] > 0 ? bits[phase] / count[phase] : 0.0);
+    for (size_t phase = 0; phase < slowest; ++phase) {
+      double sum = 0;
+      int64_t count = 0;
+      for (size_t t = phase; t < bits.size(); t += slowest, ++count) sum += bits[t];
+      print("  {:>3}  {:.4f}\n", phase, count > 0 ? sum / static_cast<double>(count) : 0.0);
+    }
   }
 
   std::string model_, data_, json_;

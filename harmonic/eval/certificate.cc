@@ -248,7 +248,10 @@ class Examiner {
   // Uniformly random tokens carry log2 V bits each; nobody can do better, at no phase of any level.
   void noise() {
     const int64_t count = std::max(options_.random_tokens, kTokensAPhase * model_.strides().back());
-    const std::vector<double> bits = bits_of_noise(count);
+    const Tokens tokens = random_tokens(count + 1, "noise");
+    State state(model_.state_layout());
+    std::vector<double> bits;
+    inference_.score(state, tokens.data(), count, bits);
     const double chance = std::log2(static_cast<double>(vocabulary_));
     for (int64_t stride : model_.strides()) {
       CertificateTest test;
@@ -279,22 +282,6 @@ class Examiner {
                                 chance, count);
       certificate_.tests.push_back(std::move(test));
     }
-  }
-
-  std::vector<double> bits_of_noise(int64_t count) {
-    const Tokens tokens = random_tokens(count + 1, "noise");
-    State state(model_.state_layout());
-    const StateRows row{static_cast<char*>(state.data()), 1, &model_.state_layout()};
-    std::vector<double> bits;
-    bits.reserve(static_cast<size_t>(count));
-    for (int64_t begin = 0; begin < count; begin += Inference::kRowsPerCall) {
-      const int64_t size = std::min(count - begin, Inference::kRowsPerCall);
-      const int64_t offsets[2] = {0, size};
-      const Tensor hidden = inference_.hidden(tokens.data() + begin, {offsets, 1}, row, row);
-      const Tensor losses = inference_.losses(hidden, tokens.data() + begin + 1);
-      for (int64_t r = 0; r < size; ++r) bits.push_back(number_at(losses, 0, r) / std::log(2.0));
-    }
-    return bits;
   }
 
   Model& model_;

@@ -11,7 +11,6 @@
 namespace harmonic {
 namespace {
 
-constexpr double kBitsPerNat = 1.4426950408889634;
 // A pass takes no more memory than this: where there are more texts, each with its states, rows are fewer.
 constexpr int64_t kRowsPerPass = 2 * Inference::kRowsPerCall, kTextsPerPass = 16;
 

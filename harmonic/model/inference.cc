@@ -36,17 +36,30 @@ Tensor Inference::losses(const Tensor& hidden, const int32_t* targets) {
   return losses;
 }
 
+// Calls use(begin, hidden) for tokens [begin, begin + hidden.rows) of the text, piece by piece.
+template <typename Use>
+void Inference::feed(State& state, const int32_t* tokens, int64_t count, const Use& use) {
+  const StateRows row{static_cast<char*>(state.data()), 1, &model_.state_layout()};
+  for (int64_t begin = 0; begin < count; begin += kRowsPerCall) {
+    const int64_t offsets[2] = {0, std::min(count - begin, kRowsPerCall)};
+    use(begin, hidden(tokens + begin, {offsets, 1}, row, row));
+  }
+}
+
 Tensor Inference::advance(State& state, const int32_t* tokens, int64_t count) {
   HARMONIC_ASSERT(count > 0);
-  const StateRows row{static_cast<char*>(state.data()), 1, &model_.state_layout()};
-  for (;;) {
-    const int64_t piece = std::min(count, kRowsPerCall);
-    const int64_t offsets[2] = {0, piece};
-    const Tensor rows = hidden(tokens, {offsets, 1}, row, row);
-    tokens += piece;
-    count -= piece;
-    if (count == 0) return logits(rows.rows_of(piece - 1, 1));
-  }
+  Tensor last;
+  feed(state, tokens, count, [&](int64_t begin, const Tensor& rows) {
+    if (begin + rows.rows == count) last = logits(rows.rows_of(rows.rows - 1, 1));
+  });
+  return last;
+}
+
+void Inference::score(State& state, const int32_t* text, int64_t count, std::vector<double>& bits) {
+  feed(state, text, count, [&](int64_t begin, const Tensor& rows) {
+    const Tensor nats = losses(rows, text + begin + 1);
+    for (int64_t r = 0; r < nats.cols; ++r) bits.push_back(number_at(nats, 0, r) * kBitsPerNat);
+  });
 }
 
 double number_at(const Tensor& tensor, int64_t row, int64_t column) {

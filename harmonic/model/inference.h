@@ -1,9 +1,13 @@
 // A model at work without gradients: the working memory that forward passes need, kept from call to call.
 #pragma once
 
+#include <numbers>
+
 #include "harmonic/model/model.h"
 
 namespace harmonic {
+
+inline constexpr double kBitsPerNat = std::numbers::log2e;
 
 // Not thread-safe: one for each thread that computes. The model must outlive it. Results live until the next
 // call. The same bits come out however a text is split into calls, and whoever else is in the batch.
@@ -22,8 +26,12 @@ class Inference {
   // Losses [R] in nats of the last hidden() against targets [R], -1 where there is none (loss 0).
   Tensor losses(const Tensor& hidden, const int32_t* targets);
 
-  // The same for one text that goes on: advances `state`, and gives the logits [1, V] after the last token.
+  // One text that goes on from `state`, which is advanced, of any length. The logits [1, V] after the last of
+  // count > 0 tokens:
   Tensor advance(State& state, const int32_t* tokens, int64_t count);
+  // The bits that each of text[1], ..., text[count] costs after those before it, appended to `bits`. The last
+  // one is not fed.
+  void score(State& state, const int32_t* text, int64_t count, std::vector<double>& bits);
 
   // Bytes that the results since the last hidden() and what led to them take.
   int64_t memory_in_use() const { return memory_.in_use(); }
@@ -33,6 +41,9 @@ class Inference {
   static constexpr int64_t kRowsPerCall = 1024;
 
  private:
+  template <typename Use>
+  void feed(State& state, const int32_t* tokens, int64_t count, const Use& use);
+
   const Model& model_;
   Arena scratch_, memory_;
   Context context_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numbers>
 
 #include "harmonic/base/random.h"
 #include "harmonic/model/inference.h"
@@ -20,7 +21,7 @@ constexpr auto kInverseFactorials = [] {
 // chooses the same tokens.
 double exp_of(double x) {
   if (x < -700) return 0;
-  const double n = std::nearbyint(x * 1.4426950408889634);
+  const double n = std::nearbyint(x * std::numbers::log2e);
   // ln 2 in two parts: the first has few enough bits for its product to be exact.
   const double r = (x - n * 0x1.62e42fee00000p-1) - n * 0x1.a39ef35793c76p-33;
   double sum = 0;

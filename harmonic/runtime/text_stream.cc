@@ -1,6 +1,5 @@
 #include "harmonic/runtime/text_stream.h"
 
-#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <utility>
@@ -43,43 +42,29 @@ void TextStream::restart() {
   pending_ = eot_;
 }
 
-// Feeds pending_ and all tokens but the last, in pieces; use(hidden, targets) sees each piece.
-template <typename Use>
-void TextStream::advance(const int32_t* tokens, int64_t count, Use use) {
-  looked_ahead_ = false;
-  const StateRows row{static_cast<char*>(state_.data()), 1, &inference_.model().state_layout()};
-  std::vector<int32_t> inputs;
-  for (int64_t begin = 0; begin < count; begin += Inference::kRowsPerCall) {
-    const int64_t size = std::min(count - begin, Inference::kRowsPerCall);
-    const int32_t* targets = tokens + begin;
-    inputs.assign(1, pending_);
-    inputs.insert(inputs.end(), targets, targets + size - 1);
-    const int64_t offsets[2] = {0, size};
-    const Tensor hidden = inference_.hidden(inputs.data(), {offsets, 1}, row, row);
-    use(hidden, targets);
-    pending_ = targets[size - 1];
-  }
+// pending_ and then the tokens.
+std::vector<int32_t> TextStream::after_pending(const std::vector<int32_t>& tokens) const {
+  std::vector<int32_t> text = {pending_};
+  text.insert(text.end(), tokens.begin(), tokens.end());
+  return text;
 }
 
 void TextStream::score(const std::vector<int32_t>& tokens, std::vector<double>& bits) {
-  advance(tokens.data(), static_cast<int64_t>(tokens.size()),
-          [&](const Tensor& hidden, const int32_t* targets) {
-            const Tensor losses = inference_.losses(hidden, targets);
-            for (int64_t r = 0; r < losses.cols; ++r)
-              bits.push_back(number_at(losses, 0, r) * 1.4426950408889634);  // nats to bits
-          });
+  const std::vector<int32_t> text = after_pending(tokens);
+  inference_.score(state_, text.data(), static_cast<int64_t>(tokens.size()), bits);
+  looked_ahead_ = false;
+  pending_ = text.back();
 }
 
 void TextStream::append(const std::vector<int32_t>& tokens) {
-  const int32_t* rest = tokens.data();
-  auto count = static_cast<int64_t>(tokens.size());
-  if (count == 0) return;
-  if (looked_ahead_) {
-    std::swap(state_, ahead_);
-    pending_ = *rest++;
-    --count;
-  }
-  advance(rest, count, [](const Tensor&, const int32_t*) {});
+  if (tokens.empty()) return;
+  const std::vector<int32_t> text = after_pending(tokens);
+  const int64_t fed = looked_ahead_ ? 1 : 0;
+  if (looked_ahead_) std::swap(state_, ahead_);
+  if (const auto count = static_cast<int64_t>(tokens.size()); count > fed)
+    inference_.advance(state_, text.data() + fed, count - fed);
+  looked_ahead_ = false;
+  pending_ = text.back();
 }
 
 Tensor TextStream::next_logits() {

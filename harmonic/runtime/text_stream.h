@@ -41,8 +41,7 @@ class TextStream {
   void load(const std::filesystem::path& path);
 
  private:
-  template <typename Use>
-  void advance(const int32_t* tokens, int64_t count, Use use);
+  std::vector<int32_t> after_pending(const std::vector<int32_t>& tokens) const;
 
   Inference& inference_;
   State state_;                // after every token but pending_

@@ -13,7 +13,6 @@
 namespace harmonic {
 namespace {
 
-constexpr double kBitsPerNat = 1.4426950408889634;
 constexpr int64_t kMetricLines = 10000;   // of steps in a whole run, about
 constexpr double kProgressSeconds = 0.1;  // between lines
 constexpr double kFading = 0.9;           // of the speed of steps past, a step
