@@ -17,6 +17,7 @@ awk "!($held_out)" "$out/files" | xargs -d '\n' cp --parents -t "$out/train"
 rm "$out/files"
 echo "demo: $(find "$out/train" -type f | wc -l) files to train on, $(find "$out/valid" -type f | wc -l) held out" >&2
 
+export HARMONIC_CACHE=$out/cache
 start=$SECONDS
 "$harmonic" train --config "$config" --data "$out/train" --valid "$out/valid" --out "$out/model"
 seconds=$((SECONDS - start))

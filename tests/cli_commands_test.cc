@@ -147,6 +147,16 @@ TEST_F(Commands, EvalCountsTheBytesOfTheSourceWhateverTheTokens) {
               result["bits_per_token"].get<double>() * result["tokens"].get<double>(), 1e-6);
 }
 
+TEST_F(Commands, EvalKeepsTextInTheCacheOfTheEnvironment) {
+  const std::string cache = folder_ / "cache", model = byte_model();
+  for (const char* text : {"one", "another"}) {
+    const Outcome outcome = run_harmonic({"eval", "--model", model, "--data", folder_.file(text, text)},
+                                         {"HARMONIC_DATA_CACHE=" + cache, "HARMONIC_DATA_CACHE_GB=1e-9"});
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
+    EXPECT_EQ(std::distance(std::filesystem::directory_iterator(cache), {}), 1);
+  }
+}
+
 TEST_F(Commands, InspectShowsThePapersFormWithItsCounts) {
   const std::string shown = output({"inspect", "paper"});
   EXPECT_EQ(figure(shown, "core, in matrices"), 34 * 256 * 256);

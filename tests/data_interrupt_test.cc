@@ -65,7 +65,7 @@ TEST_F(DataInterrupt, APreparationStopsInTheMiddleAndLeavesNothing) {
       EXPECT_TRUE(fs::is_empty(path("before"))) << "a folder that was there stays";
       EXPECT_TRUE(is_interrupted([&] {
         ThreadPool pool(threads);
-        load_corpus({input}, tokenizer, pool, options, path("cache"));
+        load_corpus({input}, tokenizer, pool, options, {path("cache")});
       }));
       EXPECT_TRUE(fs::is_empty(path("cache")));
       EXPECT_TRUE(is_interrupted([&] {
@@ -79,7 +79,7 @@ TEST_F(DataInterrupt, APreparationStopsInTheMiddleAndLeavesNothing) {
 TEST_F(DataInterrupt, NoCachedCorpusIsCheckedAfterwards) {
   const std::string input = file("text", "a text");
   ThreadPool pool(1);
-  load_corpus({input}, TinyTokenizer(), pool, {}, path("cache"));
+  load_corpus({input}, TinyTokenizer(), pool, {}, {path("cache")});
   for (const auto& entry : fs::recursive_directory_iterator(path("cache"))) {
     if (entry.path().extension() != ".shard") continue;
     EXPECT_TRUE(is_interrupted([&] {

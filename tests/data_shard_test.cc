@@ -360,7 +360,7 @@ TEST_F(CorpusCacheTest, TheFormatShardsTakesPreparedFoldersOnly) {
 }
 
 TEST_F(CorpusCacheTest, ACacheOfOnesOwnIsUsedInsteadOfTheCommonOne) {
-  load_corpus({file("a.txt", "aaa")}, tokenizer_, pool_, {}, path("own"));
+  load_corpus({file("a.txt", "aaa")}, tokenizer_, pool_, {}, {path("own")});
   EXPECT_FALSE(fs::exists(path("cache")));
   EXPECT_FALSE(fs::is_empty(path("own")));
 }

@@ -139,6 +139,25 @@ TEST_F(TrainCommand, ResumesWithTheSettingsOfTheRun) {
   EXPECT_EQ(weights("killed"), weights("whole"));
 }
 
+TEST_F(TrainCommand, TheCacheKeepsWithinItsLimit) {
+  const auto cached = [&] {
+    return std::distance(fs::directory_iterator(path("cache/tokens")), fs::directory_iterator());
+  };
+  file("other.txt", small_text(30000, 5));
+  const std::vector<std::string> once = {"--train.steps", "1", "--train.eval_every", "0"};
+  ASSERT_EQ(train("first", once).status, 0);
+  EXPECT_EQ(cached(), 2);
+  std::vector<std::string> other = once;
+  other.insert(other.end(), {"--data", path("other.txt")});
+  ASSERT_EQ(train("second", other).status, 0);
+  EXPECT_EQ(cached(), 3) << "20 GB have room for all";
+  file("text.txt", small_text(30000, 6));
+  other = once;
+  other.insert(other.end(), {"--data.cache_gb", "1e-9"});
+  ASSERT_EQ(train("third", other).status, 0);
+  EXPECT_EQ(cached(), 2) << "the texts of the run alone, whatever they take";
+}
+
 // Works there while this lives.
 class WorkingFolder {
  public:

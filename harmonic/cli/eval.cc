@@ -10,6 +10,7 @@
 #include "harmonic/eval/certificate.h"
 #include "harmonic/eval/evaluation.h"
 #include "harmonic/eval/model_folder.h"
+#include "harmonic/train/train_config.h"
 
 namespace harmonic {
 namespace {
@@ -32,6 +33,7 @@ class Eval : public Command {
   int run(const CommandContext& context) override {
     watch_for_interrupts();
     if (!json_.empty()) AtomicFile(std::filesystem::path(json_));  // throws now if it cannot be written later
+    const DataConfig settings = load_run_config({}, {}).data;  // the environment's: the cache that runs have
     ThreadPool pool(context.threads);
     const LoadedModel loaded = load_model_folder(model_, cpu_backend());
     const std::string certificate = short_certificate(*loaded.model, pool);
@@ -39,7 +41,8 @@ class Eval : public Command {
     PrepareOptions prepare;
     prepare.reader.format = document_format_of(format_);
     prepare.reader.json_field = text_field_;
-    const TokenCorpus corpus = load_corpus(data_, *loaded.tokenizer, pool, prepare);
+    const TokenCorpus corpus =
+        load_corpus(data_, *loaded.tokenizer, pool, prepare, {settings.cache, settings.cache_gb});
     Json results = Json::array();
     print("{:>10} {:>6} {:>12} {:>12} {:>10} {:>10}\n", "length", "state", "tokens", "bytes", "bits/token",
           "bits/byte");

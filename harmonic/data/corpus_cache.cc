@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <optional>
+#include <random>
+#include <string_view>
 
 #include "harmonic/base/error.h"
 #include "harmonic/base/interrupt.h"
@@ -22,30 +24,142 @@ std::string environment(const char* name) {
   return value ? value : "";
 }
 
-std::optional<TokenCorpus> find_prepared(const fs::path& folder, const std::string& key) {
+// A corpus of the cache is a folder named by the beginning of its key. Who uses it holds its lock shared, who
+// removes it holds it alone; the folder's time of change is its last use. While it is being prepared, or
+// removed, its name goes on with a point, a random number, and ".tmp".
+constexpr size_t kNameDigits = 32, kRandomDigits = 16;
+constexpr std::string_view kTemporary = ".tmp";
+constexpr std::string_view kLock = ".lock";
+
+fs::path temporary_of(const fs::path& cache, std::string_view name) {
+  std::random_device random;
+  return cache / fmt::format("{}.{:08x}{:08x}{}", name, random(), random(), kTemporary);
+}
+
+bool is_hexadecimal(std::string_view text) { return text.find_first_not_of("0123456789abcdef") == text.npos; }
+
+// Whether this is a folder made here, and no other that somebody keeps beside.
+bool is_ours(const fs::path& folder) {
+  const std::string text = folder.filename().string();
+  const std::string_view name = text;
+  if (name.size() < kNameDigits || !is_hexadecimal(name.substr(0, kNameDigits))) return false;
+  if (name.size() > kNameDigits)
+    return name.size() == kNameDigits + 1 + kRandomDigits + kTemporary.size() && name[kNameDigits] == '.' &&
+           is_hexadecimal(name.substr(kNameDigits + 1, kRandomDigits)) && name.ends_with(kTemporary);
   try {
-    if (key_of_prepared_folder(folder) == key) return open_prepared_folder(folder, ShardCheck::everything);
+    return key_of_prepared_folder(folder).starts_with(name);
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+// Those who have it open go on: on Linux a mapped file stays readable when its name is gone. Under another
+// name first, so that nobody finds half of it. False where it cannot be renamed, or is gone already.
+bool remove_corpus(const fs::path& folder) {
+  const std::string name = folder.filename().string().substr(0, kNameDigits);
+  const fs::path aside = temporary_of(folder.parent_path(), name);
+  std::error_code error;
+  fs::rename(folder, aside, error);
+  if (error) return false;
+  fs::remove_all(aside, error);
+  return true;
+}
+
+struct Entry {
+  fs::path folder;
+  fs::file_time_type used;
+  uintmax_t bytes = 0;
+};
+
+// Another process may remove it meanwhile: what is gone counts for nothing.
+Entry entry_of(const fs::path& folder) {
+  std::error_code error;
+  Entry entry{folder, fs::last_write_time(folder, error)};
+  for (fs::directory_iterator file(folder, error), end; !error && file != end; file.increment(error)) {
+    std::error_code gone;
+    const uintmax_t size = file->file_size(gone);
+    if (!gone) entry.bytes += size;
+  }
+  return entry;
+}
+
+// Removes the least recently used corpora that nobody uses.
+void keep_within(double gigabytes, const fs::path& cache) {
+  if (gigabytes == 0) return;
+  std::vector<Entry> entries;
+  std::error_code error;
+  for (fs::directory_iterator i(cache, error), end; !error && i != end; i.increment(error))
+    if (is_ours(i->path())) entries.push_back(entry_of(i->path()));
+  std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return a.used < b.used; });
+  double bytes = 0;
+  for (const Entry& entry : entries) bytes += static_cast<double>(entry.bytes);
+  for (const Entry& entry : entries) {
+    if (bytes <= gigabytes * 1e9) return;
+    try {
+      const FileLock lock(entry.folder / kLock, FileLock::Kind::exclusive);
+      if (lock.state() != FileLock::State::held || !remove_corpus(entry.folder)) continue;
+    } catch (const Error&) {
+      continue;  // not to be written by this user, or just removed by another process
+    }
+    bytes -= static_cast<double>(entry.bytes);
+    log("{}: removed {} MB of prepared tokens, the least recently used, to keep within {} GB", cache.string(),
+        entry.bytes / 1'000'000, gigabytes);
+  }
+}
+
+// Marks a corpus as used, now and as long as the lock lives.
+std::optional<FileLock> lock_for_use(const fs::path& folder) {
+  std::error_code ignored;
+  fs::last_write_time(folder, fs::file_time_type::clock::now(), ignored);
+  try {
+    return FileLock(folder / kLock, FileLock::Kind::shared);
+  } catch (const Error&) {
+    return {};  // a cache that this user may only read
+  }
+}
+
+std::optional<TokenCorpus> find_prepared(const fs::path& folder, const std::string& key) {
+  std::error_code ignored;
+  if (!fs::exists(folder, ignored)) return {};
+  try {
+    std::optional<FileLock> lock = lock_for_use(folder);
+    if (key_of_prepared_folder(folder) == key)
+      return open_prepared_folder(folder, ShardCheck::everything, std::move(lock));
   } catch (const Error& error) {
     warn("{} (done now)", error.what());
   }
+  remove_corpus(folder);
   return {};
 }
 
 TokenCorpus load_text(const std::vector<std::string>& inputs, const Tokenizer& tokenizer, ThreadPool& pool,
-                      const PrepareOptions& options, const fs::path& cache) {
+                      const PrepareOptions& options, const CacheOptions& options_of_cache) {
   if (std::find(inputs.begin(), inputs.end(), "-") != inputs.end())
     return corpus_in_memory(inputs, tokenizer, pool, options.reader);
-  const std::string key = preparation_key(inputs, tokenizer, options);
-  const fs::path folder = (cache.empty() ? cache_folder() / "tokens" : cache) / key.substr(0, 32);
-  if (auto corpus = find_prepared(folder, key)) return *std::move(corpus);
+  const std::string key = preparation_key(inputs, tokenizer, options), name = key.substr(0, kNameDigits);
+  const fs::path cache =
+      options_of_cache.folder.empty() ? cache_folder() / "tokens" : options_of_cache.folder;
+  if (auto corpus = find_prepared(cache / name, key)) return *std::move(corpus);
+
+  const fs::path temporary = temporary_of(cache, name);
+  make_folder(temporary);
+  std::optional<FileLock> lock = lock_for_use(temporary);
+  std::error_code error;
   try {
-    prepare_shards(inputs, tokenizer, folder, pool, options, key);
+    prepare_shards(inputs, tokenizer, temporary, pool, options, key);
   } catch (...) {
-    std::error_code ignored;
-    fs::remove_all(folder, ignored);  // half a preparation is of no use to anyone
+    fs::remove_all(temporary, error);
     throw;
   }
-  return open_prepared_folder(folder);
+  fs::rename(temporary, cache / name, error);
+  if (error) {
+    // Another process has prepared the same meanwhile.
+    fs::remove_all(temporary, error);
+    lock = lock_for_use(cache / name);
+  }
+  TokenCorpus corpus = open_prepared_folder(cache / name, ShardCheck::structure, std::move(lock));
+  keep_within(options_of_cache.gigabytes, cache);
+  return corpus;
 }
 
 }  // namespace
@@ -83,7 +197,7 @@ std::string preparation_key(const std::vector<std::string>& inputs, const Tokeni
 }
 
 TokenCorpus load_corpus(const std::vector<std::string>& inputs, const Tokenizer& tokenizer, ThreadPool& pool,
-                        const PrepareOptions& options, const fs::path& cache) {
+                        const PrepareOptions& options, const CacheOptions& cache) {
   if (inputs.empty())
     fail_usage("no data was named; expected text files, folders, patterns or prepared shards");
   std::optional<TokenCorpus> corpus;

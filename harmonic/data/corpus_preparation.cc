@@ -207,7 +207,7 @@ bool is_prepared_folder(const fs::path& path) {
   return fs::is_regular_file(path / kManifest, error);
 }
 
-TokenCorpus open_prepared_folder(const fs::path& folder, ShardCheck check) {
+TokenCorpus open_prepared_folder(const fs::path& folder, ShardCheck check, std::optional<FileLock> lock) {
   const Json manifest = read_manifest(folder);
   std::vector<TokenShard> shards;
   for (const Json& described : manifest["shards"]) {
@@ -216,7 +216,7 @@ TokenCorpus open_prepared_folder(const fs::path& folder, ShardCheck check) {
     if (described["checksum"] != fmt::format("{:016x}", shards.back().checksum()))
       fail("{}: is not the shard that {} names; prepare the data again", path.string(), kManifest);
   }
-  return TokenCorpus(std::move(shards));
+  return TokenCorpus(std::move(shards), std::move(lock));
 }
 
 std::string key_of_prepared_folder(const fs::path& folder) {

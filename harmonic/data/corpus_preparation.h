@@ -29,9 +29,10 @@ void prepare_shards(const std::vector<std::string>& inputs, const Tokenizer& tok
 
 // Whether `path` is a folder that prepare_shards() finished.
 bool is_prepared_folder(const std::filesystem::path& path);
-// Its corpus. Throws Error when shards.json is damaged or asks for another shard than the one that is there.
+// Its corpus, which holds `lock`. Throws Error when shards.json is damaged or asks for another shard than the
+// one that is there.
 TokenCorpus open_prepared_folder(const std::filesystem::path& folder,
-                                 ShardCheck check = ShardCheck::structure);
+                                 ShardCheck check = ShardCheck::structure, std::optional<FileLock> lock = {});
 // The key it was prepared with; empty when there is none, or no finished preparation.
 std::string key_of_prepared_folder(const std::filesystem::path& folder);
 

@@ -18,6 +18,8 @@ std::vector<Field> DataConfig::fields() {
       Field("within_document", &within_document, "windows stay inside one document where it is long enough"),
       Field("cache", &cache,
             "folder for prepared token shards; empty is $HARMONIC_CACHE, or the user's cache folder"),
+      Field("cache_gb", &cache_gb, "GB of token shards kept there, the last used ones; 0 is no limit")
+          .range(0, 1e9),
   };
 }
 

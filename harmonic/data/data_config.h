@@ -23,6 +23,7 @@ struct DataConfig {
   std::string text_field = "text";  // of a JSON line
   bool within_document = false;     // windows stay inside one document where it is long enough
   std::string cache;                // folder for prepared shards; empty: $HARMONIC_CACHE, or the user's cache
+  double cache_gb = 20;             // that it keeps; the least recently used go first; 0 is no limit
 
   // The fields of [data], bound to this object.
   std::vector<Field> fields();

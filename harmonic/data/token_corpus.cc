@@ -8,15 +8,23 @@
 namespace harmonic {
 namespace {
 
-std::vector<std::shared_ptr<const TokenShard>> shared(std::vector<TokenShard> shards) {
+struct Kept {
+  std::vector<TokenShard> shards;
+  std::optional<FileLock> lock;
+};
+
+// Each pointer keeps all of them, and the lock.
+std::vector<std::shared_ptr<const TokenShard>> shared(Kept kept) {
+  const auto all = std::make_shared<const Kept>(std::move(kept));
   std::vector<std::shared_ptr<const TokenShard>> result;
-  for (TokenShard& shard : shards) result.push_back(std::make_shared<const TokenShard>(std::move(shard)));
+  for (const TokenShard& shard : all->shards) result.emplace_back(all, &shard);
   return result;
 }
 
 }  // namespace
 
-TokenCorpus::TokenCorpus(std::vector<TokenShard> shards) : TokenCorpus(shared(std::move(shards))) {}
+TokenCorpus::TokenCorpus(std::vector<TokenShard> shards, std::optional<FileLock> lock)
+    : TokenCorpus(shared({std::move(shards), std::move(lock)})) {}
 
 TokenCorpus::TokenCorpus(std::vector<std::shared_ptr<const TokenShard>> shards) {
   if (shards.empty()) fail("a corpus needs at least one token shard");

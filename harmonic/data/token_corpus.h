@@ -4,9 +4,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "harmonic/base/file_lock.h"
 #include "harmonic/data/token_shard.h"
 
 namespace harmonic {
@@ -17,8 +19,9 @@ namespace harmonic {
 // caller.
 class TokenCorpus {
  public:
-  // Throws Error when there is no shard or when they come from different tokenizers.
-  explicit TokenCorpus(std::vector<TokenShard> shards);
+  // Holds `lock` as long as it or a copy lives. Throws Error when there is no shard or when they come from
+  // different tokenizers.
+  explicit TokenCorpus(std::vector<TokenShard> shards, std::optional<FileLock> lock = {});
   static TokenCorpus open(const std::vector<std::filesystem::path>& shards,
                           ShardCheck check = ShardCheck::structure);
   // A corpus in memory. Throws Error when there is no document.

@@ -1,12 +1,6 @@
 #include "harmonic/train/run_folder.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <string_view>
 #include <vector>
 
@@ -90,23 +84,12 @@ RunFolder::RunFolder(fs::path path, bool resume) : path_(std::move(path)) {
   } else if (!run && !holds_nothing(path_)) {
     fail_usage("--resume: {} holds no run; name the folder of one with --out", name);
   }
-  take_lock();
+  lock_.emplace(path_ / ".lock", FileLock::Kind::exclusive);
+  if (lock_->state() == FileLock::State::taken)
+    fail("{}: another process is training there; wait for it or stop it", name);
   if (resume) remove_unfinished(path_);
   if (resume) checkpoint_ = find_checkpoint(path_);
   if (resume && !checkpoint_) log("{}: no checkpoint yet; the run starts from its beginning", name);
-}
-
-RunFolder::Lock::~Lock() {
-  if (descriptor >= 0) ::close(descriptor);
-}
-
-void RunFolder::take_lock() {
-  const fs::path file = path_ / ".lock";
-  lock_.descriptor = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  if (lock_.descriptor < 0) fail("{}: cannot create: {}", file.string(), std::strerror(errno));
-  // Some network file systems have no locks; a run there goes without.
-  if (::flock(lock_.descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-    fail("{}: another process is training there; wait for it or stop it", path_.string());
 }
 
 }  // namespace harmonic

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <optional>
 
+#include "harmonic/base/file_lock.h"
 #include "harmonic/train/checkpoint.h"
 
 namespace harmonic {
@@ -24,17 +25,8 @@ class RunFolder {
   const std::optional<Checkpoint>& checkpoint() const { return checkpoint_; }
 
  private:
-  struct Lock {
-    Lock() = default;
-    ~Lock();
-    Lock(const Lock&) = delete;
-    Lock& operator=(const Lock&) = delete;
-    int descriptor = -1;
-  };
-  void take_lock();
-
   std::filesystem::path path_;
-  Lock lock_;
+  std::optional<FileLock> lock_;
   std::optional<Checkpoint> checkpoint_;
 };
 

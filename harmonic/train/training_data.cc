@@ -75,7 +75,7 @@ TokenCorpus load(std::string_view key, const std::vector<std::string>& inputs, c
                  const Tokenizer& tokenizer, ThreadPool& pool) {
   PrepareOptions options;
   options.reader = reader_options(config);
-  TokenCorpus corpus = load_corpus(inputs, tokenizer, pool, options, config.cache);
+  TokenCorpus corpus = load_corpus(inputs, tokenizer, pool, options, {config.cache, config.cache_gb});
   stop_if_interrupted();
   log("{}: {} tokens, {} bytes in {} documents", key, corpus.targets(), corpus.source_bytes(),
       corpus.documents());
