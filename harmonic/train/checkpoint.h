@@ -47,8 +47,8 @@ std::vector<int64_t> checkpoint_steps(const std::filesystem::path& run);
 void save_checkpoint(const std::filesystem::path& run, const CheckpointRecord& record,
                      const CheckpointContents& contents);
 
-// Makes <run>/model.safetensors a copy of the weights of the newest checkpoint, that of `step`, and removes all but the
-// newest two. Throws Error; the checkpoint is whole all the same.
+// Makes <run>/model.safetensors a copy of the weights of the newest checkpoint, that of `step`, and removes
+// all but the newest two. Throws Error; the checkpoint is whole all the same.
 void publish_checkpoint(const std::filesystem::path& run, int64_t step);
 
 struct Checkpoint {
