@@ -6,8 +6,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <functional>
-
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/json.h"
 #include "train_fixture.h"
@@ -17,18 +15,20 @@ namespace {
 
 class WholeRun : public DataTest {
  protected:
-  // The exit status of a child in which the program has been asked to stop and `body` has run: handlers and
-  // the flag are the process's.
-  static int interrupted_status(const std::function<int()>& body) {
+  // How the run in the folder ends when it is resumed and asked to stop before it goes on; in a child, since
+  // handlers and the flag are the process's.
+  bool asked_to_stop_ends_as(Trainer::End end, const RunConfig& config) {
     const pid_t child = ::fork();
     if (child == 0) {
+      SmallRun run(config, folder_ / "run");
+      run.resume();
       watch_for_interrupts();
       ::raise(SIGTERM);
-      ::_exit(body());
+      ::_exit(run.trainer.run() == end ? 0 : 1);
     }
     int status = -1;
     ::waitpid(child, &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
   }
   // The last held-out figure in metrics.jsonl; -1 where there is none.
   double last_valid_bits() const {
@@ -61,21 +61,17 @@ TEST_F(WholeRun, EvaluatesWithTheStateCarriedWhereTrainingCarriesIt) {
 TEST_F(WholeRun, IsFinishedWhenItsLastStepIsSavedThoughItWasAskedToStop) {
   RunConfig config = small_run();
   SmallRun(config, folder_ / "run").trainer.run();
-  const auto ends_as = [&](Trainer::End end) {
-    return interrupted_status(
-        [&] { return SmallRun(config, folder_ / "run").resume().trainer.run() == end ? 0 : 1; });
-  };
-  EXPECT_EQ(ends_as(Trainer::End::finished), 0);
+  EXPECT_TRUE(asked_to_stop_ends_as(Trainer::End::finished, config));
   // An evaluation that is still to be made does not change that.
   config.train.eval_every = 12;
   std::filesystem::remove_all(folder_ / "run");
   SmallRun(config, folder_ / "run").trainer.run();
   std::filesystem::remove(folder_ / "run" / "metrics.jsonl");
-  EXPECT_EQ(ends_as(Trainer::End::finished), 0);
+  EXPECT_TRUE(asked_to_stop_ends_as(Trainer::End::finished, config));
   SmallRun(config, folder_ / "run").resume().trainer.run();
   EXPECT_GT(last_valid_bits(), 0) << "resumed, the run makes up for it";
   config.train.steps = 13;
-  EXPECT_EQ(ends_as(Trainer::End::interrupted), 0);
+  EXPECT_TRUE(asked_to_stop_ends_as(Trainer::End::interrupted, config));
 }
 
 }  // namespace
