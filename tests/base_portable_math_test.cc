@@ -39,5 +39,15 @@ TEST(PortableMath, LogKeepsItsDigitsBesideOne) {
     EXPECT_NEAR(portable::log(1 + x), std::log(1 + x), 4e-15 * std::abs(std::log(1 + x)) + 2e-17) << x;
 }
 
+TEST(PortableMath, SineAndCosineOfManyTurns) {
+  for (double turns : {0.0, 0.125, -0.125, 0.25, 0.5, 0.75, -0.3, 1.0 / 3, 12345.678, 1e6 + 0.1}) {
+    double sine = 0, cosine = 0;
+    portable::sin_cos_turns(turns, sine, cosine);
+    const double angle = 2 * 3.14159265358979323846 * (turns - std::floor(turns));
+    EXPECT_NEAR(sine, std::sin(angle), 2e-15) << turns;
+    EXPECT_NEAR(cosine, std::cos(angle), 2e-15) << turns;
+  }
+}
+
 }  // namespace
 }  // namespace harmonic

@@ -1,6 +1,7 @@
 #include "harmonic/base/portable_math.h"
 
 #include <cmath>
+#include <cstdint>
 
 namespace harmonic::portable {
 namespace {
@@ -54,6 +55,21 @@ double cos_pi(double x) {
     sum += term;
   }
   return sum;
+}
+
+void sin_cos_turns(double turns, double& sine, double& cosine) {
+  // Within an eighth of a turn of a quarter: there the series are short.
+  const double quarters = std::nearbyint(4 * turns);
+  const double x = 2 * kPi * (turns - quarters / 4), square = x * x;
+  double s = 1, c = 1;
+  for (int k = 14; k >= 2; k -= 2) {
+    c = 1 - square / (k * (k - 1)) * c;
+    s = 1 - square / (k * (k + 1)) * s;
+  }
+  s *= x;
+  const int64_t quarter = static_cast<int64_t>(quarters) & 3;
+  sine = quarter == 0 ? s : quarter == 1 ? c : quarter == 2 ? -s : -c;
+  cosine = quarter == 0 ? c : quarter == 1 ? -s : quarter == 2 ? -c : s;
 }
 
 }  // namespace harmonic::portable

@@ -9,5 +9,7 @@ double expm1(double x);   // e^x - 1, |x| <= 700
 double exp2(double x);    // 2^x, |x| <= 1000
 double log(double x);     // x > 0 and normal
 double cos_pi(double x);  // cos(pi x), x in [0, 1]
+// The sine and cosine of 2 pi turns, |turns| < 2^40.
+void sin_cos_turns(double turns, double& sine, double& cosine);
 
 }  // namespace harmonic::portable

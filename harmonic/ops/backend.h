@@ -4,6 +4,7 @@
 #include <string_view>
 #include <tuple>
 
+#include "harmonic/ops/attention.h"
 #include "harmonic/ops/causal_conv.h"
 #include "harmonic/ops/causal_pool.h"
 #include "harmonic/ops/causal_upsample.h"
@@ -14,6 +15,7 @@
 #include "harmonic/ops/linear_cross_entropy.h"
 #include "harmonic/ops/optimizer.h"
 #include "harmonic/ops/rms_norm.h"
+#include "harmonic/ops/rotary.h"
 #include "harmonic/ops/selective_scan.h"
 #include "harmonic/ops/shift.h"
 
@@ -29,7 +31,8 @@ using AllOps = OpTable<Embedding, EmbeddingBackward, Linear, LinearBackward, Pac
                        RmsNormBackward, CausalConv, CausalConvBackward, DecayScan, DecayScanBackward,
                        SelectiveScan, SelectiveScanBackward, CausalPool, CausalPoolBackward, Shift,
                        ShiftBackward, HoldBlocks, HoldBlocksBackward, CausalUpsample, CausalUpsampleBackward,
-                       Add, Gate, GateBackward, LinearCrossEntropy, SumOfSquares, AdamW, Muon>;
+                       Add, Gate, GateBackward, RotaryTable, Rotate, Attention, AttentionBackward, KeepKeys,
+                       KeepKeysBackward, LinearCrossEntropy, SumOfSquares, AdamW, Muon>;
 
 struct Backend {
   std::string_view name;

@@ -1,0 +1,141 @@
+#include "harmonic/ops/attention.h"
+
+#include <cmath>
+#include <vector>
+
+#include "harmonic/ops/reference.h"
+
+namespace harmonic::reference {
+namespace {
+
+// The keys and values that a segment's queries read, by position.
+template <typename Op>
+struct Memory {
+  const Op& op;
+  int64_t b;
+
+  int64_t width() const { return op.k.cols; }
+  int64_t rows_of_cache() const { return op.past.rows / op.segments.count; }
+  int64_t cache_row(int64_t p) const { return b * rows_of_cache() + p % rows_of_cache(); }
+  bool own(int64_t p) const { return p >= op.positions[b]; }
+  int64_t own_row(int64_t p) const { return op.segments.begin(b) + p - op.positions[b]; }
+  double key(int64_t p, int64_t c) const {
+    return own(p) ? op.k.template row<double>(own_row(p))[c] : op.past.template row<double>(cache_row(p))[c];
+  }
+  double value(int64_t p, int64_t c) const {
+    return own(p) ? op.v.template row<double>(own_row(p))[c]
+                  : op.past.template row<double>(cache_row(p))[width() + c];
+  }
+  int64_t first_key(int64_t p) const {
+    return op.shape.window > 0 ? std::max<int64_t>(0, p - op.shape.window + 1) : 0;
+  }
+};
+
+// The weights of query head h at position p, over the keys from first_key(p) on, and the log of their sum.
+template <typename Op>
+std::vector<double> weights_of(const Memory<Op>& memory, int64_t p, int64_t h, double& lse) {
+  const Op& op = memory.op;
+  const int64_t D = op.q.cols / op.shape.heads, g = h / (op.shape.heads / op.shape.kv_heads);
+  const double* q = op.q.template row<double>(memory.own_row(p)) + h * D;
+  std::vector<double> weights;
+  double largest = -INFINITY, sum = 0;
+  for (int64_t j = memory.first_key(p); j <= p; ++j) {
+    double score = 0;
+    for (int64_t i = 0; i < D; ++i) score += q[i] * memory.key(j, g * D + i);
+    weights.push_back(score / std::sqrt(static_cast<double>(D)));
+    largest = std::max(largest, weights.back());
+  }
+  for (const double score : weights) sum += std::exp(score - largest);
+  lse = largest + std::log(sum);
+  for (double& score : weights) score = std::exp(score - lse);
+  return weights;
+}
+
+}  // namespace
+
+void run(Context&, const Attention& op) {
+  const int64_t D = op.q.cols / op.shape.heads;
+  for (int64_t b = 0; b < op.segments.count; ++b) {
+    const Memory<Attention> memory{op, b};
+    for (int64_t t = 0; t < op.segments.length(b); ++t) {
+      const int64_t p = op.positions[b] + t, r = op.segments.begin(b) + t;
+      for (int64_t h = 0; h < op.shape.heads; ++h) {
+        const int64_t g = h / (op.shape.heads / op.shape.kv_heads);
+        double lse = 0;
+        const std::vector<double> weights = weights_of(memory, p, h, lse);
+        if (op.lse) op.lse.row<double>(r)[h] = lse;
+        for (int64_t i = 0; i < D; ++i) {
+          double sum = 0;
+          for (size_t j = 0; j < weights.size(); ++j)
+            sum += weights[j] * memory.value(memory.first_key(p) + static_cast<int64_t>(j), g * D + i);
+          op.y.row<double>(r)[h * D + i] = sum;
+        }
+      }
+    }
+  }
+}
+
+void run(Context&, const AttentionBackward& op) {
+  const int64_t D = op.q.cols / op.shape.heads;
+  for (int64_t r = 0; r < op.q.rows; ++r) {
+    for (int64_t c = 0; c < op.dq.cols; ++c) op.dq.row<double>(r)[c] = 0;
+    for (int64_t c = 0; c < op.dk.cols; ++c) op.dk.row<double>(r)[c] = op.dv.row<double>(r)[c] = 0;
+  }
+  for (int64_t b = 0; b < op.segments.count; ++b) {
+    const Memory<AttentionBackward> memory{op, b};
+    const auto add = [&](bool is_key, int64_t j, int64_t c, double gradient) {
+      if (memory.own(j)) {
+        (is_key ? op.dk : op.dv).row<double>(memory.own_row(j))[c] += gradient;
+      } else if (op.dpast) {
+        op.dpast.row<double>(memory.cache_row(j))[(is_key ? 0 : memory.width()) + c] += gradient;
+      }
+    };
+    for (int64_t t = 0; t < op.segments.length(b); ++t) {
+      const int64_t p = op.positions[b] + t, r = op.segments.begin(b) + t;
+      for (int64_t h = 0; h < op.shape.heads; ++h) {
+        const int64_t g = h / (op.shape.heads / op.shape.kv_heads);
+        const double* dy = op.dy.row<double>(r) + h * D;
+        double lse = 0, shared = 0;
+        const std::vector<double> weights = weights_of(memory, p, h, lse);
+        for (int64_t i = 0; i < D; ++i) shared += dy[i] * op.y.row<double>(r)[h * D + i];
+        for (size_t n = 0; n < weights.size(); ++n) {
+          const int64_t j = memory.first_key(p) + static_cast<int64_t>(n);
+          double dweight = 0;
+          for (int64_t i = 0; i < D; ++i) {
+            dweight += dy[i] * memory.value(j, g * D + i);
+            add(false, j, g * D + i, weights[n] * dy[i]);
+          }
+          const double dscore = weights[n] * (dweight - shared) / std::sqrt(static_cast<double>(D));
+          for (int64_t i = 0; i < D; ++i) {
+            op.dq.row<double>(r)[h * D + i] += dscore * memory.key(j, g * D + i);
+            add(true, j, g * D + i, dscore * op.q.row<double>(r)[h * D + i]);
+          }
+        }
+      }
+    }
+  }
+}
+
+void run(Context&, const KeepKeys& op) {
+  const int64_t width = op.k.cols, cache = op.segments.count ? op.past.rows / op.segments.count : 0;
+  for (int64_t b = 0; b < op.segments.count; ++b)
+    for (int64_t t = 0; t < op.segments.length(b); ++t)
+      for (int64_t c = 0; c < width; ++c) {
+        double* row = op.past.row<double>(b * cache + (op.positions[b] + t) % cache);
+        row[c] = op.k.row<double>(op.segments.begin(b) + t)[c];
+        row[width + c] = op.v.row<double>(op.segments.begin(b) + t)[c];
+      }
+}
+
+void run(Context&, const KeepKeysBackward& op) {
+  const int64_t width = op.dk.cols, cache = op.segments.count ? op.dpast.rows / op.segments.count : 0;
+  for (int64_t b = 0; b < op.segments.count; ++b)
+    for (int64_t t = 0; t < op.segments.length(b); ++t)
+      for (int64_t c = 0; c < width; ++c) {
+        const double* row = op.dpast.row<double>(b * cache + op.positions[b] + t);
+        op.dk.row<double>(op.segments.begin(b) + t)[c] += row[c];
+        op.dv.row<double>(op.segments.begin(b) + t)[c] += row[width + c];
+      }
+}
+
+}  // namespace harmonic::reference
