@@ -19,7 +19,7 @@ echo "demo: $(find "$out/train" -type f | wc -l) files to train on, $(find "$out
 
 export HARMONIC_CACHE=$out/cache
 start=$SECONDS
-"$harmonic" train --config "$config" --data "$out/train" --valid "$out/valid" --out "$out/model"
+"$harmonic" train --config "$config" --data "$out/train" --valid "$out/valid" --data.format text --out "$out/model"
 seconds=$((SECONDS - start))
 
 echo
@@ -30,9 +30,10 @@ echo
 echo "a sample:"
 "$harmonic" generate --model "$out/model" --prompt $'#ifndef _' --max-tokens 600 --temperature 0.7 --ignore-end
 
-"$harmonic" eval --model "$out/model" --data "$out/valid" --lengths 1024 --state carry --json "$out/eval.json" >/dev/null
+"$harmonic" eval --model "$out/model" --data "$out/valid" --format text --lengths 1024 --state carry --json "$out/eval.json" >/dev/null
 number() { sed -n "s/.*\"$1\": *\([0-9.]*\).*/\1/p" "$2" | tail -n 1; }
-field() { grep -o "\"$1\":[0-9.e+]*" "$out/model/metrics.jsonl" | sed 's/.*://' | sort -g | awk '{v[NR] = $1} END {print v[int((NR + 1) / 2)]}'; }
+largest() { grep -o "\"$1\":[0-9.e+]*" "$out/model/metrics.jsonl" | sed 's/.*://' | sort -g | tail -n 1; }
+median() { grep -o "\"$1\":[0-9.e+]*" "$out/model/metrics.jsonl" | sed 's/.*://' | sort -g | awk '{v[NR] = $1} END {print v[int((NR + 1) / 2)]}'; }
 bytes=$(find "$out/valid" -type f -print0 | LC_ALL=C sort -z | xargs -0 cat | wc -c)
 together=$(find "$out/valid" -type f -print0 | LC_ALL=C sort -z | xargs -0 cat | xz -9 | wc -c)
 apart=$(find "$out/valid" -type f -print0 | LC_ALL=C sort -z | xargs -0 -n 1 xz -9 -c | wc -c)
@@ -43,9 +44,9 @@ printf '%-44s %s\n' \
   "bits per byte on held-out files, harmonic" "$(printf %.4f "$(number bits_per_byte "$out/eval.json")")" \
   "the same files, each by itself, xz -9" "$(per_byte "$apart")" \
   "the same files as one, xz -9" "$(per_byte "$together")" \
-  "training, tokens a second (median)" "$(printf %.0f "$(field tokens_per_second)")" \
+  "training, tokens a second (median)" "$(printf %.0f "$(median tokens_per_second)")" \
   "training, seconds" "$seconds" \
-  "peak memory of training, MB" "$(awk "BEGIN {printf \"%.0f\", $(field peak_memory_bytes) / 1e6}")" \
+  "peak memory of training, MB" "$(awk "BEGIN {printf \"%.0f\", $(largest peak_memory_bytes) / 1e6}")" \
   "state of a text of any length, bytes" "$("$harmonic" inspect "$out/model" | awk '/bytes, with the position/ {print $NF}')" \
   "the model" "$out/model"
 cat <<TXT

@@ -117,6 +117,19 @@ TEST(Program, TheLastFlagWinsOverTheEnvironmentOverTheFile) {
   EXPECT_TRUE(has(outcome.out, "train = [\"a,b\", \"c d\"]"));
 }
 
+TEST(Program, ListsOfNamesMayBeDividedByCommasOrWords) {
+  for (const std::vector<std::string>& form : {std::vector<std::string>{"--model.mixer", "harmonic,mamba"},
+                                               {"--model.mixer", "harmonic", "mamba"},
+                                               {"--set", "model.mixer=harmonic,mamba"}}) {
+    std::vector<std::string> words = {"config", "--model.n_layers", "2"};
+    words.insert(words.end(), form.begin(), form.end());
+    const Outcome outcome = run_harmonic(words);
+    EXPECT_NE(outcome.out.find("mixer = [\"harmonic\", \"mamba\"]"), std::string::npos) << outcome.err;
+  }
+  const Outcome paths = run_harmonic({"config", "--data.train", "a,b.txt", "c.txt"});
+  EXPECT_NE(paths.out.find("train = [\"a,b.txt\", \"c.txt\"]"), std::string::npos) << paths.out << paths.err;
+}
+
 TEST(Program, AResultThatCannotBeWrittenIsAnError) {
   for (const char* output : {"/dev/full", "-"}) {
     const Outcome outcome = run_harmonic({"config"}, {}, output);

@@ -139,6 +139,27 @@ TEST_F(TrainCommand, ResumesWithTheSettingsOfTheRun) {
   EXPECT_EQ(weights("killed"), weights("whole"));
 }
 
+TEST_F(TrainCommand, AModelWithoutItsCheckpointsIsNotTrainedOverFromTheBeginning) {
+  ASSERT_EQ(train("run").status, 0);
+  const std::string before = weights("run");
+  std::vector<fs::path> checkpoints;
+  for (const auto& entry : fs::directory_iterator(path("run")))
+    if (entry.path().filename().string().starts_with("checkpoint-")) checkpoints.push_back(entry.path());
+  for (const fs::path& checkpoint : checkpoints) fs::remove_all(checkpoint);
+  expect_error(train("run", {"--resume"}), 2, "no checkpoint to go on from");
+  EXPECT_EQ(weights("run"), before);
+}
+
+TEST_F(TrainCommand, ARunsLastStepIsLoggedToAFileToo) {
+  const Outcome outcome = train("run");
+  ASSERT_EQ(outcome.status, 0);
+  EXPECT_NE(outcome.err.find("step 40/40"), std::string::npos) << outcome.err;
+}
+
+TEST_F(TrainCommand, HeldOutTextsThatNothingReadsAreMentioned) {
+  EXPECT_NE(train("run").err.find("held-out texts are not used"), std::string::npos);
+}
+
 TEST_F(TrainCommand, TheCacheKeepsWithinItsLimit) {
   const auto cached = [&] {
     return std::distance(fs::directory_iterator(path("cache/tokens")), fs::directory_iterator());
@@ -252,6 +273,9 @@ TEST_F(TrainCommand, NonsenseIsOneClearErrorAndLeavesNoRun) {
       {data, config, {"--train.lr", "nan"}, 2, "train.lr"},
       {data, config, {"--train.accumulation", "3"}, 2, "does not divide"},
       {data, config, {"--train.precision", "bf16"}, 2, "f32 only"},
+      {path("nowhere.txt"), config, {"--model.mixer", "attention"}, 2, "has no mixer"},
+      {data, config, {"--train.tokens", "1M"}, 2, "train.steps = 40 counts instead"},
+      {data, config, {"--data.within_document", "--train.loader", "documents"}, 2, "belongs to"},
       {data, config, {"--data.tokenizer", path("nowhere")}, 1, "nowhere"},
       {data, config, {"--data.tokenizer", "bpe:many"}, 2, "bpe:SIZE"},
       {"-", config, {"--data.tokenizer", "bpe:300"}, 2, "standard input"},

@@ -7,6 +7,9 @@
 #include <chrono>
 #include <cstdio>
 #include <mutex>
+#include <utility>
+
+#include "harmonic/base/utf8.h"
 
 namespace harmonic {
 namespace {
@@ -15,6 +18,7 @@ LogStyle style = LogStyle::text;
 std::mutex progress_mutex;
 bool line_open = false;
 std::chrono::steady_clock::time_point last_plain{};
+std::string held_back;  // the newest line of progress that came too soon after another to be shown
 
 spdlog::logger& logger() {
   static const std::shared_ptr<spdlog::logger> instance = [] {
@@ -29,14 +33,19 @@ spdlog::logger& logger() {
 
 std::string json_line(std::string_view level, std::string_view message) {
   std::string escaped;
-  for (char c : message) {
-    if (c == '"' || c == '\\') {
+  for (std::string_view rest = message; !rest.empty();) {
+    const Utf8Step step = read_utf8(rest);
+    const std::string_view bytes = rest.substr(0, static_cast<size_t>(step.length));
+    rest.remove_prefix(bytes.size());
+    if (step.kind != Utf8Step::Kind::character) {
+      escaped += "\ufffd";  // a name may hold any bytes, JSON is UTF-8
+    } else if (step.code == '"' || step.code == '\\') {
       escaped += '\\';
-      escaped += c;
-    } else if (static_cast<unsigned char>(c) < 0x20) {
-      escaped += fmt::format("\\u{:04x}", static_cast<int>(c));
+      escaped += bytes;
+    } else if (step.code < 0x20) {
+      escaped += fmt::format("\\u{:04x}", static_cast<int>(step.code));
     } else {
-      escaped += c;
+      escaped += bytes;
     }
   }
   const auto now = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
@@ -78,12 +87,17 @@ void progress(const std::string& line) {
     return;
   }
   const auto now = std::chrono::steady_clock::now();
-  if (now - last_plain < std::chrono::seconds(5)) return;
+  if (now - last_plain < std::chrono::seconds(5)) {
+    held_back = line;
+    return;
+  }
   last_plain = now;
+  held_back.clear();
   log_message(line);
 }
 
 void end_progress() {
+  if (!held_back.empty()) log_message(std::exchange(held_back, {}));
   std::lock_guard lock(progress_mutex);
   close_line();
 }

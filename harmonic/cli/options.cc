@@ -14,9 +14,10 @@ namespace {
 bool is_list(const Field& field) { return field.target.index() >= 4; }
 bool is_flag(const Field& field) { return std::holds_alternative<bool*>(field.target); }
 
-// Values of a list as one text that set_field() divides again. Quotes keep commas within a value.
+// Values of a list as one text that set_field() divides again. Numbers and names from a set may be divided by
+// commas within a value too; in other texts, such as paths, quotes keep commas what they are.
 std::string list_text(const Field& field, const std::vector<std::string>& values) {
-  if (!std::holds_alternative<std::vector<std::string>*>(field.target))
+  if (!std::holds_alternative<std::vector<std::string>*>(field.target) || !field.allowed.empty())
     return fmt::format("{}", fmt::join(values, ","));
   std::string text = "[";
   for (const std::string& value : values) {

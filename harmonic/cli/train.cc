@@ -23,6 +23,7 @@ class Train : public Command {
   int run(const CommandContext& context) override {
     watch_for_interrupts();
     RunConfig config = settings();
+    check_trainable(config);
     const RunFolder folder(out_, resume_);
     const std::optional<Checkpoint>& checkpoint = folder.checkpoint();
     if (checkpoint) check_same_run(*checkpoint, config);
@@ -71,6 +72,8 @@ class Train : public Command {
         learner.backpropagation().chunk_rows());
     if (const std::string remark = learner.remark(); !remark.empty()) log("{}", remark);
     if (!data.valid) log("no held-out texts (--valid): training goes without evaluation");
+    if (data.valid && !trainer.evaluates())
+      warn("the held-out texts are not used: train.eval_every is 0, never");
     if (learner.steps_done() > 0)
       log("resuming after step {} of {}", learner.steps_done(), learner.total_steps());
   }

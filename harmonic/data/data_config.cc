@@ -17,7 +17,7 @@ std::vector<Field> DataConfig::fields() {
       Field("text_field", &text_field, "the field of a JSON line that holds the text"),
       Field("within_document", &within_document, "windows stay inside one document where it is long enough"),
       Field("cache", &cache,
-            "folder for prepared token shards; empty is $HARMONIC_CACHE, or the user's cache folder"),
+            "folder for prepared token shards; empty is $HARMONIC_CACHE/tokens, or the user's cache folder"),
       Field("cache_gb", &cache_gb, "GB of token shards kept there, the last used ones; 0 is no limit")
           .range(0, 1e9),
   };

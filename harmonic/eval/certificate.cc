@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <set>
+#include <string_view>
 
+#include "harmonic/base/interrupt.h"
 #include "harmonic/base/random.h"
 
 namespace harmonic {
@@ -18,9 +20,15 @@ constexpr int64_t kTokensAPhase = 64;  // of noise at least: the standard error 
 
 // Logits of a text, all rows one after the other, and the state after it.
 struct Outcome {
-  std::vector<double> logits;
+  std::vector<uint64_t> logits;  // a hash of the bits of each row
   State state;
 };
+
+uint64_t hash_of(const Tensor& row) {
+  const std::string_view bytes{static_cast<const char*>(row.data),
+                               static_cast<size_t>(row.cols * size_of(row.dtype))};
+  return std::hash<std::string_view>{}(bytes);
+}
 
 class Examiner {
  public:
@@ -84,10 +92,13 @@ class Examiner {
     return outcome;
   }
 
-  void append_logits(const Tensor& hidden, std::vector<double>& to) {
-    const Tensor logits = inference_.logits(hidden);
-    for (int64_t r = 0; r < logits.rows; ++r)
-      for (int64_t v = 0; v < logits.cols; ++v) to.push_back(number_at(logits, r, v));
+  void append_logits(const Tensor& hidden, std::vector<uint64_t>& to) {
+    for (int64_t begin = 0; begin < hidden.rows; begin += Inference::kRowsPerCall) {
+      stop_if_interrupted();
+      const int64_t rows = std::min(hidden.rows - begin, Inference::kRowsPerCall);
+      const Tensor logits = inference_.logits(hidden.rows_of(begin, rows));
+      for (int64_t r = 0; r < rows; ++r) to.push_back(hash_of(logits.rows_of(r, 1)));
+    }
   }
 
   const Outcome& whole() {
@@ -100,10 +111,10 @@ class Examiner {
   }
 
   // The first of `count` rows in which two runs differ; -1 when none does.
-  int64_t first_difference(const std::vector<double>& a, const std::vector<double>& b, int64_t count) const {
-    for (int64_t i = 0; i < count * vocabulary_; ++i)
-      if (std::memcmp(&a[static_cast<size_t>(i)], &b[static_cast<size_t>(i)], sizeof(double)) != 0)
-        return i / vocabulary_;
+  static int64_t first_difference(const std::vector<uint64_t>& a, const std::vector<uint64_t>& b,
+                                  int64_t count) {
+    for (int64_t r = 0; r < count; ++r)
+      if (a[static_cast<size_t>(r)] != b[static_cast<size_t>(r)]) return r;
     return -1;
   }
 
@@ -178,7 +189,7 @@ class Examiner {
       Arena arena;
       const StateRows states = make_state_rows(arena, model_.state_layout(), 2);
       const Tensor hidden = inference_.hidden(both.data(), {offsets, 2}, states, states);
-      std::vector<double> logits;
+      std::vector<uint64_t> logits;
       append_logits(hidden.rows_of(before ? first : 0, second), logits);
       const int64_t row = first_difference(alone.logits, logits, second);
       if (row >= 0)
@@ -225,7 +236,7 @@ class Examiner {
         }
       }
       if (failure.empty() && !reached) failure = fmt::format("the logits at {} have no gradient at all", t);
-      clear_gradients();
+      model_.parameters().clear_gradients();
     }
     return failure;
   }
@@ -235,13 +246,6 @@ class Examiner {
       tensor.row<double>(row)[column] = value;
     } else {
       tensor.row<float>(row)[column] = static_cast<float>(value);
-    }
-  }
-
-  void clear_gradients() {
-    for (size_t i = 0; i < model_.parameters().size(); ++i) {
-      const Tensor& grad = model_.parameters()[i].grad;
-      std::memset(grad.data, 0, static_cast<size_t>(grad.size() * size_of(grad.dtype)));
     }
   }
 

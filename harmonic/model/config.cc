@@ -112,7 +112,7 @@ std::vector<Field> ModelConfig::fields() {
       Field("harmonic.strides", &h.strides, "tokens a step of each level; each divides the next")
           .range(1, 1 << 24),
       Field("harmonic.taus", &h.taus, "timescale of each level in its own steps; flat: in tokens")
-          .above(0, 1e9),
+          .range(0.01, 1e9),
       Field("harmonic.d_state", &h.d_state, "state channels of a level; 0 is twice d_model")
           .range(0, kWidest),
       Field("harmonic.conv_width", &h.conv_width, "width of the causal convolution; 0 is none").range(0, 16),

@@ -21,15 +21,18 @@ Tensor Inference::hidden(const int32_t* tokens, const Segments& segments, const 
   const Variable result = model_.forward(step, row_of(tokens, segments.rows()));
   if (in.data == out.data)
     std::memcpy(out.data, after.data, static_cast<size_t>(segments.count * model_.state_layout().bytes()));
+  after_hidden_ = memory_.mark();
   return result.value;
 }
 
 Tensor Inference::logits(const Tensor& hidden) {
+  memory_.rewind(after_hidden_);
   Tape tape(model_.backend(), context_, memory_, nullptr);
   return model_.logits(tape, hidden);
 }
 
 Tensor Inference::losses(const Tensor& hidden, const int32_t* targets) {
+  memory_.rewind(after_hidden_);
   Tape tape(model_.backend(), context_, memory_, nullptr);
   const Tensor losses = memory_.tensor(1, hidden.rows, model_.backend().dtype);
   linear_cross_entropy(tape, {hidden}, model_.head(), row_of(targets, hidden.rows), losses, 1);

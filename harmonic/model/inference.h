@@ -46,6 +46,7 @@ class Inference {
 
   const Model& model_;
   Arena scratch_, memory_;
+  Arena::Mark after_hidden_;  // what comes after it belongs to the last logits() or losses()
   Context context_;
 };
 

@@ -5,11 +5,15 @@
 
 namespace harmonic {
 
+void check_mixer(const std::string& kind) {
+  if (kind != "harmonic" && kind != "mamba")
+    fail_usage("model.mixer: this build has no mixer \"{}\"; expected \"harmonic\" or \"mamba\"", kind);
+}
+
 std::unique_ptr<Mixer> make_mixer(const std::string& kind, const ModelConfig& config,
                                   const Builder& builder) {
-  if (kind == "harmonic") return make_harmonic_block(config, builder);
-  if (kind == "mamba") return make_mamba(config, builder);
-  fail_usage("model.mixer: this build has no mixer \"{}\"; expected \"harmonic\" or \"mamba\"", kind);
+  check_mixer(kind);
+  return kind == "mamba" ? make_mamba(config, builder) : make_harmonic_block(config, builder);
 }
 
 }  // namespace harmonic

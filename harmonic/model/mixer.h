@@ -62,7 +62,9 @@ class Mixer {
   virtual Variable forward(Step& step, const Variable& x) const = 0;
 };
 
-// `kind` is one of ModelConfig::mixer. Throws Error (usage) for one that there is not.
+// Throws Error (usage) for a mixer that this build does not have.
+void check_mixer(const std::string& kind);
+// `kind` is one of ModelConfig::mixer. Throws as check_mixer does.
 std::unique_ptr<Mixer> make_mixer(const std::string& kind, const ModelConfig& config, const Builder& builder);
 
 }  // namespace harmonic

@@ -1,6 +1,7 @@
 #include "harmonic/model/parameters.h"
 
 #include <cmath>
+#include <cstring>
 
 #include "harmonic/base/checked.h"
 #include "harmonic/base/files.h"
@@ -70,6 +71,13 @@ void Parameters::allocate(DType dtype, bool trained) {
   for (Entry& entry : entries_) {
     Parameter& p = entry.parameter;
     p.grad = memory_.zeros(p.value.rows, p.value.cols, dtype);
+  }
+}
+
+void Parameters::clear_gradients() {
+  for (Entry& entry : entries_) {
+    const Tensor& grad = entry.parameter.grad;
+    std::memset(grad.data, 0, static_cast<size_t>(grad.size() * size_of(grad.dtype)));
   }
 }
 

@@ -51,6 +51,8 @@ class Parameters {
 
   // Gives every declared parameter memory: values uninitialised, gradients (when trained) zero.
   void allocate(DType dtype, bool trained);
+  // Sets all gradients to zero.
+  void clear_gradients();
   // Values from a seed; a value depends on the seed, the parameter's name and its index alone.
   void initialise(uint64_t seed);
 

@@ -46,14 +46,7 @@ void Backpropagation::measure() {
     scratch_.release();
     return bytes;
   });
-  clear_gradients();
-}
-
-void Backpropagation::clear_gradients() {
-  for (size_t i = 0; i < model_.parameters().size(); ++i) {
-    const Tensor& grad = model_.parameters()[i].grad;
-    std::memset(grad.data, 0, static_cast<size_t>(grad.size() * size_of(grad.dtype)));
-  }
+  model_.parameters().clear_gradients();
 }
 
 LossSum Backpropagation::run(const Batch& batch, const StateRows& carried, double loss_scale) {

@@ -55,7 +55,6 @@ class Backpropagation {
   LossSum record_and_return(const Batch& batch, const BatchPiece& piece, const States& states,
                             double loss_scale);
   States make_states(int64_t count);
-  void clear_gradients();
 
   Model& model_;
   Arena scratch_, activations_, states_;

@@ -82,14 +82,25 @@ RunFolder::RunFolder(fs::path path, bool resume) : path_(std::move(path)) {
   } else if (!fs::exists(path_, ignored)) {
     fail_usage("--resume: there is no folder {}; name that of the run with --out", name);
   } else if (!run && !holds_nothing(path_)) {
-    fail_usage("--resume: {} holds no run; name the folder of one with --out", name);
+    const std::vector<int64_t> steps = checkpoint_steps(path_);
+    fail_usage("--resume: {} holds no run{}", name,
+               steps.empty()
+                   ? "; name the folder of one with --out"
+                   : fmt::format(": run.toml is missing; copy the one in checkpoint-{}", steps.front()));
   }
   lock_.emplace(path_ / ".lock", FileLock::Kind::exclusive);
   if (lock_->state() == FileLock::State::taken)
     fail("{}: another process is training there; wait for it or stop it", name);
   if (resume) remove_unfinished(path_);
   if (resume) checkpoint_ = find_checkpoint(path_);
-  if (resume && !checkpoint_) log("{}: no checkpoint yet; the run starts from its beginning", name);
+  if (!resume || checkpoint_) return;
+  // Published after the first checkpoint: there was one.
+  if (has(path_, "model.safetensors"))
+    fail_usage(
+        "--resume: {} holds a model, but no checkpoint to go on from; a run from the beginning needs another "
+        "--out",
+        name);
+  log("{}: no checkpoint yet; the run starts from its beginning", name);
 }
 
 }  // namespace harmonic

@@ -91,6 +91,14 @@ RunConfig assembled(Value file, const std::vector<Assignment>& assignments) {
       set_field(find_field(fields, assignment.key, "", assignment.where), assignment.text, assignment.key,
                 assignment.where);
   }
+  const auto given = [&](std::string_view key) {
+    return std::any_of(assignments.begin(), assignments.end(),
+                       [&](const Assignment& a) { return a.key == key; });
+  };
+  if (given("train.tokens") && !given("train.steps") && config.train.steps > 0)
+    fail_usage(
+        "train.tokens = {} would do nothing: train.steps = {} counts instead; give train.steps, 0 for none",
+        config.train.tokens, config.train.steps);
   config.validate();
   return config;
 }
@@ -100,7 +108,7 @@ RunConfig assembled(Value file, const std::vector<Assignment>& assignments) {
 std::vector<Field> TrainConfig::fields() {
   constexpr double kMany = 1e12;
   return {
-      Field("seq_len", &seq_len, "tokens a sequence").range(1, 1 << 30),
+      Field("seq_len", &seq_len, "tokens a sequence").amount().range(1, 1 << 30),
       Field("batch_size", &batch_size, "sequences a step, over all ranks").range(1, 1 << 20),
       Field("accumulation", &accumulation, "passes that a step's sequences are divided over")
           .range(1, 1 << 20),
@@ -171,6 +179,9 @@ void RunConfig::validate() const {
   model.validate();
   data.validate();
   train.validate();
+  if (data.within_document && train.loader != "windows")
+    fail_usage("data.within_document = true: belongs to train.loader = \"windows\"; found \"{}\"",
+               train.loader);
 }
 
 std::string RunConfig::to_toml() const {

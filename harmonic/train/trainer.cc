@@ -57,8 +57,13 @@ Trainer::Trainer(const RunConfig& config, Model& model, const TrainingData& data
       learner_(model, config, data.train, pool),
       inference_(model, pool) {
   check_tokenizer(model.config(), *data.tokenizer, "training");
+  check_trainable(config);
+}
+
+void check_trainable(const RunConfig& config) {
   if (config.train.precision != "f32")
     fail_usage("train.precision = \"{}\": this build trains in f32 only", config.train.precision);
+  for (const std::string& mixer : config.model.mixer) check_mixer(mixer);
 }
 
 CheckpointContents Trainer::contents() {
@@ -139,7 +144,7 @@ void Trainer::take_step(MetricsFile& metrics) {
     line.tokens_per_second = static_cast<double>(tokens_ - logged_tokens_) / (seconds_ - logged_seconds_);
     line.peak_memory_bytes = peak_memory_bytes();
     line.seconds = seconds_;
-    metrics.append(line);
+    append(metrics, line);
     logged_tokens_ = tokens_;
     logged_seconds_ = seconds_;
   }
@@ -182,9 +187,20 @@ void Trainer::validate(MetricsFile& metrics) {
   line.bits_per_token = result.bits_per_token();
   line.bits_per_byte = result.bits_per_byte();
   line.seconds = seconds_;
-  metrics.append(line);
+  append(metrics, line);
   log("step {}: held-out {:.4f} bits/token, {:.4f} bits/byte over {} tokens", line.step, line.bits_per_token,
       line.bits_per_byte, result.tokens);
+}
+
+template <typename Line>
+void Trainer::append(MetricsFile& metrics, const Line& line) {
+  try {
+    metrics.append(line);
+  } catch (const Error& error) {
+    // What was learned since the last checkpoint is worth more than the line.
+    if (saved_step_ != learner_.steps_done()) save();
+    fail("{}; training stops; {}", error.what(), last_checkpoint());
+  }
 }
 
 void Trainer::save() {

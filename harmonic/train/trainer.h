@@ -12,6 +12,9 @@
 
 namespace harmonic {
 
+// Throws Error (usage) for settings that this build cannot train: before texts are read, which may take long.
+void check_trainable(const RunConfig& config);
+
 class Trainer {
  public:
   // `model` has its first values and takes the tokenizer of `data`; `out` is the run's folder (RunFolder).
@@ -33,6 +36,7 @@ class Trainer {
   // then stays a run to resume.
   End run();
 
+  bool evaluates() const { return data_.valid && config_.train.eval_every > 0; }
   const Learner& learner() const { return learner_; }
 
  private:
@@ -42,6 +46,8 @@ class Trainer {
   bool validation_due() const;
   bool checkpoint_due() const;
   void save();
+  template <typename Line>
+  void append(MetricsFile& metrics, const Line& line);
   void report_progress(const StepReport& report);
   std::string last_checkpoint() const;
   CheckpointContents contents();
