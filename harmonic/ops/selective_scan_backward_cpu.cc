@@ -312,6 +312,15 @@ HWY_INLINE void SubtileBackward(const SelectiveScanBackward& op, const ScanItem&
   }
 }
 
+// The gradients of part `part` of a share over tile k.
+template <bool kRates>
+HWY_INLINE void TileBackward(const SelectiveScanBackward& op, const ScanItem& share, int64_t part, int64_t k,
+                             int64_t rows, const NextRows& next, BackwardMemory& memory, float* sums) {
+  PrepareTile<kRates>(op, share, part, k, rows, next, memory);
+  for (int64_t at = (rows - 1) / kSubRows * kSubRows; at >= 0; at -= kSubRows)
+    SubtileBackward<kRates>(op, share, part, k, at, std::min(kSubRows, rows - at), next, memory, sums);
+}
+
 // The gradients of an item. sums: for each block of all channels, and each row of the op, the block's part of
 // dquery and dkey, 2 * kStates. dskip and da_log receive the sums over the segment.
 void SelectiveBackward(const SelectiveScanBackward& op, const ScanItem& share, BackwardMemory& memory,
@@ -334,16 +343,11 @@ void SelectiveBackward(const SelectiveScanBackward& op, const ScanItem& share, B
       if (block.width < kBlock)  // missing channels are zeros
         std::fill_n(memory.a[0], offsetof(BackwardMemory, borders) / sizeof(float), 0.0f);
       std::fill_n(memory.dskip, kBlock, 0.0f);
-      const auto tile = [&](auto prepare, auto subtile) HWY_ATTR {
-        prepare(op, share, i, k, rows, next, memory);
-        for (int64_t at = (rows - 1) / kSubRows * kSubRows; at >= 0; at -= kSubRows)
-          subtile(op, share, i, k, at, std::min(kSubRows, rows - at), next, memory,
-                  sums + block.channel / kBlock * sums_of_block);
-      };
+      float* block_sums = sums + block.channel / kBlock * sums_of_block;
       if (op.a_log) {
-        tile(PrepareTile<true>, SubtileBackward<true>);
+        TileBackward<true>(op, share, i, k, rows, next, memory, block_sums);
       } else {
-        tile(PrepareTile<false>, SubtileBackward<false>);
+        TileBackward<false>(op, share, i, k, rows, next, memory, block_sums);
       }
       row_math::put(memory.dskip, true, dskip + i * kBlock, block.width);
     }
