@@ -29,6 +29,16 @@ TEST_F(DataInterrupt, NoDocumentIsReadAndNoFolderListedAfterwards) {
   }));
 }
 
+TEST_F(DataInterrupt, WaitingForInputEndsThoughTheRequestCameBefore) {
+  EXPECT_TRUE(is_interrupted([&] {
+    int ends[2];
+    if (::pipe(ends) != 0) return;
+    ::raise(SIGTERM);
+    char byte;
+    read_when_ready(ends[0], &byte, 1, "a pipe that nobody writes to");
+  }));
+}
+
 // Asks for the stop when it is given its `last`-th text.
 class StoppingTokenizer : public TinyTokenizer {
  public:

@@ -1,6 +1,8 @@
 #include <bit>
 #include <cstring>
+#include <map>
 
+#include "harmonic/base/file_lock.h"
 #include "harmonic/base/random.h"
 #include "harmonic/data/corpus_cache.h"
 #include "harmonic/data/corpus_preparation.h"
@@ -272,11 +274,53 @@ TEST_F(TokenShardTest, AnUnfinishedOrMixedUpPreparationIsNotTaken) {
   EXPECT_THROW(open_prepared_folder(path("a")), Error);
   fs::remove(path("b/tokens-00000.shard"));
   EXPECT_THROW(open_prepared_folder(path("b")), Error);
-  EXPECT_THROW(prepare_shards({path("missing.txt")}, tokenizer, path("b"), pool), Error);
-  EXPECT_FALSE(is_prepared_folder(path("b")));
   write_file(path("b/shards.json"),
              R"({"format":"harmonic token shards","version":1,"shards":[{"file":"../x"}]})");
   EXPECT_THROW(open_prepared_folder(path("b")), Error);
+}
+
+TEST_F(TokenShardTest, APreparationThatFailsLeavesTheOneBeforeAsItWas) {
+  const TinyTokenizer tokenizer;
+  ThreadPool pool(1);
+  PrepareOptions options;
+  options.shard_tokens = 4;  // a shard for each document: some are written before the failure
+  const auto lines = [&](const char* name, const std::string& last) {
+    return file(name, "{\"text\":\"one text\"}\n{\"text\":\"another\"}\n" + last);
+  };
+  prepare_shards({lines("good.jsonl", "")}, tokenizer, path("out"), pool, options);
+  write_file(path("out/notes"), "of the user");
+  const auto contents = [&] {
+    std::map<std::string, std::string> all;
+    for (const auto& entry : fs::directory_iterator(path("out")))
+      all[entry.path().filename()] = entry.is_directory() ? "folder" : read_file(entry.path());
+    return all;
+  };
+  const auto before = contents();
+  ASSERT_EQ(before.size(), 4u);
+  EXPECT_THROW(prepare_shards({path("missing.txt")}, tokenizer, path("out"), pool, options), Error);
+  EXPECT_EQ(contents(), before);
+  EXPECT_THROW(prepare_shards({lines("bad.jsonl", "bad\n")}, tokenizer, path("out"), pool, options), Error);
+  EXPECT_EQ(contents(), before);
+  prepare_shards({file("short.txt", "short")}, tokenizer, path("out"), pool, options);
+  expect_corpus(open_prepared_folder(path("out")), {"short"}, tokenizer);
+  EXPECT_EQ(contents().size(), 3u) << "the second shard of before is gone";
+  EXPECT_EQ(contents()["notes"], "of the user");
+}
+
+TEST_F(TokenShardTest, OnePreparationAtATimeWorksInAFolder) {
+  const TinyTokenizer tokenizer;
+  ThreadPool pool(1);
+  const std::string text = file("a.txt", "text");
+  fs::create_directories(path("out/.preparing"));
+  write_file(path("out/.preparing/tokens-00000.shard"), "what a killed preparation left");
+  {
+    const FileLock other(path("out/.preparing/lock"), FileLock::Kind::exclusive);
+    EXPECT_THROW(prepare_shards({text}, tokenizer, path("out"), pool), Error);
+    EXPECT_TRUE(fs::exists(path("out/.preparing/lock"))) << "it is the other's";
+  }
+  prepare_shards({text}, tokenizer, path("out"), pool);
+  expect_corpus(open_prepared_folder(path("out")), {"text"}, tokenizer);
+  EXPECT_FALSE(fs::exists(path("out/.preparing")));
 }
 
 class CorpusCacheTest : public TokenShardTest {
@@ -347,6 +391,14 @@ TEST_F(CorpusCacheTest, PreparedFoldersAndTextMakeOneCorpusInTheirOrder) {
   const std::string text = file("b.txt", "bb"), more = file("c.txt", "c");
   expect_corpus(load_corpus({text, path("prepared"), more}, tokenizer_, pool_), {"bb", "aaa", "c"},
                 tokenizer_);
+}
+
+TEST_F(CorpusCacheTest, DamagedShardsNamedByTheirFolderAreRefused) {
+  prepare_shards({file("a.txt", std::string(1000, 'a'))}, tokenizer_, path("prepared"), pool_);
+  std::string shard = read_file(path("prepared/tokens-00000.shard"));
+  shard[shard.size() / 2] = static_cast<char>(shard[shard.size() / 2] ^ 1);
+  write_file(path("prepared/tokens-00000.shard"), shard);
+  EXPECT_THROW(load_corpus({path("prepared")}, tokenizer_, pool_), Error);
 }
 
 TEST_F(CorpusCacheTest, TheFormatShardsTakesPreparedFoldersOnly) {

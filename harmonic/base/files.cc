@@ -1,6 +1,7 @@
 #include "harmonic/base/files.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sodium.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -194,6 +195,20 @@ void copy_atomically(const fs::path& from, const fs::path& to) {
   AtomicFile file(to);
   read_pieces(source, from, [&](std::string_view piece) { file.write(piece); });
   file.commit();
+}
+
+size_t read_when_ready(int descriptor, char* buffer, size_t size, std::string_view name) {
+  for (;;) {
+    stop_if_interrupted();
+    // Not left to the read: the signal that ends the waiting may come before it, or go to another thread.
+    struct pollfd input = {descriptor, POLLIN, 0};
+    constexpr int kMilliseconds = 100;
+    const int ready = ::poll(&input, 1, kMilliseconds);
+    if (ready == 0 || (ready < 0 && errno == EINTR)) continue;
+    const ssize_t got = ::read(descriptor, buffer, size);
+    if (got >= 0) return static_cast<size_t>(got);
+    if (errno != EINTR) fail("{}: cannot read: {}", name, std::strerror(errno));
+  }
 }
 
 void make_folder(const fs::path& path) {

@@ -42,6 +42,10 @@ class AtomicFile {
 void write_file(const std::filesystem::path& path, std::string_view bytes);
 void copy_atomically(const std::filesystem::path& from, const std::filesystem::path& to);
 
+// Reads at most `size` bytes, at least one unless the input has ended, waiting for them; a request to stop
+// the program ends the waiting with Interrupted. `name` is for errors.
+size_t read_when_ready(int descriptor, char* buffer, size_t size, std::string_view name);
+
 // Creates a folder and its parents; throws Error naming the one that stands in the way.
 void make_folder(const std::filesystem::path& path);
 // Forces a folder's entries to disk.

@@ -215,7 +215,7 @@ TokenCorpus load_corpus(const std::vector<std::string>& inputs, const Tokenizer&
       continue;
     }
     add_text();
-    TokenCorpus part = open_prepared_folder(input);
+    TokenCorpus part = open_prepared_folder(input, ShardCheck::everything);
     if (part.identity() != identity_of(tokenizer))
       fail(
           "{}: prepared with another tokenizer (vocabulary {}, hash {:.12}) than the one in use (vocabulary "

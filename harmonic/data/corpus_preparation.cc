@@ -5,6 +5,8 @@
 #include <set>
 
 #include "harmonic/base/error.h"
+#include "harmonic/base/file_lock.h"
+#include "harmonic/base/files.h"
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/json.h"
 #include "harmonic/base/log.h"
@@ -142,11 +144,89 @@ Json read_manifest(const fs::path& folder) {
   return manifest;
 }
 
-// Removes the shards from this number on.
-void remove_shards(const fs::path& folder, size_t first) {
-  std::error_code ignored;
-  for (size_t i = first; fs::remove(folder / shard_name(i), ignored); ++i) {
+// Where shards wait until all are whole: a hidden folder within the one they are for, which may be a mount of
+// its own. Whoever prepares there holds its lock; what a killed preparation left is taken over. Gone with
+// this.
+class Staging {
+ public:
+  explicit Staging(const fs::path& folder) : path_(folder / ".preparing"), lock_(lock_of(path_)) {
+    if (lock_.state() == FileLock::State::taken)  // thrown from here, nothing is removed
+      fail("{}: another process is preparing tokens there; wait for it or name another folder",
+           folder.string());
   }
+  ~Staging() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  Staging(const Staging&) = delete;
+  Staging& operator=(const Staging&) = delete;
+
+  const fs::path& path() const { return path_; }
+
+ private:
+  static FileLock lock_of(const fs::path& path) {
+    make_folder(path);
+    return FileLock(path / "lock", FileLock::Kind::exclusive);
+  }
+
+  fs::path path_;
+  FileLock lock_;
+};
+
+void rename_file(const fs::path& from, const fs::path& to) {
+  std::error_code error;
+  fs::rename(from, to, error);
+  if (error) fail("{}: cannot be put in its place: {}", to.string(), error.message());
+}
+
+// Puts whole shards and their list in the place of those that were there. In between, the folder holds none.
+void publish(const fs::path& from, const fs::path& folder, size_t count) {
+  std::error_code error;
+  fs::remove(folder / kManifest, error);
+  if (error) fail("{}: cannot remove it to prepare anew: {}", (folder / kManifest).string(), error.message());
+  for (size_t i = 0; i < count; ++i) rename_file(from / shard_name(i), folder / shard_name(i));
+  for (size_t i = count; fs::remove(folder / shard_name(i), error); ++i) {
+  }
+  rename_file(from / kManifest, folder / kManifest);
+  sync_folder(folder);
+}
+
+void prepare_within(const std::vector<std::string>& inputs, const Tokenizer& tokenizer,
+                    const fs::path& folder, ThreadPool& pool, const PrepareOptions& options,
+                    const std::string& key) {
+  const Staging staging(folder);
+  const TokenizerIdentity identity = identity_of(tokenizer);
+  TokenShardBuilder builder(identity);
+  Json shards = Json::array();
+  const auto flush = [&] {
+    const fs::path path = staging.path() / shard_name(shards.size());
+    builder.write(path);
+    builder = TokenShardBuilder(identity);
+    const TokenShard written = TokenShard::open(path);
+    shards.push_back({{"file", path.filename().string()},
+                      {"tokens", written.tokens()},
+                      {"documents", written.documents()},
+                      {"source_bytes", written.source_bytes()},
+                      {"checksum", fmt::format("{:016x}", written.checksum())}});
+  };
+  tokenise(
+      inputs, tokenizer, pool, options.reader,
+      [&](int64_t text_bytes) {
+        if (builder.tokens() >= options.shard_tokens) flush();
+        builder.begin_document(text_bytes);
+      },
+      [&](const std::vector<int32_t>& tokens) { builder.append(tokens); });
+  if (builder.documents() > 0) flush();
+
+  const Json manifest = {{"format", kManifestFormat},
+                         {"version", 1},
+                         {"vocab_size", identity.vocab_size},
+                         {"eot_token_id", identity.eot},
+                         {"tokenizer_hash", identity.hash},
+                         {"key", key},
+                         {"shards", shards}};
+  write_file(staging.path() / kManifest, manifest.dump(1) + "\n");
+  publish(staging.path(), folder, shards.size());
 }
 
 }  // namespace
@@ -159,47 +239,12 @@ void prepare_shards(const std::vector<std::string>& inputs, const Tokenizer& tok
   std::error_code error;
   const bool made = !fs::exists(folder, error);
   make_folder(folder);
-  fs::remove(folder / kManifest, error);
-  if (error) fail("{}: cannot remove it to prepare anew: {}", (folder / kManifest).string(), error.message());
-
-  const TokenizerIdentity identity = identity_of(tokenizer);
-  TokenShardBuilder builder(identity);
-  Json shards = Json::array();
-  const auto flush = [&] {
-    const fs::path path = folder / shard_name(shards.size());
-    builder.write(path);
-    builder = TokenShardBuilder(identity);
-    const TokenShard written = TokenShard::open(path);
-    shards.push_back({{"file", path.filename().string()},
-                      {"tokens", written.tokens()},
-                      {"documents", written.documents()},
-                      {"source_bytes", written.source_bytes()},
-                      {"checksum", fmt::format("{:016x}", written.checksum())}});
-  };
   try {
-    tokenise(
-        inputs, tokenizer, pool, options.reader,
-        [&](int64_t text_bytes) {
-          if (builder.tokens() >= options.shard_tokens) flush();
-          builder.begin_document(text_bytes);
-        },
-        [&](const std::vector<int32_t>& tokens) { builder.append(tokens); });
-    if (builder.documents() > 0) flush();
-
-    const Json manifest = {{"format", kManifestFormat},
-                           {"version", 1},
-                           {"vocab_size", identity.vocab_size},
-                           {"eot_token_id", identity.eot},
-                           {"tokenizer_hash", identity.hash},
-                           {"key", key},
-                           {"shards", shards}};
-    write_file(folder / kManifest, manifest.dump(1) + "\n");
+    prepare_within(inputs, tokenizer, folder, pool, options, key);
   } catch (...) {
-    remove_shards(folder, 0);  // without a list they are of no use
-    if (made) fs::remove(folder, error);
+    if (made) fs::remove(folder, error);  // which does nothing where it holds something
     throw;
   }
-  remove_shards(folder, shards.size());
 }
 
 bool is_prepared_folder(const fs::path& path) {

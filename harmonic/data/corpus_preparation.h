@@ -20,9 +20,9 @@ struct PrepareOptions {
 };
 
 // Writes shards "tokens-00000.shard", ... and, last of all, "shards.json", which lists them, into `folder`,
-// made if need be. A preparation that was there before is replaced, and is invalid from the start of this one
-// to its end. `key`, if any, is kept in shards.json. On any exception, Interrupted too when the program is
-// asked to stop, nothing is left of it.
+// made if need be. A preparation that was there before is replaced when this one is whole; until then, and on
+// any exception, Interrupted too when the program is asked to stop, it stays as it was. `key`, if any, is
+// kept in shards.json. Throws Error while another process prepares there.
 void prepare_shards(const std::vector<std::string>& inputs, const Tokenizer& tokenizer,
                     const std::filesystem::path& folder, ThreadPool& pool, const PrepareOptions& options = {},
                     const std::string& key = {});

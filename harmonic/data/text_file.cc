@@ -3,7 +3,6 @@
 #include <archive.h>
 #include <archive_entry.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,6 +16,7 @@
 #include <vector>
 
 #include "harmonic/base/error.h"
+#include "harmonic/base/files.h"
 #include "harmonic/base/interrupt.h"
 
 namespace harmonic {
@@ -97,17 +97,7 @@ struct TextFile::State {
       first_bytes.erase(0, count);
       return count;
     }
-    for (;;) {
-      stop_if_interrupted();
-      // Not left to the read: the signal that ends the waiting may go to another thread.
-      struct pollfd input = {descriptor, POLLIN, 0};
-      constexpr int kMilliseconds = 100;
-      const int ready = ::poll(&input, 1, kMilliseconds);
-      if (ready == 0 || (ready < 0 && errno == EINTR)) continue;
-      const ssize_t got = ::read(descriptor, buffer, size);
-      if (got >= 0) return static_cast<size_t>(got);
-      if (errno != EINTR) fail("{}: cannot read: {}", path, std::strerror(errno));
-    }
+    return read_when_ready(descriptor, buffer, size, path);
   }
 
   void count_gzip_headers(std::string_view raw) {
