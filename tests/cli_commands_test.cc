@@ -205,6 +205,42 @@ TEST_F(Commands, ATrainedTokenizerGivesAnyBytesBack) {
   EXPECT_EQ(output({"tokenizer", "decode", "--tokenizer", "bytes"}, "97, 98\t10"), "ab\n");
 }
 
+TEST_F(Commands, ATokenizerIsNotWrittenOverThatOfAModel) {
+  const std::string model = byte_model(), before = read_file(model + "/tokenizer.json");
+  const Outcome outcome =
+      run_harmonic({"tokenizer", "train", "--data", corpus(), "--vocab-size", "270", "--out", model});
+  EXPECT_EQ(outcome.status, 2);
+  EXPECT_NE(outcome.err.find("has a tokenizer of its own"), std::string::npos) << outcome.err;
+  EXPECT_EQ(read_file(model + "/tokenizer.json"), before);
+}
+
+TEST_F(Commands, ATokenizerLearnedApartIsTheOneThatARunLearns) {
+  const std::string data = corpus(), apart = folder_ / "apart", run = folder_ / "run";
+  output({"tokenizer", "train", "--data", data, "--vocab-size", "270", "--out", apart});
+  output({"train", "--data", data, "--data.tokenizer", "bpe:270", "--model.d_model", "8", "--train.seq_len",
+          "8", "--train.steps", "1", "--data.cache", folder_ / "cache", "--out", run});
+  EXPECT_EQ(read_file(run + "/tokenizer.json"), read_file(apart + "/tokenizer.json"));
+}
+
+TEST_F(Commands, CompressedTextsAreReadAsText) {
+  const std::string model = byte_model(), plain = folder_.file("text", "a text of some phases");
+  ASSERT_EQ(std::system(("gzip -k " + plain).c_str()), 0);
+  const auto phases = [&](const std::string& file) {
+    const std::string shown = output({"check", "--model", model, "--random-tokens", "2048", "--data", file});
+    const size_t at = shown.find("  0  ");
+    EXPECT_NE(at, std::string::npos);
+    return shown.substr(at, shown.find(model, at) - at);
+  };
+  EXPECT_EQ(phases(plain + ".gz"), phases(plain));
+  const auto text = [&](const std::string& file) {
+    return output({"generate", "--model", model, "--prompt-file", file, "--max-tokens", "5"});
+  };
+  EXPECT_EQ(text(plain + ".gz"), text(plain));
+  const Outcome empty = run_harmonic({"check", "--model", model, "--data", "/dev/null"});
+  EXPECT_EQ(empty.status, 1);
+  EXPECT_NE(empty.err.find("/dev/null: is empty"), std::string::npos) << empty.err;
+}
+
 TEST_F(Commands, ATrainedTokenizerIsTheSameWithAnyNumberOfThreads) {
   const std::string data = corpus();
   std::vector<std::string> files;

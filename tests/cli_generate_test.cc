@@ -7,15 +7,6 @@
 namespace harmonic {
 namespace {
 
-bool is_utf8(std::string_view text) {
-  while (!text.empty()) {
-    const Utf8Step step = read_utf8(text);
-    if (step.kind != Utf8Step::Kind::character) return false;
-    text.remove_prefix(static_cast<size_t>(step.length));
-  }
-  return true;
-}
-
 class Generate : public ::testing::Test {
  protected:
   Generate() : model_(make_model_folder(folder_ / "model", *make_byte_tokenizer(), 3)) {}

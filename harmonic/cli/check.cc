@@ -1,7 +1,10 @@
 // harmonic check: the causality certificate of a model.
+#include "harmonic/base/error.h"
 #include "harmonic/base/files.h"
+#include "harmonic/base/interrupt.h"
 #include "harmonic/base/json.h"
 #include "harmonic/cli/command.h"
+#include "harmonic/data/text_file.h"
 #include "harmonic/eval/certificate.h"
 #include "harmonic/eval/model_folder.h"
 
@@ -21,7 +24,9 @@ class Check : public Command {
 
   int run(const CommandContext& context) override {
     // Now, and not when the tests have taken their minutes:
-    const std::string text = data_.empty() ? "" : read_file(data_);
+    watch_for_interrupts();
+    const std::string text = data_.empty() ? "" : read_text(data_);
+    if (!data_.empty() && text.empty()) fail("{}: is empty; expected a text to show the loss of", data_);
     if (!json_.empty()) AtomicFile(std::filesystem::path(json_));  // throws where it cannot be written
     ThreadPool pool(context.threads);
     LoadedModel loaded = load_model_folder(model_, cpu_backend(), true);

@@ -29,7 +29,7 @@ struct GlobalFlags {
   CommandContext apply() const {
     set_log_style(quiet ? LogStyle::quiet : log_json ? LogStyle::json : LogStyle::text);
     if (device == "cuda") fail_usage("--device = \"cuda\": this build has no CUDA backend; use cpu or auto");
-    return {threads > 0 ? static_cast<int>(threads) : available_processors(), Device::cpu};
+    return {threads > 0 ? static_cast<int>(threads) : available_processors()};
   }
 };
 

@@ -18,14 +18,12 @@
 
 #include "harmonic/cli/options.h"
 #include "harmonic/cli/output.h"
-#include "harmonic/tensor/tensor.h"
 
 namespace harmonic {
 
 // What the flags of every command came to.
 struct CommandContext {
   int threads = 0;  // at least 1
-  Device device = Device::cpu;
 };
 
 class Command {

@@ -1,6 +1,7 @@
 // harmonic eval: bits per token and per byte of a whole text, at any lengths of context.
 #include <cmath>
 
+#include "harmonic/base/error.h"
 #include "harmonic/base/files.h"
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/json.h"

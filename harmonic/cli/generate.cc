@@ -1,8 +1,10 @@
 // harmonic generate: text from a model, as it comes.
+#include "harmonic/base/error.h"
 #include "harmonic/base/files.h"
 #include "harmonic/base/interrupt.h"
 #include "harmonic/cli/command.h"
 #include "harmonic/cli/standard_input.h"
+#include "harmonic/data/text_file.h"
 #include "harmonic/eval/model_folder.h"
 #include "harmonic/runtime/sampler.h"
 #include "harmonic/runtime/text_stream.h"
@@ -72,7 +74,7 @@ class Generate : public Command {
 
   std::string read_prompt() const {
     if (prompt_file_.empty()) return prompt_;
-    return prompt_file_ == "-" ? read_standard_input() : read_file(prompt_file_);
+    return prompt_file_ == "-" ? read_standard_input() : read_text(prompt_file_);
   }
 
   // In pieces, so that a long prompt can be interrupted.

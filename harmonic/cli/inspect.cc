@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 
+#include "harmonic/base/error.h"
 #include "harmonic/base/fields.h"
 #include "harmonic/cli/command.h"
 #include "harmonic/model/model.h"

@@ -1,6 +1,7 @@
 // harmonic score: how surprising a text is, in bits. Reads standard input of any length in constant memory.
 #include <cmath>
 
+#include "harmonic/base/error.h"
 #include "harmonic/base/json.h"
 #include "harmonic/cli/command.h"
 #include "harmonic/cli/standard_input.h"

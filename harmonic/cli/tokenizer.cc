@@ -2,13 +2,13 @@
 #include <charconv>
 #include <filesystem>
 
+#include "harmonic/base/error.h"
 #include "harmonic/base/files.h"
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/log.h"
 #include "harmonic/cli/command.h"
 #include "harmonic/cli/standard_input.h"
-#include "harmonic/data/document_reader.h"
-#include "harmonic/tokenizer/bpe_trainer.h"
+#include "harmonic/data/learned_tokenizer.h"
 #include "harmonic/tokenizer/parallel_encode.h"
 #include "harmonic/tokenizer/tokenizer.h"
 
@@ -31,29 +31,16 @@ class TrainTokenizer : public Command {
 
   int run(const CommandContext& context) override {
     watch_for_interrupts();
+    for (const char* name : {"config.json", "model.safetensors", "run.toml"})
+      if (std::filesystem::exists(std::filesystem::path(out_) / name))
+        fail_usage("--out {}: holds {}: the model there has a tokenizer of its own; name another folder",
+                   out_, name);
     ThreadPool pool(context.threads);
-    BpeTrainer trainer(pool);
-    DocumentSource source(data_, {.format = document_format_of(format_), .json_field = text_field_});
-    // Documents are counted many at a time, so that the threads have something to share.
-    constexpr size_t kBatchBytes = 16 << 20;
-    std::vector<std::string> batch;
-    size_t batch_bytes = 0, bytes = 0;
-    const auto count = [&] {
-      trainer.add(std::vector<std::string_view>(batch.begin(), batch.end()));
-      batch.clear();
-      batch_bytes = 0;
-    };
-    for (std::string document; source.next(document);) {
-      bytes += document.size();
-      batch_bytes += document.size();
-      batch.push_back(std::move(document));
-      if (batch_bytes >= kBatchBytes) count();
-    }
-    count();
-    const auto tokenizer = trainer.train(vocab_size_);
+    const auto tokenizer = learn_tokenizer(
+        data_, {.format = document_format_of(format_), .json_field = text_field_}, vocab_size_, pool);
     make_folder(out_);
     write_file(std::filesystem::path(out_) / "tokenizer.json", tokenizer->to_json());
-    log("{}: {} tokens, learned from {} bytes", out_, tokenizer->vocab_size(), bytes);
+    log("the tokenizer is in {}", out_);
     return 0;
   }
 

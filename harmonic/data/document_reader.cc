@@ -247,6 +247,4 @@ bool DocumentSource::next(std::string& document) {
   }
 }
 
-const std::string& DocumentSource::current_file() const { return state_->current; }
-
 }  // namespace harmonic

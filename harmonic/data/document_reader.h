@@ -45,8 +45,6 @@ class DocumentSource {
   // Replaces `document` by the next one; false when there are no more. Throws Error naming the file, and the
   // line for JSON lines. After an error the source must not be used again.
   bool next(std::string& document);
-  // The file (and member) of the latest document.
-  const std::string& current_file() const;
 
  private:
   struct State;

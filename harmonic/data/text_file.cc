@@ -260,4 +260,19 @@ size_t TextFile::read(char* buffer, size_t size) {
   return done;
 }
 
+std::string read_text(const std::string& path) {
+  constexpr size_t kPiece = 1 << 20;
+  TextFile file(path);
+  std::string text;
+  while (file.next_member()) {
+    for (size_t got = kPiece; got > 0;) {
+      const size_t before = text.size();
+      text.resize(before + kPiece);
+      got = file.read(text.data() + before, kPiece);
+      text.resize(before + got);
+    }
+  }
+  return text;
+}
+
 }  // namespace harmonic

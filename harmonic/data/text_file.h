@@ -33,4 +33,7 @@ class TextFile {
   std::unique_ptr<State> state_;
 };
 
+// The whole content of a file, all members of an archive one after the other. Throws as TextFile does.
+std::string read_text(const std::string& path);
+
 }  // namespace harmonic

@@ -8,12 +8,10 @@
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/log.h"
 #include "harmonic/data/corpus_cache.h"
-#include "harmonic/tokenizer/bpe_trainer.h"
+#include "harmonic/data/learned_tokenizer.h"
 
 namespace harmonic {
 namespace {
-
-constexpr size_t kTextAtOnce = 1 << 24;  // bytes handed to the tokenizer's trainer together
 
 ReaderOptions reader_options(const DataConfig& config) {
   ReaderOptions options;
@@ -49,26 +47,7 @@ std::unique_ptr<Tokenizer> trained_tokenizer(const DataConfig& config, ThreadPoo
   const int64_t size = vocabulary_of(config.tokenizer);
   check_text(config);
   log("learning a tokenizer of {} tokens from the training text", size);
-  BpeTrainer trainer(pool);
-  DocumentSource source(config.train, reader_options(config));
-  std::vector<std::string> documents;
-  size_t waiting = 0;
-  const auto hand_over = [&] {
-    const std::vector<std::string_view> views(documents.begin(), documents.end());
-    trainer.add(views);
-    documents.clear();
-    waiting = 0;
-  };
-  int64_t left = kTokenizerTextBytes;
-  for (std::string document; left > 0 && source.next(document);) {
-    if (static_cast<int64_t>(document.size()) > left) document.resize(static_cast<size_t>(left));
-    left -= static_cast<int64_t>(document.size());
-    waiting += document.size();
-    documents.push_back(std::move(document));
-    if (waiting >= kTextAtOnce) hand_over();
-  }
-  hand_over();
-  return trainer.train(size);
+  return learn_tokenizer(config.train, reader_options(config), size, pool);
 }
 
 TokenCorpus load(std::string_view key, const std::vector<std::string>& inputs, const DataConfig& config,

@@ -18,9 +18,6 @@ struct TrainingData {
   std::optional<TokenCorpus> valid;  // none when data.valid is empty
 };
 
-// Bytes of training text at most that a tokenizer is learned from: the first ones.
-constexpr int64_t kTokenizerTextBytes = int64_t{1} << 28;
-
 // Reads what [data] names. "bpe:SIZE" learns a tokenizer from the training text; `tokenizer`, when not empty,
 // is one to take instead of data.tokenizer (a file or folder: that of the run to resume). Throws Error, and
 // Interrupted when the program is asked to stop.
