@@ -73,7 +73,7 @@ void stream(const ModelConfig& config, int64_t total) {
   model.pack(inference.context());
   const std::vector<int32_t> tokens = random_bytes(1 << 20);
   State state(model.state_layout());
-  const StateRows row{static_cast<char*>(state.data()), 1, &model.state_layout()};
+  const StateRows row(state, model.state_layout());
   const int64_t offsets[2] = {0, Inference::kRowsPerCall};
   std::printf("%10s %12s %14s\n", "tokens", "MB resident", "us a token");
   for (int64_t done = 0; done < total;) {

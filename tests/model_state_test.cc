@@ -34,7 +34,7 @@ class OneForwardPass : public testing::TestWithParam<NamedConfig> {
     Inference inference(model_, pool);
     if (packed) model_.pack(inference.context());
     Outcome outcome{{}, State(model_.state_layout())};
-    const StateRows row{static_cast<char*>(outcome.state.data()), 1, &model_.state_layout()};
+    const StateRows row(outcome.state, model_.state_layout());
     const auto total = static_cast<int64_t>(text_.size());
     size_t turn = 0;
     for (int64_t begin = 0; begin < total;) {
@@ -148,6 +148,29 @@ TEST_P(OneForwardPass, AgreesWithTheReferenceBackend) {
 
 INSTANTIATE_TEST_SUITE_P(Every, OneForwardPass, testing::ValuesIn(small_configs()),
                          [](const auto& instance) { return instance.param.name; });
+
+TEST(Attention, RefusesATextLongerThanItsContextUnlessItHasAWindow) {
+  ModelConfig config;
+  config.mixer = {"attention"};
+  config.vocab_size = 37;
+  config.d_model = 8;
+  config.attention = {.n_heads = 2, .n_kv_heads = 2, .context = 20};
+  ThreadPool pool(1);
+  const std::vector<int32_t> text = random_text(21, 37, 1);
+  for (const int64_t window : {0, 4}) {
+    config.attention.window = window;
+    Model model(config, cpu_backend(), false);
+    initialise_for_test(model, 3);
+    Inference inference(model, pool);
+    State state(model.state_layout());
+    inference.advance(state, text.data(), 20);
+    if (window > 0) {
+      EXPECT_NO_THROW(inference.advance(state, text.data() + 20, 1));
+    } else {
+      EXPECT_THROW(inference.advance(state, text.data() + 20, 1), Error);
+    }
+  }
+}
 
 TEST(PaperPreset, HasThePapersNumberOfWeights) {
   const Model model(model_preset("paper"), reference_backend(), false);

@@ -25,7 +25,7 @@ void attention(Trial& trial, const Case& c) {
       .q = trial.input("q", rows, query_width, -2, 2),
       .k = trial.input("k", rows, width, -2, 2),
       .v = trial.input("v", rows, width),
-      .past = c.cache ? trial.input("past", segments.count * c.cache, 2 * width) : Tensor{},
+      .past = c.cache ? trial.input("past", segments.count, c.cache * 2 * width) : Tensor{},
       .segments = segments,
       .positions = positions,
       .shape = c.shape,
@@ -33,7 +33,11 @@ void attention(Trial& trial, const Case& c) {
       .lse = trial.output("lse", rows, c.shape.heads),
   };
   trial(forward);
-  trial(AttentionBackward{
+  const KeepKeys keep = {forward.k,    forward.v,
+                         segments,     positions,
+                         forward.past, trial.output("after", forward.past.rows, forward.past.cols)};
+  if (c.cache) trial(keep);
+  const AttentionBackward backward = {
       .q = forward.q,
       .k = forward.k,
       .v = forward.v,
@@ -47,8 +51,12 @@ void attention(Trial& trial, const Case& c) {
       .dq = trial.written_gradient("q"),
       .dk = trial.written_gradient("k"),
       .dv = trial.written_gradient("v"),
-      .dpast = c.cache ? trial.summed_gradient("past") : Tensor{},
-  });
+      .dpast = c.cache ? trial.written_gradient("past") : Tensor{},
+  };
+  trial(backward);
+  if (c.cache)
+    trial(KeepKeysBackward{segments, positions, trial.cotangent("after"), backward.dk, backward.dv,
+                           backward.dpast});
 }
 
 const Case kCases[] = {
@@ -59,6 +67,7 @@ const Case kCases[] = {
     {{3, 0, 70, 1}, {5, 2, 100, 63}, 8, {4, 2}, 200},
     {{3, 90, 1}, {0, 61, 64}, 8, {2, 1, 20}, 192},
     {{130, 1, 40}, {300, 77, 5}, 4, {2, 2, 64}, 64},
+    {{9, 0, 2}, {7, 3, 1}, 4, {2, 1, 3}, 5},
 };
 
 std::string name_of(const Case& c) {
@@ -74,7 +83,7 @@ TEST(Attention, MatchesTheReferenceInEveryOutputAndGradient) {
 TEST(Attention, GradientsEqualCentralDifferences) {
   expect_gradients_equal_differences([](Trial& trial) { attention(trial, {{5, 2}, {0, 0}, 4, {2, 1}}); });
   expect_gradients_equal_differences([](Trial& trial) {
-    attention(trial, {{4, 2}, {3, 1}, 4, {2, 1, 3}, 8});
+    attention(trial, {{4, 2}, {3, 1}, 4, {2, 1, 3}, 5});
   });
 }
 
@@ -91,50 +100,35 @@ TEST(Attention, AnySplitOfTheRowsGivesTheSameBits) {
     expect_any_split_gives_the_same_bits(
         cache * 2 * width,
         [&](Trial& trial, const Piece& piece, const Tensor& state_in, const Tensor& state_out) {
-          for (int64_t b = 0; b < state_in.rows; ++b) copy_row(state_in, b, state_out, b);
-          // The states' rows are not adjacent, as a batch's caches are: one call for each sequence.
-          for (size_t b = 0; b < piece.lengths.size(); ++b) {
-            const auto index = static_cast<int64_t>(b);
-            Piece one = piece;
-            for (size_t i = 0; i < b; ++i) one.first_row += piece.lengths[i];
-            one.lengths = {piece.lengths[b]};
-            const Tensor state = state_out.rows_of(index, 1);
-            const Tensor past = {state.data, cache, 2 * width, 2 * width, state.dtype, state.device};
-            const Tensor k = one.of(trial.input("k", split_rows(), width, -2, 2));
-            const Tensor v = one.of(trial.input("v", split_rows(), width));
-            const Segments segments = trial.segments(one.lengths);
-            const int64_t* positions = trial.numbers({piece.positions[b]});
-            trial(Attention{.q = one.of(trial.input("q", split_rows(), shape.heads * D, -2, 2)),
-                            .k = k,
-                            .v = v,
-                            .past = past,
-                            .segments = segments,
-                            .positions = positions,
-                            .shape = shape,
-                            .y = one.of(trial.output("y", split_rows(), shape.heads * D)),
-                            .lse = {}});
-            trial(KeepKeys{k, v, segments, positions, past});
-          }
+          const Tensor k = piece.of(trial.input("k", split_rows(), width, -2, 2));
+          const Tensor v = piece.of(trial.input("v", split_rows(), width));
+          const Segments segments = trial.segments(piece.lengths);
+          const int64_t* positions = trial.numbers(piece.positions);
+          trial(Attention{.q = piece.of(trial.input("q", split_rows(), shape.heads * D, -2, 2)),
+                          .k = k,
+                          .v = v,
+                          .past = state_in,
+                          .segments = segments,
+                          .positions = positions,
+                          .shape = shape,
+                          .y = piece.of(trial.output("y", split_rows(), shape.heads * D)),
+                          .lse = {}});
+          trial(KeepKeys{k, v, segments, positions, state_in, state_out});
         });
   }
 }
 
-TEST(KeepKeys, PutsTheRowsWhereTheirPositionsSayAndTakesTheirGradients) {
-  const std::vector<int64_t> lengths = {3, 0, 50}, positions = {39, 4, 20};
-  const auto keep = [&](Trial& trial) {
-    const Segments segments = trial.segments(lengths);
-    trial(KeepKeys{trial.input("k", 53, 6), trial.input("v", 53, 6), segments, trial.numbers(positions),
-                   trial.changed("past", 3 * 40, 12)});
-  };
-  const auto take = [&](Trial& trial) {
-    const Segments segments = trial.segments(lengths);
-    trial(KeepKeysBackward{segments, trial.numbers(positions), trial.input("dpast", 3 * 80, 12),
-                           trial.changed("dk", 53, 6), trial.changed("dv", 53, 6)});
-  };
-  expect_matches_reference(keep, "keep");
-  expect_matches_reference(take, "take");
-  expect_same_bits_on_every_machine(keep, "keep");
-  expect_same_bits_on_every_machine(take, "take");
+TEST(KeepKeys, WritesInPlaceWhatItWritesBeside) {
+  for (const Backend* backend : {&reference_backend(), &cpu_backend()}) {
+    Trial trial(*backend, 2);
+    const Segments segments = trial.segments({3, 0, 50});
+    const int64_t* positions = trial.numbers({39, 4, 20});
+    const Tensor k = trial.input("k", 53, 6), v = trial.input("v", 53, 6);
+    const Tensor past = trial.input("past", 3, 40 * 12), after = trial.output("after", 3, 40 * 12);
+    trial(KeepKeys{k, v, segments, positions, past, after});
+    trial(KeepKeys{k, v, segments, positions, past, past});
+    EXPECT_EQ(trial.values("past"), trial.values("after"));
+  }
 }
 
 TEST(Rotate, TurnsPairsByTheirAnglesAndBackAgain) {

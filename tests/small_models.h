@@ -65,6 +65,17 @@ inline std::vector<NamedConfig> small_configs() {
     c.mixer = {"mamba"};
     c.n_layers = 2;
   });
+  add("attention", [](ModelConfig& c) {
+    c.mixer = {"attention"};
+    c.n_layers = 2;
+    c.ffn_multiple = 1.5;
+    c.attention = {.n_heads = 3, .n_kv_heads = 1, .context = 2048};
+  });
+  add("harmonic_then_attention_with_a_window", [](ModelConfig& c) {
+    c.mixer = {"harmonic", "attention"};
+    c.n_layers = 2;
+    c.attention = {.n_heads = 2, .n_kv_heads = 2, .window = 20};
+  });
   add("harmonic_then_mamba_with_ffn", [](ModelConfig& c) {
     c.mixer = {"harmonic", "mamba"};
     c.n_layers = 2;

@@ -117,6 +117,29 @@ Variable causal_upsample(Tape& tape, const Variable& held, const Segments& segme
   return y;
 }
 
+Variable rotate(Tape& tape, const Variable& x, const Tensor& table) {
+  Variable y = tape.variable(x.value.rows, x.value.cols);
+  tape.run(Rotate{x.value, table, false, y.value});
+  tape.record(y, [=](Tape& t) { t.run(Rotate{t.gradient(y), table, true, t.overwrite(x)}); });
+  return y;
+}
+
+Variable attention(Tape& tape, const Variable& q, const Variable& k, const Variable& v,
+                   const AttentionShape& shape, const Segments& segments, const int64_t* positions,
+                   const StateSlots& cache) {
+  Variable y = tape.variable(q.value.rows, q.value.cols);
+  const Tensor lse = tape.recording() ? tape.saved(q.value.rows, shape.heads) : Tensor{};
+  tape.run(Attention{q.value, k.value, v.value, cache.in, segments, positions, shape, y.value, lse});
+  if (cache.out) tape.run(KeepKeys{k.value, v.value, segments, positions, cache.in, cache.out});
+  tape.record(y, [=](Tape& t) {
+    const Tensor dk = t.overwrite(k), dv = t.overwrite(v);
+    t.run(AttentionBackward{q.value, k.value, v.value, cache.in, segments, positions, shape, y.value, lse,
+                            t.gradient(y), t.overwrite(q), dk, dv, cache.d_in});
+    if (cache.d_out) t.run(KeepKeysBackward{segments, positions, cache.d_out, dk, dv, cache.d_in});
+  });
+  return y;
+}
+
 Variable add(Tape& tape, const Variable& a, const Variable& b) {
   Variable y = tape.variable(a.value.rows, a.value.cols);
   tape.run(Add{a.value, b.value, y.value});

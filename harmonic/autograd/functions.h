@@ -46,6 +46,13 @@ Variable hold_blocks(Tape& tape, const Variable& x, const Segments& blocks, cons
 Variable causal_upsample(Tape& tape, const Variable& held, const Segments& segments, const Segments& blocks,
                          const int64_t* phases, int64_t stride, const Variable& base);
 
+// x turned by a Step's rotary table.
+Variable rotate(Tape& tape, const Variable& x, const Tensor& table);
+// `cache` may be null where all segments hold whole texts.
+Variable attention(Tape& tape, const Variable& q, const Variable& k, const Variable& v,
+                   const AttentionShape& shape, const Segments& segments, const int64_t* positions,
+                   const StateSlots& cache);
+
 Variable add(Tape& tape, const Variable& a, const Variable& b);
 Variable gate(Tape& tape, const Variable& x, const Variable& gate, GateKind kind);
 

@@ -47,7 +47,8 @@ PassCost measure_pass_cost(const Model& model, const Pass& pass) {
     return pass(batch, position);
   };
   // Odd, so that no two levels have tensors of one size, which would share memory.
-  const int64_t rows = std::clamp<int64_t>(slowest, 256, 1024) + 1;
+  int64_t rows = std::clamp<int64_t>(slowest, 256, 1024) + 1;
+  if (const int64_t longest = model.config().longest_text(); longest > 0) rows = std::min(rows, longest);
   constexpr int64_t kTexts = 64;
   // A text of one token at the end of a block of every level has the most that a text has beside its rows.
   return {ceil_div(bytes_of(1, rows, 0), rows), ceil_div(bytes_of(kTexts, 1, slowest - 1), kTexts)};

@@ -42,6 +42,8 @@ class Examiner {
     // runs.
     const int64_t slowest = model.strides().back();
     length_ = std::max<int64_t>(288, 3 * slowest + 35);
+    if (const int64_t longest = model.config().longest_text(); longest > 0)
+      length_ = std::min(length_, longest);
   }
 
   Certificate run() {
@@ -80,7 +82,7 @@ class Examiner {
   // Runs `tokens` in pieces of the given sizes (the last one repeats), from a zero state.
   Outcome run_in_pieces(const Tokens& tokens, const std::vector<int64_t>& sizes) {
     Outcome outcome{{}, State(model_.state_layout())};
-    const StateRows row{static_cast<char*>(outcome.state.data()), 1, &model_.state_layout()};
+    const StateRows row(outcome.state, model_.state_layout());
     const auto total = static_cast<int64_t>(tokens.size());
     size_t next = 0;
     for (int64_t begin = 0; begin < total;) {
@@ -253,9 +255,14 @@ class Examiner {
   void noise() {
     const int64_t count = std::max(options_.random_tokens, kTokensAPhase * model_.strides().back());
     const Tokens tokens = random_tokens(count + 1, "noise");
-    State state(model_.state_layout());
     std::vector<double> bits;
-    inference_.score(state, tokens.data(), count, bits);
+    const int64_t longest = model_.config().longest_text();
+    for (int64_t begin = 0; begin < count;) {
+      const int64_t length = longest > 0 ? std::min(longest, count - begin) : count;
+      State state(model_.state_layout());
+      inference_.score(state, tokens.data() + begin, length, bits);
+      begin += length;
+    }
     const double chance = std::log2(static_cast<double>(vocabulary_));
     for (int64_t stride : model_.strides()) {
       CertificateTest test;

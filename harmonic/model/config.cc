@@ -128,6 +128,8 @@ std::vector<Field> ModelConfig::fields() {
       Field("attention.n_kv_heads", &a.n_kv_heads, "key and value heads; divides n_heads").range(1, 65536),
       Field("attention.rope_base", &a.rope_base, "base of the rotary frequencies").above(0, 1e12),
       Field("attention.window", &a.window, "tokens that attention looks back; 0 is all").range(0, 1 << 30),
+      Field("attention.context", &a.context, "tokens of the longest text; with a window it may be any length")
+          .range(1, 1 << 30),
   };
 }
 
@@ -142,11 +144,12 @@ void ModelConfig::validate() const {
   if (mixer.empty() || (mixer.size() != 1 && static_cast<int64_t>(mixer.size()) != n_layers))
     fail_usage("model.mixer: expected one for all layers or {} of them, one a layer; found {}", n_layers,
                mixer.size());
-  const auto uses = [&](std::string_view name) {
-    return std::find(mixer.begin(), mixer.end(), name) != mixer.end();
-  };
   if (uses("harmonic")) check_harmonic(harmonic);
   if (uses("attention")) check_attention(*this);
+}
+
+bool ModelConfig::uses(std::string_view kind) const {
+  return std::find(mixer.begin(), mixer.end(), kind) != mixer.end();
 }
 
 int64_t ModelConfig::d_ffn() const {

@@ -42,6 +42,10 @@ struct AttentionConfig {
   int64_t n_kv_heads = 4;
   double rope_base = 10000.0;
   int64_t window = 0;  // 0 is none
+  int64_t context = 1024;
+
+  // Tokens whose keys and values a state holds.
+  int64_t cached_tokens() const { return window > 0 ? window : context; }
 };
 
 struct ModelConfig {
@@ -60,6 +64,9 @@ struct ModelConfig {
   // Throws Error (usage) naming the key, its value and what would do.
   void validate() const;
 
+  bool uses(std::string_view kind) const;  // whether a layer's mixer is of that kind
+  // Tokens that a text may have at most; 0 is any number.
+  int64_t longest_text() const { return uses("attention") && attention.window == 0 ? attention.context : 0; }
   int64_t d_state() const { return harmonic.d_state > 0 ? harmonic.d_state : 2 * d_model; }
   // SwiGLU width: ffn_multiple x d_model rounded up to a multiple of 8; 0 is none.
   int64_t d_ffn() const;

@@ -15,12 +15,18 @@ Tensor Inference::hidden(const int32_t* tokens, const Segments& segments, const 
                          const StateRows& out) {
   memory_.clear();
   Tape tape(model_.backend(), context_, memory_, nullptr);
-  const StateRows after =
-      in.data == out.data ? make_state_rows(memory_, model_.state_layout(), segments.count) : out;
+  const bool in_place = in.data == out.data;
+  StateRows after = out;
+  if (in_place) {
+    // Numbers are copied; caches, which may be large, are added to where they lie.
+    after = make_state_rows_without_caches(memory_, model_.state_layout(), segments.count);
+    after.caches = in.caches;
+    after.cache_stride = in.cache_stride;
+  }
   Step step(tape, segments, in, after);
   const Variable result = model_.forward(step, row_of(tokens, segments.rows()));
-  if (in.data == out.data)
-    std::memcpy(out.data, after.data, static_cast<size_t>(segments.count * model_.state_layout().bytes()));
+  for (int64_t b = 0; in_place && b < segments.count; ++b)
+    std::memcpy(out.row(b), after.row(b), static_cast<size_t>(after.row_bytes));
   after_hidden_ = memory_.mark();
   return result.value;
 }
@@ -42,7 +48,7 @@ Tensor Inference::losses(const Tensor& hidden, const int32_t* targets) {
 // Calls use(begin, hidden) for tokens [begin, begin + hidden.rows) of the text, piece by piece.
 template <typename Use>
 void Inference::feed(State& state, const int32_t* tokens, int64_t count, const Use& use) {
-  const StateRows row{static_cast<char*>(state.data()), 1, &model_.state_layout()};
+  const StateRows row(state, model_.state_layout());
   for (int64_t begin = 0; begin < count; begin += kRowsPerCall) {
     const int64_t offsets[2] = {0, std::min(count - begin, kRowsPerCall)};
     use(begin, hidden(tokens + begin, {offsets, 1}, row, row));

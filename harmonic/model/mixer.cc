@@ -1,19 +1,17 @@
 #include "harmonic/model/mixer.h"
 
+#include "harmonic/model/attention.h"
 #include "harmonic/model/harmonic_block.h"
 #include "harmonic/model/mamba.h"
 
 namespace harmonic {
 
-void check_mixer(const std::string& kind) {
-  if (kind != "harmonic" && kind != "mamba")
-    fail_usage("model.mixer: this build has no mixer \"{}\"; expected \"harmonic\" or \"mamba\"", kind);
-}
-
 std::unique_ptr<Mixer> make_mixer(const std::string& kind, const ModelConfig& config,
                                   const Builder& builder) {
-  check_mixer(kind);
-  return kind == "mamba" ? make_mamba(config, builder) : make_harmonic_block(config, builder);
+  if (kind == "attention") return make_attention(config, builder);
+  if (kind == "mamba") return make_mamba(config, builder);
+  HARMONIC_ASSERT(kind == "harmonic");
+  return make_harmonic_block(config, builder);
 }
 
 }  // namespace harmonic

@@ -53,6 +53,9 @@ struct Builder {
     return parameters.add(prefix + name, {size}, Role::vector, initial);
   }
   StateField keep(const std::string& name, int64_t size) const { return state.add(prefix + name, size); }
+  StateField keep_cache(const std::string& name, int64_t size) const {
+    return state.add(prefix + name, size, true);
+  }
 };
 
 class Mixer {
@@ -62,9 +65,7 @@ class Mixer {
   virtual Variable forward(Step& step, const Variable& x) const = 0;
 };
 
-// Throws Error (usage) for a mixer that this build does not have.
-void check_mixer(const std::string& kind);
-// `kind` is one of ModelConfig::mixer. Throws as check_mixer does.
+// `kind` is one of ModelConfig::mixer.
 std::unique_ptr<Mixer> make_mixer(const std::string& kind, const ModelConfig& config, const Builder& builder);
 
 }  // namespace harmonic

@@ -1,8 +1,9 @@
 // State is a value: everything a model remembers of a text, in one contiguous block.
 //
-// A block is the position (tokens seen, u64) followed by numbers in the backend's dtype, whose layout the
-// model's configuration decides. Copying, comparing, hashing and saving are operations on bytes. A block of
-// zeros is the state before a document's first token.
+// A block is the position (tokens seen, u64), then numbers in the backend's dtype, then caches: numbers too,
+// of which a text's tokens have rows of their own, so that a text's first tokens need none. The model's
+// configuration decides the layout. Copying, comparing, hashing and saving are operations on bytes. A block
+// of zeros is the state before a document's first token.
 #pragma once
 
 #include <cstdint>
@@ -18,14 +19,15 @@ namespace harmonic {
 // A run of numbers within a state.
 struct StateField {
   int64_t offset = 0, size = 0;
+  bool cache = false;  // the offset counts from the first cache
 };
 
 class StateLayout {
  public:
   explicit StateLayout(DType dtype) : dtype_(dtype) {}
 
-  // Reserves `size` numbers; `name` is for people.
-  StateField add(std::string name, int64_t size);
+  // Reserves `size` numbers, in a cache or not; `name` is for people.
+  StateField add(std::string name, int64_t size, bool cache = false);
 
   struct Named {
     std::string name;
@@ -33,14 +35,17 @@ class StateLayout {
   };
   const std::vector<Named>& fields() const { return fields_; }
   DType dtype() const { return dtype_; }
-  int64_t numbers() const { return numbers_; }
-  // Bytes of a block: the position and the numbers, a multiple of 8.
-  int64_t bytes() const { return 8 + (numbers_ * size_of(dtype_) + 7) / 8 * 8; }
+  // Bytes of a block, and of the part of it before the caches: multiples of 8.
+  int64_t bytes() const { return bytes_before_caches() + padded(cached_); }
+  int64_t bytes_before_caches() const { return 8 + padded(numbers_); }
+  bool has_caches() const { return cached_ > 0; }
 
  private:
   DType dtype_;
   std::vector<Named> fields_;
-  int64_t numbers_ = 0;
+  int64_t padded(int64_t numbers) const { return (numbers * size_of(dtype_) + 7) / 8 * 8; }
+
+  int64_t numbers_ = 0, cached_ = 0;
 };
 
 // One state. A plain value: copied, compared and moved like a string of bytes.
@@ -60,33 +65,50 @@ class State {
   std::vector<uint64_t> block_;
 };
 
-// The states of a batch, a row each. A view; the memory belongs to whoever made it.
+// The states of a batch, a row each. A view; the memory belongs to whoever made it. Rows are whole blocks,
+// one after the other, or what comes before the caches only; these lie elsewhere then, or nowhere.
 struct StateRows {
   char* data = nullptr;
-  int64_t count = 0;
+  int64_t count = 0, row_bytes = 0;
   const StateLayout* layout = nullptr;
+  char* caches = nullptr;  // of the first row; null where there are none
+  int64_t cache_stride = 0;
+
+  StateRows() = default;
+  // Whole blocks at `blocks`.
+  StateRows(void* blocks, int64_t rows, const StateLayout& of)
+      : data(static_cast<char*>(blocks)),
+        count(rows),
+        row_bytes(of.bytes()),
+        layout(&of),
+        caches(of.has_caches() ? data + of.bytes_before_caches() : nullptr),
+        cache_stride(row_bytes) {}
+  StateRows(State& state, const StateLayout& of) : StateRows(state.data(), 1, of) {}
 
   explicit operator bool() const { return data != nullptr; }
-  char* row(int64_t b) const { return data + b * layout->bytes(); }
+  char* row(int64_t b) const { return data + b * row_bytes; }
   uint64_t& position(int64_t b) const { return *reinterpret_cast<uint64_t*>(row(b)); }
-  // The numbers of a field, [count, size]; null when there are no rows of states at all.
+  // The numbers of a field, [count, size]; null when the rows do not have it.
   Tensor field(const StateField& field) const {
-    if (!data) return {};
+    char* first = field.cache ? caches : data;
+    if (!first) return {};
     const int64_t element = size_of(layout->dtype());
-    return {data + 8 + field.offset * element, count,           field.size,
-            layout->bytes() / element,         layout->dtype(), Device::cpu};
+    return {first + (field.cache ? 0 : 8) + field.offset * element, count,           field.size,
+            (field.cache ? cache_stride : row_bytes) / element,     layout->dtype(), Device::cpu};
   }
   void set(int64_t b, const State& state) const {
-    HARMONIC_ASSERT(state.bytes() == layout->bytes());
-    std::memcpy(row(b), state.data(), static_cast<size_t>(layout->bytes()));
+    HARMONIC_ASSERT(state.bytes() == row_bytes);
+    std::memcpy(row(b), state.data(), static_cast<size_t>(row_bytes));
   }
   void get(int64_t b, State& state) const {
-    HARMONIC_ASSERT(state.bytes() == layout->bytes());
-    std::memcpy(state.data(), row(b), static_cast<size_t>(layout->bytes()));
+    HARMONIC_ASSERT(state.bytes() == row_bytes);
+    std::memcpy(state.data(), row(b), static_cast<size_t>(row_bytes));
   }
 };
 
-// Rows of zeros from an arena.
+// Whole blocks of zeros from an arena.
 StateRows make_state_rows(Arena& arena, const StateLayout& layout, int64_t count);
+// The same without caches: for texts that are seen from their first token to their last in one pass.
+StateRows make_state_rows_without_caches(Arena& arena, const StateLayout& layout, int64_t count);
 
 }  // namespace harmonic

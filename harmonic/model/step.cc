@@ -32,6 +32,24 @@ const LevelRows& Step::level(int64_t stride) {
   return level;
 }
 
+const int64_t* Step::positions() {
+  if (!positions_) {
+    auto* positions = tape_.memory().allocate_array<int64_t>(segments_.count);
+    for (int64_t b = 0; b < segments_.count; ++b) positions[b] = position(b);
+    positions_ = positions;
+  }
+  return positions_;
+}
+
+Tensor Step::rotary_table(const double* frequencies, int64_t count) {
+  if (!rotary_table_) {
+    rotary_table_ = tape_.memory().tensor(segments_.rows(), 2 * count, tape_.dtype());
+    tape_.run(RotaryTable{segments_, positions(), frequencies, rotary_table_});
+  }
+  HARMONIC_ASSERT(rotary_table_.cols == 2 * count);
+  return rotary_table_;
+}
+
 const int64_t* Step::phases(int64_t fast_stride, int64_t slow_stride) {
   auto* phases = tape_.memory().allocate_array<int64_t>(segments_.count);
   for (int64_t b = 0; b < segments_.count; ++b)

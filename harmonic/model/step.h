@@ -34,6 +34,11 @@ class Step {
     return {in_.field(field), out_.field(field), d_out_.field(field), d_in_.field(field)};
   }
   int64_t position(int64_t b) const { return static_cast<int64_t>(in_.position(b)); }
+  // [B] of the segments' first tokens.
+  const int64_t* positions();
+  // The cosines and sines of all rows' positions, [R, 2 * count]: one table for all layers, that turn by the
+  // same `count` frequencies.
+  Tensor rotary_table(const double* frequencies, int64_t count);
 
  private:
   Tape& tape_;
@@ -41,6 +46,8 @@ class Step {
   StateRows in_, out_, d_out_, d_in_;
   LevelRows levels_[HarmonicConfig::kMaxLevels];
   int level_count_ = 0;
+  const int64_t* positions_ = nullptr;
+  Tensor rotary_table_;
 };
 
 }  // namespace harmonic

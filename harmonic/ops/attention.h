@@ -4,9 +4,9 @@
 //   y = sum_j softmax_j(q . k_j / sqrt(D)) v_j
 // Scores are never held whole: memory is linear in the length, forward and backward (Dao, arXiv 2307.08691).
 //
-// Keys and values of tokens before a segment's first row lie in a cache, P rows a segment: the token at
-// position p in row p mod P. It is kept up to date by KeepKeys, after Attention has read it. P is at least
-// the positions that are ever reached or, with a window, at least the window.
+// Keys and values of tokens before a segment's first row lie in its cache, a state of P rows of 2 * kv_heads
+// * D numbers, keys then values: the token at position p in row p mod P. KeepKeys brings it up to date. P is
+// at least the positions that are ever reached or, with a window, at least the window.
 #pragma once
 
 #include "harmonic/ops/op.h"
@@ -21,7 +21,7 @@ struct AttentionShape {
 struct Attention {
   Tensor q;     // [R, heads * D]
   Tensor k, v;  // [R, kv_heads * D]
-  Tensor past;  // [B * P, 2 * kv_heads * D], keys then values; null where all segments begin their texts
+  Tensor past;  // [B, P * 2 * kv_heads * D]; null where all segments begin their texts
   Segments segments;
   const int64_t* positions = nullptr;  // [B] of each segment's first row
   AttentionShape shape;
@@ -37,24 +37,24 @@ struct AttentionBackward {
   Tensor y, lse;      // as forward left them
   Tensor dy;          // [R, heads * D]
   Tensor dq, dk, dv;  // overwritten
-  Tensor dpast;       // as past, +=, or null: the gradient of rows before each segment
+  Tensor dpast;       // as past, overwritten, or null
 };
 
-// Writes a segment's keys and values to its cache, the last P of them.
+// The caches after: those before with the segments' keys and values written into them, the last P of each.
 struct KeepKeys {
   Tensor k, v;
   Segments segments;
   const int64_t* positions = nullptr;
-  Tensor past;  // only the rows of the segments' tokens are written
+  Tensor past;
+  Tensor after;  // as past; may be past itself, which saves copying it
 };
 
-// The way back, for caches that hold the whole text: adds the cache's gradient to that of the segments' own
-// rows.
 struct KeepKeysBackward {
   Segments segments;
   const int64_t* positions = nullptr;
-  Tensor dpast;
+  Tensor dafter;  // as past
   Tensor dk, dv;  // +=
+  Tensor dpast;   // +=, what was not written over
 };
 
 HARMONIC_DECLARE_OP(Attention);

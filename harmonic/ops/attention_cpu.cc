@@ -143,8 +143,11 @@ struct Rows {
   int64_t first(int64_t b) const { return op.positions[b]; }
   int64_t end(int64_t b) const { return op.positions[b] + op.segments.length(b); }
   int64_t own_row(int64_t b, int64_t p) const { return op.segments.begin(b) + p - first(b); }
-  int64_t cache_rows() const { return op.past.rows / op.segments.count; }
-  int64_t cache_row(int64_t b, int64_t p) const { return b * cache_rows() + p % cache_rows(); }
+  int64_t capacity() const { return op.past.cols / (2 * op.k.cols); }
+  // The numbers of the cache row of position p.
+  float* cached(const Tensor& caches, int64_t b, int64_t p) const {
+    return caches.template row<float>(b) + p % capacity() * 2 * op.k.cols;
+  }
   // The first key that a query at p reads, and the first tile that a block of queries from p on reads.
   int64_t first_key(int64_t p) const {
     return op.shape.window > 0 ? std::max<int64_t>(0, p - op.shape.window + 1) : 0;
@@ -160,12 +163,12 @@ struct Rows {
     const Tensor& own = values ? op.v : op.k;
     const int64_t column = g * D(), past_column = (values ? op.k.cols : 0) + column;
     if (tile >= first(b)) return view(own.template row<float>(own_row(b, tile)) + column, own.stride);
-    if (tile + count <= first(b) && tile % cache_rows() + count <= cache_rows())
-      return view(op.past.template row<float>(cache_row(b, tile)) + past_column, op.past.stride);
+    if (tile + count <= first(b) && tile % capacity() + count <= capacity())
+      return view(cached(op.past, b, tile) + past_column, 2 * op.k.cols);
     for (int64_t j = 0; j < count; ++j) {
       const int64_t p = tile + j;
       std::copy_n(p >= first(b) ? own.template row<float>(own_row(b, p)) + column
-                                : op.past.template row<float>(cache_row(b, p)) + past_column,
+                                : cached(op.past, b, p) + past_column,
                   D(), copy + j * D());
     }
     return view(copy, D());
@@ -314,8 +317,8 @@ void key_gradients(const AttentionBackward& op, int64_t b, int64_t g, int64_t ti
       std::copy_n(dk + j * D, D, op.dk.row<float>(rows.own_row(b, p)) + g * D);
       std::copy_n(dv + j * D, D, op.dv.row<float>(rows.own_row(b, p)) + g * D);
     } else if (op.dpast && p >= rows.first_key(rows.first(b))) {
-      row_math::put(dk + j * D, true, op.dpast.row<float>(rows.cache_row(b, p)) + g * D, D);
-      row_math::put(dv + j * D, true, op.dpast.row<float>(rows.cache_row(b, p)) + width + g * D, D);
+      row_math::put(dk + j * D, true, rows.cached(op.dpast, b, p) + g * D, D);
+      row_math::put(dv + j * D, true, rows.cached(op.dpast, b, p) + width + g * D, D);
     }
   }
 }
@@ -326,7 +329,7 @@ void check(const Op& op) {
   HARMONIC_ASSERT(op.k.cols == op.q.cols / op.shape.heads * op.shape.kv_heads && same_shape(op.k, op.v));
   for (int64_t b = 0; b < op.segments.count; ++b) {
     if (op.positions[b] == 0) continue;
-    HARMONIC_ASSERT(op.past && op.past.rows % op.segments.count == 0 && op.past.cols == 2 * op.k.cols);
+    HARMONIC_ASSERT(op.past && op.past.rows == op.segments.count && op.past.cols % (2 * op.k.cols) == 0);
   }
 }
 
@@ -343,6 +346,8 @@ void run(Context& context, const AttentionBackward& op) {
   const ArenaScope scope(context.scratch);
   const Rows<AttentionBackward> rows{op};
   const int64_t D = rows.D(), H = op.shape.heads, G = op.shape.kv_heads;
+  for (int64_t b = 0; b < op.dpast.rows; ++b)
+    row_math::put(nullptr, false, op.dpast.row<float>(b), op.dpast.cols);
   // What the gradient of every score of a query shares: dy . y.
   float* shared = context.scratch.allocate_array<float>(op.q.rows * H);
   context.pool.parallel_ranges(
@@ -372,26 +377,40 @@ void run(Context& context, const AttentionBackward& op) {
 }
 
 void run(Context& context, const KeepKeys& op) {
-  const int64_t width = op.k.cols, cache = op.segments.count ? op.past.rows / op.segments.count : 0;
+  const int64_t width = op.k.cols, capacity = op.past.cols / (2 * width);
   context.pool.parallel_ranges(op.segments.count, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b)
-      for (int64_t t = std::max<int64_t>(0, op.segments.length(b) - cache); t < op.segments.length(b); ++t) {
-        float* row = op.past.row<float>(b * cache + (op.positions[b] + t) % cache);
+    for (int64_t b = begin; b < end; ++b) {
+      float* after = op.after.row<float>(b);
+      if (op.after.data != op.past.data) row_math::put(op.past.row<float>(b), false, after, op.past.cols);
+      for (int64_t t = std::max<int64_t>(0, op.segments.length(b) - capacity); t < op.segments.length(b);
+           ++t) {
+        float* row = after + (op.positions[b] + t) % capacity * 2 * width;
         std::copy_n(op.k.row<float>(op.segments.begin(b) + t), width, row);
         std::copy_n(op.v.row<float>(op.segments.begin(b) + t), width, row + width);
       }
+    }
   });
 }
 
 void run(Context& context, const KeepKeysBackward& op) {
-  const int64_t width = op.dk.cols, cache = op.segments.count ? op.dpast.rows / op.segments.count : 0;
+  const int64_t width = op.dk.cols, capacity = op.dafter.cols / (2 * width);
   context.pool.parallel_ranges(op.segments.count, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b)
-      for (int64_t t = 0; t < op.segments.length(b); ++t) {
-        const float* row = op.dpast.row<float>(b * cache + op.positions[b] + t);
-        row_math::put(row, true, op.dk.row<float>(op.segments.begin(b) + t), width);
-        row_math::put(row + width, true, op.dv.row<float>(op.segments.begin(b) + t), width);
+    for (int64_t b = begin; b < end; ++b) {
+      // Kept are the last tokens, in rows that follow each other and may wrap; the rest was passed on.
+      const int64_t length = op.segments.length(b), kept = std::min(length, capacity);
+      const int64_t first = (op.positions[b] + length - kept) % capacity;
+      for (int64_t i = 0; i < capacity; ++i) {
+        const float* gradient = op.dafter.row<float>(b) + (first + i) % capacity * 2 * width;
+        if (i >= kept) {
+          row_math::put(gradient, true, op.dpast.row<float>(b) + (first + i) % capacity * 2 * width,
+                        2 * width);
+          continue;
+        }
+        const int64_t r = op.segments.begin(b) + length - kept + i;
+        row_math::put(gradient, true, op.dk.row<float>(r), width);
+        row_math::put(gradient + width, true, op.dv.row<float>(r), width);
       }
+    }
   });
 }
 

@@ -15,16 +15,16 @@ struct Memory {
   int64_t b;
 
   int64_t width() const { return op.k.cols; }
-  int64_t rows_of_cache() const { return op.past.rows / op.segments.count; }
-  int64_t cache_row(int64_t p) const { return b * rows_of_cache() + p % rows_of_cache(); }
+  // Where the key at position p lies in the segment's row of caches; its value is width() further.
+  int64_t cached(int64_t p) const { return p % (op.past.cols / (2 * width())) * 2 * width(); }
   bool own(int64_t p) const { return p >= op.positions[b]; }
   int64_t own_row(int64_t p) const { return op.segments.begin(b) + p - op.positions[b]; }
   double key(int64_t p, int64_t c) const {
-    return own(p) ? op.k.template row<double>(own_row(p))[c] : op.past.template row<double>(cache_row(p))[c];
+    return own(p) ? op.k.template row<double>(own_row(p))[c] : op.past.template row<double>(b)[cached(p) + c];
   }
   double value(int64_t p, int64_t c) const {
     return own(p) ? op.v.template row<double>(own_row(p))[c]
-                  : op.past.template row<double>(cache_row(p))[width() + c];
+                  : op.past.template row<double>(b)[cached(p) + width() + c];
   }
   int64_t first_key(int64_t p) const {
     return op.shape.window > 0 ? std::max<int64_t>(0, p - op.shape.window + 1) : 0;
@@ -81,13 +81,15 @@ void run(Context&, const AttentionBackward& op) {
     for (int64_t c = 0; c < op.dq.cols; ++c) op.dq.row<double>(r)[c] = 0;
     for (int64_t c = 0; c < op.dk.cols; ++c) op.dk.row<double>(r)[c] = op.dv.row<double>(r)[c] = 0;
   }
+  for (int64_t b = 0; b < op.dpast.rows; ++b)
+    for (int64_t c = 0; c < op.dpast.cols; ++c) op.dpast.row<double>(b)[c] = 0;
   for (int64_t b = 0; b < op.segments.count; ++b) {
     const Memory<AttentionBackward> memory{op, b};
     const auto add = [&](bool is_key, int64_t j, int64_t c, double gradient) {
       if (memory.own(j)) {
         (is_key ? op.dk : op.dv).row<double>(memory.own_row(j))[c] += gradient;
       } else if (op.dpast) {
-        op.dpast.row<double>(memory.cache_row(j))[(is_key ? 0 : memory.width()) + c] += gradient;
+        op.dpast.row<double>(b)[memory.cached(j) + (is_key ? 0 : memory.width()) + c] += gradient;
       }
     };
     for (int64_t t = 0; t < op.segments.length(b); ++t) {
@@ -117,25 +119,35 @@ void run(Context&, const AttentionBackward& op) {
 }
 
 void run(Context&, const KeepKeys& op) {
-  const int64_t width = op.k.cols, cache = op.segments.count ? op.past.rows / op.segments.count : 0;
-  for (int64_t b = 0; b < op.segments.count; ++b)
+  const int64_t width = op.k.cols, capacity = op.past.cols / (2 * width);
+  for (int64_t b = 0; b < op.segments.count; ++b) {
+    double* after = op.after.row<double>(b);
+    for (int64_t c = 0; c < op.past.cols; ++c) after[c] = op.past.row<double>(b)[c];
     for (int64_t t = 0; t < op.segments.length(b); ++t)
       for (int64_t c = 0; c < width; ++c) {
-        double* row = op.past.row<double>(b * cache + (op.positions[b] + t) % cache);
+        double* row = after + (op.positions[b] + t) % capacity * 2 * width;
         row[c] = op.k.row<double>(op.segments.begin(b) + t)[c];
         row[width + c] = op.v.row<double>(op.segments.begin(b) + t)[c];
       }
+  }
 }
 
 void run(Context&, const KeepKeysBackward& op) {
-  const int64_t width = op.dk.cols, cache = op.segments.count ? op.dpast.rows / op.segments.count : 0;
-  for (int64_t b = 0; b < op.segments.count; ++b)
+  const int64_t width = op.dk.cols, capacity = op.dafter.cols / (2 * width);
+  for (int64_t b = 0; b < op.segments.count; ++b) {
+    std::vector<int64_t> writer(static_cast<size_t>(capacity), -1);  // the row whose token is kept there
     for (int64_t t = 0; t < op.segments.length(b); ++t)
-      for (int64_t c = 0; c < width; ++c) {
-        const double* row = op.dpast.row<double>(b * cache + op.positions[b] + t);
-        op.dk.row<double>(op.segments.begin(b) + t)[c] += row[c];
-        op.dv.row<double>(op.segments.begin(b) + t)[c] += row[width + c];
+      writer[static_cast<size_t>((op.positions[b] + t) % capacity)] = op.segments.begin(b) + t;
+    for (int64_t i = 0; i < op.dafter.cols; ++i) {
+      const int64_t r = writer[static_cast<size_t>(i / (2 * width))], c = i % (2 * width);
+      const double gradient = op.dafter.row<double>(b)[i];
+      if (r < 0) {
+        op.dpast.row<double>(b)[i] += gradient;
+      } else {
+        (c < width ? op.dk : op.dv).row<double>(r)[c % width] += gradient;
       }
+    }
+  }
 }
 
 }  // namespace harmonic::reference

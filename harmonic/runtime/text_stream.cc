@@ -114,7 +114,7 @@ void TextStream::load(const std::filesystem::path& path) {
   std::memcpy(state.data(), bytes.data(), bytes.size());
   if (state.position() >= kFarthest)
     fail("{}: the state's position is {}; at most {} was expected", name, state.position(), kFarthest);
-  const StateRows row{static_cast<char*>(state.data()), 1, &layout};
+  const StateRows row(state, layout);
   for (const StateLayout::Named& named : layout.fields()) {
     const Tensor numbers = row.field(named.field);
     for (int64_t i = 0; i < numbers.cols; ++i)

@@ -24,6 +24,7 @@ bool enters(const Batch& batch, const BatchPiece& piece) {
 Backpropagation::Backpropagation(Model& model, ThreadPool& pool, int64_t memory_bytes, int64_t chunk_len,
                                  int64_t kept_states)
     : model_(model), context_{pool, scratch_}, kept_states_(kept_states) {
+  cuts_ = chunk_len > 0 || !layout().has_caches();
   measure();
   if (chunk_len > 0) {
     chunk_rows_ = chunk_len;
@@ -37,10 +38,12 @@ Backpropagation::Backpropagation(Model& model, ThreadPool& pool, int64_t memory_
 void Backpropagation::measure() {
   cost_ = measure_pass_cost(model_, [&](const Batch& batch, int64_t position) {
     const BatchPiece piece = piece_of(batch, 0, batch.rows(), activations_);
-    const States states = make_states(piece.segments.count);
+    const States states = make_states(piece.segments.count, position > 0);
     for (int64_t s = 0; s < states.in.count; ++s) states.in.position(s) = static_cast<uint64_t>(position);
     record_and_return(batch, piece, states, 1);
-    const int64_t bytes = peak_bytes();
+    // Whole sequences need no caches.
+    const int64_t unneeded = position > 0 && !cuts_ ? layout().bytes() - layout().bytes_before_caches() : 0;
+    const int64_t bytes = peak_bytes() - 4 * states.in.count * unneeded;
     activations_.release();  // it may have been more than the passes to come will take
     gradients_.release();
     scratch_.release();
@@ -57,15 +60,18 @@ LossSum Backpropagation::run(const Batch& batch, const StateRows& carried, doubl
   LossSum sum;
   int64_t first = 0;
   while (first < segments) {
-    // Whole sequences, as many as fit; always at least one.
+    // Whole sequences, as many as fit; always at least one. Documents, where they are not cut and leave
+    // nothing.
     int64_t last = first;
     while (last < segments) {
       int64_t next = last;
-      while (next < segments && sequence(next) == sequence(last)) ++next;
+      do {
+        ++next;
+      } while (next < segments && sequence(next) == sequence(last) && (cuts_ || carried));
       if (last > first && !fits(offset(next) - offset(first), next - first)) break;
       last = next;
     }
-    const LossSum part = fits(offset(last) - offset(first), last - first)
+    const LossSum part = !cuts_ || fits(offset(last) - offset(first), last - first)
                              ? together(batch, first, last, carried, loss_scale)
                              : in_chunks(batch, first, last, carried, loss_scale);
     sum.nats += part.nats;
@@ -93,8 +99,11 @@ LossSum Backpropagation::record_and_return(const Batch& batch, const BatchPiece&
   return sum;
 }
 
-Backpropagation::States Backpropagation::make_states(int64_t count) {
-  const auto make = [&] { return make_state_rows(activations_, model_.state_layout(), count); };
+Backpropagation::States Backpropagation::make_states(int64_t count, bool with_caches) {
+  const auto make = [&] {
+    return with_caches ? make_state_rows(activations_, layout(), count)
+                       : make_state_rows_without_caches(activations_, layout(), count);
+  };
   return {make(), make(), make(), make()};
 }
 
@@ -104,8 +113,8 @@ LossSum Backpropagation::together(const Batch& batch, int64_t first_segment, int
   const BatchPiece piece = piece_of(batch, batch.offsets[static_cast<size_t>(first_segment)],
                                     batch.offsets[static_cast<size_t>(last_segment)], activations_);
   const int64_t count = piece.segments.count;
-  const States states = make_states(count);
-  const auto bytes = static_cast<size_t>(model_.state_layout().bytes());
+  const States states = make_states(count, static_cast<bool>(carried));
+  const auto bytes = static_cast<size_t>(states.in.row_bytes);
   for (int64_t s = 0; carried && s < count; ++s) {
     const Batch::Segment& segment = batch.segments[static_cast<size_t>(first_segment + s)];
     if (segment.continues) std::memcpy(states.in.row(s), carried.row(segment.sequence), bytes);
@@ -120,10 +129,9 @@ LossSum Backpropagation::together(const Batch& batch, int64_t first_segment, int
 
 void Backpropagation::forward(const Batch& batch, const BatchPiece& piece, const char* state_before,
                               char* state_after) {
-  const StateLayout& layout = model_.state_layout();
-  const auto bytes = static_cast<size_t>(layout.bytes());
-  const StateRows in = make_state_rows(activations_, layout, piece.segments.count);
-  const StateRows out = make_state_rows(activations_, layout, piece.segments.count);
+  const auto bytes = static_cast<size_t>(layout().bytes());
+  const StateRows in = make_state_rows(activations_, layout(), piece.segments.count);
+  const StateRows out = make_state_rows(activations_, layout(), piece.segments.count);
   if (enters(batch, piece)) std::memcpy(in.row(0), state_before, bytes);
   Tape tape(model_.backend(), context_, activations_, nullptr);
   Step step(tape, piece.segments, in, out);
@@ -140,8 +148,7 @@ void Backpropagation::cut_into_chunks(const Batch& batch, int64_t begin, int64_t
 
 LossSum Backpropagation::in_chunks(const Batch& batch, int64_t first_segment, int64_t last_segment,
                                    const StateRows& carried, double loss_scale) {
-  const StateLayout& layout = model_.state_layout();
-  const auto bytes = static_cast<size_t>(layout.bytes());
+  const auto bytes = static_cast<size_t>(layout().bytes());
   cut_into_chunks(batch, batch.offsets[static_cast<size_t>(first_segment)],
                   batch.offsets[static_cast<size_t>(last_segment)]);
   const auto chunks = static_cast<int64_t>(borders_.size()) - 1;
@@ -156,10 +163,10 @@ LossSum Backpropagation::in_chunks(const Batch& batch, int64_t first_segment, in
   while (ceil_div(chunks, group) + group > kept_states_ && group * group < chunks) ++group;
   const int64_t groups = ceil_div(chunks, group);
   states_.clear();
-  const StateRows at_group = make_state_rows(states_, layout, groups);
-  const StateRows at_chunk = make_state_rows(states_, layout, group);
-  const StateRows now = make_state_rows(states_, layout, 1);
-  const StateRows d_next = make_state_rows(states_, layout, 1);
+  const StateRows at_group = make_state_rows(states_, layout(), groups);
+  const StateRows at_chunk = make_state_rows(states_, layout(), group);
+  const StateRows now = make_state_rows(states_, layout(), 1);
+  const StateRows d_next = make_state_rows(states_, layout(), 1);
 
   const auto step_forward = [&](int64_t c) { forward(batch, chunk(c), now.row(0), now.row(0)); };
 
@@ -181,7 +188,7 @@ LossSum Backpropagation::in_chunks(const Batch& batch, int64_t first_segment, in
     for (int64_t c = last; c-- > first;) {
       const BatchPiece piece = chunk(c);
       const int64_t count = piece.segments.count;
-      const States states = make_states(count);
+      const States states = make_states(count, true);
       if (enters(batch, piece)) std::memcpy(states.in.row(0), at_chunk.row(c - first), bytes);
       if (piece.cut_after) std::memcpy(states.d_out.row(count - 1), d_next.row(0), bytes);
       const LossSum part = record_and_return(batch, piece, states, loss_scale);

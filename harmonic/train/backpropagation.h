@@ -4,7 +4,8 @@
 // by chunks of time: forward chunk by chunk, keeping only the states at chunk borders, then back from the
 // last chunk to the first, each computed again with the tape on, its state's gradient handed to the chunk
 // before. The states are a few KB; when even they are too many, only every k-th is kept at first and the ones
-// between are recomputed.
+// between are recomputed. Attention's states hold the text itself, in caches: unless told to, a document that
+// attention reads is never cut, and what it takes grows with its length.
 #pragma once
 
 #include "harmonic/eval/batch_pass.h"
@@ -19,10 +20,10 @@ struct LossSum {
 class Backpropagation {
  public:
   // `memory_bytes` is what activations, their gradients and the states of a pass may take, but that a chunk
-  // of 64 tokens of one text always may; `chunk_len` > 0 fixes the chunk's length in tokens instead, whatever
-  // it takes. While a long sequence goes by, `kept_states` rows of states are kept at most, or about 2
-  // sqrt(its chunks) where that is more. The model must be trained and outlive this; its gradients are set to
-  // zero.
+  // of 64 tokens of one text always may, and a whole document where the model has attention; `chunk_len` > 0
+  // fixes the chunk's length in tokens instead, whatever it takes. While a long sequence goes by,
+  // `kept_states` rows of states are kept at most, or about 2 sqrt(its chunks) where that is more. The model
+  // must be trained and outlive this; its gradients are set to zero.
   Backpropagation(Model& model, ThreadPool& pool, int64_t memory_bytes, int64_t chunk_len = 0,
                   int64_t kept_states = kKeptStates);
 
@@ -46,6 +47,7 @@ class Backpropagation {
   bool fits(int64_t rows, int64_t segments) const {
     return rows <= chunk_rows_ && cost_.of(rows, segments) <= most_bytes_;
   }
+  const StateLayout& layout() const { return model_.state_layout(); }
   LossSum together(const Batch& batch, int64_t first_segment, int64_t last_segment, const StateRows& carried,
                    double loss_scale);
   LossSum in_chunks(const Batch& batch, int64_t first_segment, int64_t last_segment, const StateRows& carried,
@@ -54,7 +56,7 @@ class Backpropagation {
   void forward(const Batch& batch, const BatchPiece& piece, const char* state_before, char* state_after);
   LossSum record_and_return(const Batch& batch, const BatchPiece& piece, const States& states,
                             double loss_scale);
-  States make_states(int64_t count);
+  States make_states(int64_t count, bool with_caches);
 
   Model& model_;
   Arena scratch_, activations_, states_;
@@ -62,6 +64,7 @@ class Backpropagation {
   Context context_;
   PassCost cost_;
   int64_t most_bytes_ = 0, chunk_rows_ = 0, kept_states_;
+  bool cuts_ = true;              // documents that do not fit
   std::vector<int64_t> borders_;  // of the chunks of the sequence at hand: the first row of each, and the end
 };
 

@@ -179,6 +179,16 @@ void RunConfig::validate() const {
   model.validate();
   data.validate();
   train.validate();
+  if (const int64_t longest = model.longest_text(); longest > 0) {
+    if (train.carry_state)
+      fail_usage(
+          "train.carry_state = true: attention remembers {} tokens, not a stream; set "
+          "model.attention.window or train without",
+          longest);
+    if (train.seq_len > longest)
+      fail_usage("train.seq_len = {}: attention remembers {} tokens; raise model.attention.context",
+                 train.seq_len, longest);
+  }
   if (data.within_document && train.loader != "windows")
     fail_usage("data.within_document = true: belongs to train.loader = \"windows\"; found \"{}\"",
                train.loader);

@@ -63,7 +63,6 @@ Trainer::Trainer(const RunConfig& config, Model& model, const TrainingData& data
 void check_trainable(const RunConfig& config) {
   if (config.train.precision != "f32")
     fail_usage("train.precision = \"{}\": this build trains in f32 only", config.train.precision);
-  for (const std::string& mixer : config.model.mixer) check_mixer(mixer);
 }
 
 CheckpointContents Trainer::contents() {
