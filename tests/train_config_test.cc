@@ -58,7 +58,8 @@ TEST(RunConfig, APresetComesBeforeTheOtherKeysWhereverItStands) {
   EXPECT_EQ(c.model.harmonic.conv_width, 3);
   EXPECT_EQ(c.model.n_layers, 2);
   EXPECT_EQ(verdict("[model]\npreset = \"papr\""),
-            "run.toml:2:1: model.preset = \"papr\": expected one of paper");
+            "run.toml:2:1: model.preset = \"papr\": expected one of paper, paper-transformer, paper-mamba, "
+            "equal-core-transformer");
 }
 
 TEST(RunConfig, UnknownSectionsAndKeysNameTheNearest) {

@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "harmonic/base/error.h"
+#include "harmonic/model/presets.h"
 
 namespace harmonic {
 namespace {
@@ -219,7 +220,7 @@ std::string Options::help(std::string_view command, std::string_view summary) co
         "\nsettings, as keys of the TOML file, as --set KEY=VALUE, as flags, or in the environment\n"
         "(--train.lr 3e-3 is HARMONIC_TRAIN_LR=3e-3); later ones win:\n";
     result += row("--set model.preset=NAME",
-                  fmt::format("start from a named model: {}", fmt::join(model_preset_names(), ", ")));
+                  fmt::format("start from a named model: {}", fmt::join(preset_names(), ", ")));
     for (const Field& field : settings_) {
       const std::string standard = text_of(field);
       result += row("--" + field.key + (is_flag(field) ? "[=false]" : " " + type_name_of(field)),
