@@ -207,6 +207,8 @@ RunConfig load_run_config(const std::filesystem::path& path, const std::vector<O
   return assembled(std::move(file), assignments);
 }
 
+RunConfig run_config_of(const Value& table) { return assembled(table, {}); }
+
 RunConfig parse_run_config(std::string_view toml, std::string_view source) {
   return assembled(parse_toml(toml, source), {});
 }
