@@ -224,6 +224,31 @@ TEST_F(Score, ALineIsReportedBeforeTheInputEnds) {
   EXPECT_TRUE(by_words.shows("a line\n"));
 }
 
+// While it waits for input, and while it works on some.
+TEST_F(Score, AnInterruptLeavesTheWholeResultsOfWhatWasScored) {
+  std::string text;
+  for (int i = 0; text.size() < 3'000'000; ++i) text += "the line " + std::to_string(i) + " of the count\n";
+  const std::string beginning = text.substr(0, 200'005);
+  for (const char* by : {"line", "token"}) {
+    const std::string expected = score(bytes_, by, text);
+    for (const int signal_number : {SIGINT, SIGTERM}) {
+      for (const std::string& given : {beginning, text}) {
+        HarmonicProcess process(arguments(bytes_, by));
+        process.write(given);
+        if (given == text) process.close_input();
+        ASSERT_TRUE(process.shows_more_than(0));
+        process.interrupt(signal_number);
+        const Outcome outcome = process.wait();
+        EXPECT_EQ(outcome.status, 130);
+        EXPECT_EQ(outcome.err, "harmonic: error: interrupted\n");
+        EXPECT_TRUE(outcome.out.ends_with('\n'));
+        EXPECT_LT(outcome.out.size(), expected.size());
+        EXPECT_TRUE(expected.starts_with(outcome.out)) << by;
+      }
+    }
+  }
+}
+
 // Megabytes of `piece`; the peak of the program's memory in KB when it has read them all.
 int64_t peak_of_scoring(const std::vector<std::string>& words, const std::string& piece, int megabytes) {
   HarmonicProcess process(words);
