@@ -21,7 +21,8 @@ class Generate : public Command {
     options.add("INPUT", &input_, "-: the prompt comes from standard input").placeholder("-");
     options.add("--prompt", &prompt_, "text to go on from").placeholder("TEXT").given(&has_prompt_);
     options.add("--prompt-file", &prompt_file_, "a file with the text to go on from; - is standard input")
-        .placeholder("FILE");
+        .placeholder("FILE")
+        .not_empty();
     options.add("--max-tokens", &max_tokens_, "tokens to write at most").amount().at_least(0);
     options.add("--temperature", &sampling_.temperature, "0 always takes the likeliest token").range(0, 100);
     options.add("--top-k", &sampling_.top_k, "keep the k likeliest tokens; 0 keeps all").at_least(0);
@@ -30,11 +31,12 @@ class Generate : public Command {
     options.add("--min-p", &sampling_.min_p, "drop tokens below this share of the likeliest one").range(0, 1);
     options.add("--seed", &seed_, "of the choices: the same seed gives the same text").at_least(0);
     options.add("--ignore-end", &ignore_end_, "begin another document where the model ends one");
-    options.add("--state-in", &state_in_, "go on from a saved state").placeholder("FILE");
+    options.add("--state-in", &state_in_, "go on from a saved state").placeholder("FILE").not_empty();
     options
         .add("--state-out", &state_out_,
              "save the state after the text, or, where the model ended it, that of a new document")
-        .placeholder("FILE");
+        .placeholder("FILE")
+        .not_empty();
   }
 
   int run(const CommandContext& context) override {
