@@ -252,7 +252,8 @@ TEST(HonestModel, PassesWithAStrideThatLeavesAPhaseFewTokens) {
       EXPECT_TRUE(test.passed) << "seed " << seed << ": " << test.name << ": " << test.detail;
 }
 
-// Seconds on an idle machine, where each prefix in a text of three slow blocks took minutes.
+// A tenth of the work that every prefix in a text of three slow blocks, and 64 tokens of noise a phase, would
+// be.
 TEST(HonestModel, OfAStrideOf65536IsExaminedInBoundedWorkThatTheCertificateNames) {
   Model model(with_slowest_stride(65536), cpu_backend(), true);
   initialise_for_test(model, 1);
