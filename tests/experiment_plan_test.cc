@@ -138,11 +138,12 @@ TEST_F(Plan, SaysWhatIsWrongAndWhere) {
       {"[\"wide\"]\nlengths = [65536]", "[\"wide\"]\nlengths = [1024]", "no error"},
       {"lengths = [65536]\nseeds = [7]", "lengths = [1024]\nseeds = [2]", "planned twice"},
       {"lr_factors = [0.5, 2]", "lr_factors = [0.5, -2]", "lr_factors"},
-      {"variants.narrow.model", "variants.narow.model", "narow"},
+      {"variants.narrow.model.n_layers", "variants.narow.model.n_layers", "narow"},
       {"states = [\"cold\"", "states = [\"warm\"", "cold, carry"},
   };
   for (const auto& c : cases)
-    EXPECT_NE(error_of(plan, c.from, c.to).find(c.named), std::string::npos) << error_of(plan, c.from, c.to);
+    EXPECT_NE(error_of(plan, c.from, c.to).find(c.named), std::string::npos)
+        << c.to << ": " << error_of(plan, c.from, c.to);
   EXPECT_NE(error_of(plan, "A title", "A title", "smal").find("did you mean \"small\"?"), std::string::npos);
 }
 

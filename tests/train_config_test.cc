@@ -94,6 +94,10 @@ TEST(RunConfig, EveryImpossibleSettingIsRefusedByItsKey) {
     const std::string error = verdict(std::string("[train]\n") + text);
     EXPECT_NE(error.find(key), std::string::npos) << text << ": " << error;
   }
+  for (const char* tokenizer : {"bpe:10", "bpe:256", "bpe:16777217", "bpe:-300", "bpe:", "bpe:3e2"}) {
+    const std::string error = verdict(fmt::format("[data]\ntokenizer = \"{}\"", tokenizer));
+    EXPECT_NE(error.find("data.tokenizer"), std::string::npos) << tokenizer << ": " << error;
+  }
 }
 
 TEST(RunConfig, ItsTextReadsBack) {

@@ -86,6 +86,10 @@ std::string row(const std::string& flag, const std::string& text) {
 
 Options::Option& Options::Option::required() {
   is_required = true;
+  return not_empty();
+}
+Options::Option& Options::Option::not_empty() {
+  refuses_empty = true;
   return *this;
 }
 Options::Option& Options::Option::placeholder(std::string text) {
@@ -179,6 +183,9 @@ void Options::parse(const std::vector<std::string>& arguments) {
   for (size_t i = 0; i < options_.size(); ++i) {
     const Option& option = *options_[i];
     if (declared[i]->count() > 0) {
+      const std::vector<std::string> given = declared[i]->results();
+      if (option.refuses_empty && std::find(given.begin(), given.end(), "") != given.end())
+        fail_usage("{} is empty: {}", option.field.key, option.field.help);
       set_given(option.field, *declared[i]);
       if (option.is_given) *option.is_given = true;
     } else if (option.is_required) {
