@@ -118,10 +118,55 @@ TEST_F(Plan, TriesEveryRateForEveryVariantAndTakesTheChosenOnes) {
   EXPECT_TRUE(load(kPlan, "other").tuning().empty());
 }
 
-TEST_F(Plan, TakesTheTextsOfTheCommandLine) {
-  const PlannedRun run = load(kPlan, "small", {{"a.txt", "b.txt"}, {"c.txt"}}).runs({})[0];
+TEST_F(Plan, TakesTheTextsAndSettingsOfTheCommandLine) {
+  const PlannedRun run =
+      load(kPlan, "small", {{"a.txt", "b.txt"}, {"c.txt"}, {{"train.clip=0.25"}}}).runs({})[0];
   EXPECT_EQ(run.config.data.train, (std::vector<std::string>{"a.txt", "b.txt"}));
   EXPECT_EQ(run.config.data.valid, (std::vector<std::string>{"c.txt"}));
+  EXPECT_EQ(run.config.train.clip, 0.25);
+}
+
+TEST_F(Plan, IsLaidOverTheFilesThatItIncludesAndVariantsOverThoseThatTheyAreLike) {
+  file("parts/models.toml", R"(
+title = "not this one"
+[run.train]
+lr = 1e-3
+[variants.small.model]
+d_model = 8
+n_layers = 2
+)");
+  file("parts/sizes.toml",
+       "[scales.small]\ntokens_per_step = 640\n[scales.small.variants]\nsmall.train.clip = 0.5");
+  const ExperimentPlan plan = load(R"(
+title = "this one"
+include = ["parts/models.toml", "parts/sizes.toml"]
+[variants.deep]
+like = "small"
+model.n_layers = 5
+[variants.deepest]
+like = "deep"
+model.n_layers = 9
+[[scales.small.grid]]
+lengths = [64]
+seeds = [1]
+)");
+  EXPECT_EQ(plan.title, "this one");
+  EXPECT_EQ(plan.variants, (std::vector<std::string>{"small", "deep", "deepest"}));
+  const std::vector<PlannedRun> runs = plan.runs({});
+  ASSERT_EQ(runs.size(), 3u);
+  for (size_t i = 0; i < runs.size(); ++i) {
+    EXPECT_EQ(runs[i].config.model.d_model, 8);
+    EXPECT_EQ(runs[i].config.model.n_layers, (std::vector<int64_t>{2, 5, 9})[i]);
+    EXPECT_EQ(runs[i].config.train.lr, 1e-3);
+    EXPECT_EQ(runs[i].config.train.clip, 0.5);
+    EXPECT_EQ(runs[i].config.train.batch_size, 10);
+  }
+  EXPECT_NE(
+      error_of("[variants.a]\nlike = \"b\"\n[variants.b]\nlike = \"a\"\n[[scales.small.grid]]\nlengths = "
+               "[64]\nseeds = [1]",
+               "a", "a")
+          .find("is like itself"),
+      std::string::npos);
 }
 
 TEST_F(Plan, SaysWhatIsWrongAndWhere) {
@@ -138,6 +183,8 @@ TEST_F(Plan, SaysWhatIsWrongAndWhere) {
       {"[\"wide\"]\nlengths = [65536]", "[\"wide\"]\nlengths = [1024]", "no error"},
       {"lengths = [65536]\nseeds = [7]", "lengths = [1024]\nseeds = [2]", "planned twice"},
       {"lr_factors = [0.5, 2]", "lr_factors = [0.5, -2]", "lr_factors"},
+      {"[variants.narrow.train]", "[variants.narrow]\nlike = \"wid\"\n[variants.narrow.train]",
+       "did you mean \"wide\"?"},
       {"variants.narrow.model.n_layers", "variants.narow.model.n_layers", "narow"},
       {"states = [\"cold\"", "states = [\"warm\"", "cold, carry"},
   };

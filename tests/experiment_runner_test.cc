@@ -171,6 +171,31 @@ TEST_F(Experiments, TellOfARunThatDivergedAndGoOn) {
   }
 }
 
+// In a folder that has what the plans name: they are made for the top of a clone.
+TEST_F(Experiments, OfThisRepositoryRunAtTheirSmallestScale) {
+  const fs::path root = HARMONIC_SOURCE_DIR;
+  const fs::path before = fs::current_path();
+  fs::current_path(root);
+  int64_t count = 0;
+  for (const auto& entry : fs::directory_iterator("experiments/plans")) {
+    if (entry.path().extension() != ".toml") continue;
+    const std::string out = path(entry.path().stem().string());
+    const Outcome outcome =
+        run_harmonic({"experiment", entry.path().stem().string(), "--scale", "smoke", "--out", out},
+                     {"HARMONIC_DATA_CACHE=" + path("cache")});
+    EXPECT_EQ(outcome.status, 0) << entry.path() << ": " << outcome.err;
+    for (const auto& run : fs::directory_iterator(out + "/runs")) {
+      const fs::path file = run.path() / "result.json";
+      const Json found = parse_json(read_file(file), file.string());
+      EXPECT_EQ(found["status"], "finished") << file;
+      EXPECT_EQ(found.value("certificate", "passed"), "passed") << file;
+    }
+    ++count;
+  }
+  fs::current_path(before);
+  EXPECT_GE(count, 9);
+}
+
 TEST_F(Experiments, ThatAreNotThereAreNamedWithTheNearest) {
   const Outcome outcome = run_harmonic({"experiment", "studdy", "--plans", path("plans")});
   EXPECT_EQ(outcome.status, 2);

@@ -11,6 +11,8 @@
 namespace harmonic {
 namespace {
 
+constexpr std::string_view kLike = "like";  // the key of a variant that names another to start from
+
 // Puts the entries of `from` over those of `into`, table by table.
 void merge(Value& into, const Value& from) {
   if (!from.table()) {
@@ -85,12 +87,46 @@ void read_evaluation(const Value* table, ExperimentEvaluation& evaluation) {
   read(*table, Field("task_arguments", &evaluation.task_arguments, ""));
 }
 
+// A variant after those that it is like, the first of them first.
+std::vector<std::string> with_models(const Value& variants, std::string name) {
+  std::vector<std::string> chain;
+  while (true) {
+    if (std::find(chain.begin(), chain.end(), name) != chain.end())
+      fail_usage("{}: variant \"{}\" is like itself", variants.where, name);
+    chain.insert(chain.begin(), name);
+    const Value* like = variants.find(name)->find(kLike);
+    if (!like) return chain;
+    set_field(Field(std::string(kLike), &name, ""), *like, kLike);
+    std::vector<std::string> names;
+    for (const auto& [key, value] : *variants.table()) names.push_back(key);
+    expect_variants({name}, names, like->where);
+  }
+}
+
+// The file over those that it includes.
+Value read_plan(const std::filesystem::path& path) {
+  std::vector<std::string> keys = {"title", "question", "pairs", "run", "variants", "evaluate", "scales"};
+  const auto parsed = [&](const std::filesystem::path& from) {
+    Value file = parse_toml(read_file(from, 1 << 20), from.string());
+    expect_keys(file, "an experiment", keys);
+    return file;
+  };
+  keys.push_back("include");
+  const Value file = parsed(path);
+  keys.pop_back();  // one level of them
+  std::vector<std::string> included;
+  read(file, Field("include", &included, ""));
+  Value whole{Value::Table{}, path.string()};
+  for (const std::string& name : included) merge(whole, parsed(path.parent_path() / name));
+  merge(whole, file);
+  return whole;
+}
+
 }  // namespace
 
 ExperimentPlan ExperimentPlan::load(const std::string& path, const std::string& scale,
                                     const PlanOverrides& overrides) {
-  const Value file = parse_toml(read_file(path, 1 << 20), path);
-  expect_keys(file, "an experiment", {"title", "question", "pairs", "run", "variants", "evaluate", "scales"});
+  const Value file = read_plan(path);
   ExperimentPlan plan;
   plan.name = std::filesystem::path(path).stem().string();
   plan.scale = scale;
@@ -109,7 +145,8 @@ ExperimentPlan ExperimentPlan::load(const std::string& path, const std::string& 
   if (!chosen)
     fail_usage("{}: no scale \"{}\"; there are {}{}", path, scale, fmt::join(names_in(scales), ", "),
                did_you_mean(scale, names_in(scales)));
-  expect_keys(*chosen, "a scale", {"run", "variants", "tokens_per_step", "grid", "tune", "evaluate"});
+  expect_keys(*chosen, "a scale",
+              {"run", "variants", "tokens_per_step", "prepare", "grid", "tune", "evaluate"});
 
   const Value* variants = table_in(file, "variants");
   plan.variants = names_in(variants);
@@ -120,15 +157,24 @@ ExperimentPlan ExperimentPlan::load(const std::string& path, const std::string& 
     Value& run = plan.run_of_[name];
     run = {Value::Table{}, path};
     merge_in(run, table_in(file, "run"));
-    merge_in(run, table_in(*variants, name));
+    for (const std::string& layer : with_models(*variants, name)) merge_in(run, table_in(*variants, layer));
     merge_in(run, table_in(*chosen, "run"));
-    if (own) merge_in(run, table_in(*own, name));
+    for (const std::string& layer : with_models(*variants, name))
+      if (own) merge_in(run, table_in(*own, layer));
+    std::erase_if(std::get<Value::Table>(run.data), [](const auto& entry) { return entry.first == kLike; });
   }
   plan.pairs = pairs_of(file);
   for (const auto& [first, second] : plan.pairs) expect_variants({first, second}, plan.variants, path);
   read_evaluation(table_in(file, "evaluate"), plan.evaluation_);
   read_evaluation(table_in(*chosen, "evaluate"), plan.evaluation_);
   read(*chosen, Field("tokens_per_step", &plan.tokens_per_step_, "").amount().at_least(1));
+  if (const Value* prepare = chosen->find("prepare")) {
+    const auto* commands = std::get_if<Value::List>(&prepare->data);
+    if (!commands)
+      fail_usage("{}: prepare: expected a list of commands, each a list of words", prepare->where);
+    for (const Value& command : *commands)
+      set_field(Field("prepare", &plan.prepare.emplace_back(), ""), command, "prepare");
+  }
 
   const Value* grid = chosen->find("grid");
   const auto* cells = grid ? std::get_if<Value::List>(&grid->data) : nullptr;
@@ -191,7 +237,7 @@ PlannedRun ExperimentPlan::planned(const std::string& variant, int64_t length, i
   };
   put_texts(overrides_.train, "data.train");
   put_texts(overrides_.valid, "data.valid");
-  planned.config = run_config_of(run);
+  planned.config = run_config_of(run, overrides_.settings);
   if (planned.evaluation.lengths.empty()) planned.evaluation.lengths = {length};
   return planned;
 }

@@ -34,6 +34,7 @@ struct PlannedRun {
 // What the command line puts in place of what the file says.
 struct PlanOverrides {
   std::vector<std::string> train, valid;  // texts; empty leaves the file's
+  std::vector<Override> settings;         // of every run
 };
 
 // One scale of one experiment. The file's keys: docs/experiments.md.
@@ -46,6 +47,10 @@ class ExperimentPlan {
   std::string name, scale, title, question;
   std::vector<std::string> variants;                       // in the file's order
   std::vector<std::pair<std::string, std::string>> pairs;  // paired by seed: the first minus the second
+
+  // Commands of this program that make texts, each once, before the first run. "{out}" in them and in the
+  // names of texts stands for the folder of the results.
+  std::vector<std::vector<std::string>> prepare;
 
   // The runs that choose each variant's learning rate: none where there is nothing to choose.
   std::vector<PlannedRun> tuning() const;

@@ -1,5 +1,7 @@
 #include "harmonic/experiment/runner.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <ctime>
@@ -99,6 +101,7 @@ class Runner {
 
   void run() {
     describe();
+    prepare();
     const std::vector<PlannedRun> tuning = plan_.tuning();
     const size_t counted = plan_.runs({}).size();
     total_ = tuning.size() + counted;
@@ -143,13 +146,36 @@ class Runner {
                          "\n");
   }
 
+  std::string in_folder(std::string text) const {
+    constexpr std::string_view kOut = "{out}";
+    for (size_t at; (at = text.find(kOut)) != text.npos;) text.replace(at, kOut.size(), out_.string());
+    return text;
+  }
+
+  void prepare() const {
+    const fs::path done = out_ / "prepared", log = out_ / "logs" / "prepare.txt";
+    std::error_code ignored;
+    if (plan_.prepare.empty() || fs::exists(done, ignored)) return;
+    for (std::vector<std::string> words : plan_.prepare) {
+      for (std::string& word : words) word = in_folder(word);
+      const ChildOutcome outcome = run_child(words, {}, log, [](const std::string& line) { progress(line); });
+      if (outcome.status != 0)
+        fail("{}: ended with status {}: {}", fmt::join(words, " "), outcome.status, outcome.error);
+    }
+    end_progress();
+    write_file(done, "");
+  }
+
   // Trains and measures, unless that was done before. Returns the bits per byte of the first measurement;
   // none where the run diverged or nothing was measured.
   std::optional<double> take(const PlannedRun& run) {
     ++number_;
     const fs::path folder = out_ / "runs" / run.id, plan = out_ / "plans" / (run.id + ".toml");
     const fs::path result = folder / "result.json";
-    const std::string settings = run.config.to_toml();
+    RunConfig config = run.config;
+    for (std::vector<std::string>* texts : {&config.data.train, &config.data.valid})
+      for (std::string& text : *texts) text = in_folder(text);
+    const std::string settings = config.to_toml();
     std::error_code ignored;
     if (fs::exists(plan, ignored) && read_file(plan, 1 << 20) != settings)
       fail("{}: was made with other settings than {} has now ({}); name another folder with --out",
@@ -211,7 +237,7 @@ class Runner {
     const fs::path json = folder / (name + ".json");
     std::vector<std::string> arguments = {"eval", "--model", folder.string(), "--json", json.string()};
     if (!texts.empty()) arguments.push_back("--data");
-    arguments.insert(arguments.end(), texts.begin(), texts.end());
+    for (const std::string& text : texts) arguments.push_back(in_folder(text));
     if (run.evaluation.max_tokens > 0)
       arguments.insert(arguments.end(), {"--max-tokens", std::to_string(run.evaluation.max_tokens)});
     arguments.insert(arguments.end(), more.begin(), more.end());

@@ -207,7 +207,11 @@ RunConfig load_run_config(const std::filesystem::path& path, const std::vector<O
   return assembled(std::move(file), assignments);
 }
 
-RunConfig run_config_of(const Value& table) { return assembled(table, {}); }
+RunConfig run_config_of(const Value& table, const std::vector<Override>& overrides) {
+  std::vector<Assignment> assignments;
+  for (const Override& override : overrides) assignments.push_back(divided(override));
+  return assembled(table, assignments);
+}
 
 RunConfig parse_run_config(std::string_view toml, std::string_view source) {
   return assembled(parse_toml(toml, source), {});
