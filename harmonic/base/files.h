@@ -38,6 +38,21 @@ class AtomicFile {
   int descriptor_ = -1;
 };
 
+// A file that grows: made where it is missing, each piece at its end with one write where the system lets it,
+// so that a kill leaves whole pieces but for the last at most. Not thread-safe.
+class AppendFile {
+ public:
+  explicit AppendFile(std::filesystem::path path);  // throws Error
+  ~AppendFile();
+  AppendFile(const AppendFile&) = delete;
+  AppendFile& operator=(const AppendFile&) = delete;
+  void append(std::string_view bytes);  // throws Error, e.g. on a full disk
+
+ private:
+  std::filesystem::path path_;
+  int descriptor_ = -1;
+};
+
 // Both by AtomicFile.
 void write_file(const std::filesystem::path& path, std::string_view bytes);
 void copy_atomically(const std::filesystem::path& from, const std::filesystem::path& to);

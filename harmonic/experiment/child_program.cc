@@ -11,8 +11,8 @@
 #include <cstring>
 
 #include "harmonic/base/error.h"
+#include "harmonic/base/files.h"
 #include "harmonic/base/interrupt.h"
-#include "harmonic/base/log.h"
 
 namespace harmonic {
 namespace {
@@ -32,8 +32,8 @@ struct Descriptor {
   }
 };
 
-int open_for_writing(const std::filesystem::path& path, int how) {
-  const int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | how, 0644);
+int open_for_writing(const std::filesystem::path& path) {
+  const int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (descriptor < 0) fail("{}: cannot open: {}", path.string(), std::strerror(errno));
   return descriptor;
 }
@@ -43,8 +43,8 @@ int open_for_writing(const std::filesystem::path& path, int how) {
 ChildOutcome run_child(const std::vector<std::string>& arguments, const std::filesystem::path& output,
                        const std::filesystem::path& log,
                        const std::function<void(const std::string&)>& line) {
-  const Descriptor out(open_for_writing(output.empty() ? "/dev/null" : output, O_TRUNC));
-  const Descriptor kept(open_for_writing(log, O_APPEND));
+  const Descriptor out(open_for_writing(output.empty() ? "/dev/null" : output));
+  AppendFile kept(log);
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) fail("cannot make a pipe: {}", std::strerror(errno));
   const Descriptor from(ends[0]);
@@ -86,8 +86,7 @@ ChildOutcome run_child(const std::vector<std::string>& arguments, const std::fil
     const ssize_t count = ::read(from.number, buffer, sizeof buffer);
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) break;
-    if (::write(kept.number, buffer, static_cast<size_t>(count)) != count)
-      warn("{}: cannot write: {}", log.string(), std::strerror(errno));
+    kept.append({buffer, static_cast<size_t>(count)});
     for (ssize_t i = 0; i < count; ++i) {
       if (buffer[i] == '\n') {
         finish_line();

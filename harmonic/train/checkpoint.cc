@@ -20,8 +20,8 @@ constexpr const char* kStateFile = "trainer_state.json";
 
 // What a resumed run may change.
 const std::vector<std::string> kMayChange = {
-    "train.tokens", "train.steps", "train.eval_every", "train.eval_tokens", "train.checkpoint_every",
-    "data.train",   "data.valid",  "data.cache",       "data.cache_gb"};
+    "train.tokens",      "train.steps", "train.eval_every", "train.eval_tokens", "train.checkpoint_every",
+    "train.tensorboard", "data.train",  "data.valid",       "data.cache",        "data.cache_gb"};
 
 bool has_key(const Value& table, std::string_view dotted_key) {
   const size_t point = dotted_key.find('.');

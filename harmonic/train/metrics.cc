@@ -1,11 +1,6 @@
 #include "harmonic/train/metrics.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <cmath>
-#include <cstring>
 #include <string_view>
 
 #include "harmonic/base/error.h"
@@ -26,56 +21,57 @@ int64_t step_of(std::string_view line, bool* validation) {
   return json["step"];
 }
 
-}  // namespace
-
-MetricsFile::MetricsFile(std::filesystem::path path, int64_t last_step) : path_(std::move(path)) {
-  std::string kept;
-  bool whole = true;
-  if (std::filesystem::exists(path_)) {
-    const std::string content = read_file(path_, int64_t{1} << 34);
-    for (std::string_view rest = content; !rest.empty() && whole;) {
-      const size_t end = rest.find('\n');
-      bool validation = false;
-      const int64_t step = end == rest.npos ? -1 : step_of(rest.substr(0, end), &validation);
-      whole = step >= 0 && step <= last_step;
-      if (!whole) break;
-      kept += rest.substr(0, end + 1);
-      if (validation) validated_ = step;
-      rest.remove_prefix(end + 1);
-    }
+// Drops every line after step `last_step` and whatever is not a whole line. Returns the step of the last
+// validation that stays, or -1.
+int64_t cut_after(const std::filesystem::path& path, int64_t last_step) {
+  int64_t validated = -1;
+  if (!std::filesystem::exists(path)) return validated;
+  const std::string content = read_file(path, int64_t{1} << 34);
+  size_t kept = 0;
+  while (kept < content.size()) {
+    const size_t end = content.find('\n', kept);
+    bool validation = false;
+    const int64_t step =
+        end == content.npos ? -1 : step_of(std::string_view(content).substr(kept, end - kept), &validation);
+    if (step < 0 || step > last_step) break;
+    if (validation) validated = step;
+    kept = end + 1;
   }
-  if (!whole) write_file(path_, kept);
-  descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-  if (descriptor_ < 0) fail("{}: cannot open for writing: {}", path_.string(), std::strerror(errno));
+  if (kept < content.size()) write_file(path, std::string_view(content).substr(0, kept));
+  return validated;
 }
 
-MetricsFile::~MetricsFile() {
-  if (descriptor_ >= 0) ::close(descriptor_);
+}  // namespace
+
+MetricsFile::MetricsFile(const std::filesystem::path& folder, int64_t last_step, bool events)
+    : validated_(cut_after(folder / "metrics.jsonl", last_step)), lines_(folder / "metrics.jsonl") {
+  if (events) events_.emplace(folder, last_step);
 }
 
 void MetricsFile::append(const StepMetrics& m) {
-  write_line(fmt::format(R"({{"step":{},"tokens":{},"loss":{},"bits_per_byte":{},"lr":{},"grad_norm":{},)"
-                         R"("tokens_per_second":{},"peak_memory_bytes":{},"seconds":{}}})",
-                         m.step, m.tokens, number(m.loss), number(m.bits_per_byte), number(m.lr),
-                         number(m.grad_norm), number(m.tokens_per_second), m.peak_memory_bytes,
-                         number(m.seconds)));
+  lines_.append(fmt::format(R"({{"step":{},"tokens":{},"loss":{},"bits_per_byte":{},"lr":{},"grad_norm":{},)"
+                            R"("tokens_per_second":{},"peak_memory_bytes":{},"seconds":{}}})"
+                            "\n",
+                            m.step, m.tokens, number(m.loss), number(m.bits_per_byte), number(m.lr),
+                            number(m.grad_norm), number(m.tokens_per_second), m.peak_memory_bytes,
+                            number(m.seconds)));
+  if (!events_) return;
+  events_->scalar("train/loss", m.step, m.loss);
+  events_->scalar("train/bits_per_byte", m.step, m.bits_per_byte);
+  events_->scalar("train/lr", m.step, m.lr);
+  events_->scalar("train/grad_norm", m.step, m.grad_norm);
+  events_->scalar("train/tokens_per_second", m.step, m.tokens_per_second);
 }
 
 void MetricsFile::append(const ValidationMetrics& m) {
-  write_line(fmt::format(
-      R"({{"step":{},"tokens":{},"valid_bits_per_token":{},"valid_bits_per_byte":{},"seconds":{}}})", m.step,
-      m.tokens, number(m.bits_per_token), number(m.bits_per_byte), number(m.seconds)));
+  lines_.append(fmt::format(
+      R"({{"step":{},"tokens":{},"valid_bits_per_token":{},"valid_bits_per_byte":{},"seconds":{}}})"
+      "\n",
+      m.step, m.tokens, number(m.bits_per_token), number(m.bits_per_byte), number(m.seconds)));
   validated_ = m.step;
-}
-
-void MetricsFile::write_line(std::string line) {
-  line += '\n';
-  for (std::string_view rest = line; !rest.empty();) {
-    const ssize_t done = ::write(descriptor_, rest.data(), rest.size());
-    if (done < 0 && errno == EINTR) continue;
-    if (done < 0) fail("{}: cannot write: {}", path_.string(), std::strerror(errno));
-    rest.remove_prefix(static_cast<size_t>(done));
-  }
+  if (!events_) return;
+  events_->scalar("valid/bits_per_token", m.step, m.bits_per_token);
+  events_->scalar("valid/bits_per_byte", m.step, m.bits_per_byte);
 }
 
 }  // namespace harmonic

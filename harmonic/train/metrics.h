@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <string>
+#include <optional>
+
+#include "harmonic/train/event_file.h"
 
 namespace harmonic {
 
@@ -23,16 +25,13 @@ struct ValidationMetrics {
   double seconds = 0;
 };
 
-// Appends lines, each with one write, so that a kill leaves whole lines but for the last at most. Not
-// thread-safe.
+// The metrics.jsonl of a run's folder. Not thread-safe.
 class MetricsFile {
  public:
   // Opens the file, made if need be, and drops every line after step `last_step` and whatever is not a whole
-  // line: a resumed run takes those steps again. Throws Error.
-  MetricsFile(std::filesystem::path path, int64_t last_step);
-  ~MetricsFile();
-  MetricsFile(const MetricsFile&) = delete;
-  MetricsFile& operator=(const MetricsFile&) = delete;
+  // line: a resumed run takes those steps again. With `events` TensorBoard gets the numbers too, in a file of
+  // its own (event_file.h). Throws Error.
+  MetricsFile(const std::filesystem::path& folder, int64_t last_step, bool events);
 
   void append(const StepMetrics& metrics);
   void append(const ValidationMetrics& metrics);
@@ -40,11 +39,9 @@ class MetricsFile {
   bool validated_at(int64_t step) const { return validated_ == step; }
 
  private:
-  void write_line(std::string line);
-
-  std::filesystem::path path_;
-  int descriptor_ = -1;
-  int64_t validated_ = -1;
+  int64_t validated_;
+  AppendFile lines_;
+  std::optional<EventFile> events_;
 };
 
 }  // namespace harmonic

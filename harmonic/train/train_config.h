@@ -35,7 +35,8 @@ struct TrainConfig {
   int64_t eval_every = 500;        // steps; 0 is never
   int64_t eval_tokens = 0;         // held-out tokens at most, from the start of the split; 0 is all
   int64_t checkpoint_every = 500;  // steps; 0 is at the end only
-  std::string precision = "f32";   // or "bf16"
+  bool tensorboard = false;
+  std::string precision = "f32";  // or "bf16"
   int64_t seed = 1;
 
   // The fields of [train], bound to this object.

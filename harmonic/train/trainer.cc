@@ -96,7 +96,7 @@ void Trainer::write_description() {
 Trainer::End Trainer::run() {
   write_description();
   if (saved_step_ >= 0) publish_checkpoint(out_, saved_step_);  // a kill may have come between the two
-  MetricsFile metrics(out_ / "metrics.jsonl", learner_.steps_done());
+  MetricsFile metrics(out_, learner_.steps_done(), config_.train.tensorboard);
   peak_ = measure_matrix_peak(pool_);
   const auto complete = [&] { return learner_.steps_done() == learner_.total_steps(); };
   try {
