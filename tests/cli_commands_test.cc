@@ -107,7 +107,7 @@ TEST_F(Commands, EvalScoresEveryTokenOnceAtAnyLength) {
     EXPECT_EQ(result["bits_per_byte"], result["bits_per_token"]);
     EXPECT_GT(result["bits_per_byte"], 7);
     EXPECT_LT(result["bits_per_byte"], 10);
-    EXPECT_EQ(result.size(), 6u);
+    EXPECT_EQ(result.size(), 8u);
   }
   EXPECT_EQ(cold["results"][6]["length"], 7);
   EXPECT_EQ(cold["results"][8]["length"], 1000);

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 
+#include "harmonic/eval/exact_sum.h"
 #include "small_models.h"
 #include "train_fixture.h"
 
@@ -103,6 +104,78 @@ TEST_F(Evaluation, IsTheSumOfTheLossesOfEveryDocument) {
     }
   }
   EXPECT_NEAR(result(10000, EvaluationState::carry, 1).bits, bits, 1e-5 * bits);
+}
+
+// What two results have by context and by phase.
+void expect_equal_parts(const EvaluationResult& a, const EvaluationResult& b) {
+  ASSERT_EQ(a.by_context.size(), b.by_context.size());
+  for (size_t i = 0; i < a.by_context.size(); ++i) {
+    EXPECT_EQ(a.by_context[i].tokens, b.by_context[i].tokens) << i;
+    EXPECT_EQ(a.by_context[i].bits, b.by_context[i].bits) << i;
+  }
+  for (size_t i = 0; i < a.by_phase.size(); ++i) {
+    EXPECT_EQ(a.by_phase[i].tokens, b.by_phase[i].tokens) << i;
+    EXPECT_EQ(a.by_phase[i].bits, b.by_phase[i].bits) << i;
+  }
+}
+
+TEST_F(Evaluation, ByContextAndPhaseHasTheSameBitsWhateverTheBatchTheSplitAndTheThreads) {
+  for (const int64_t length : {1, 7, 64, 3000}) {
+    const EvaluationResult one = result(length, EvaluationState::cold, 1);
+    for (const int64_t batch_size : {0, 3, 16})
+      expect_equal_parts(result(length, EvaluationState::cold, batch_size, 2), one);
+  }
+  const EvaluationResult whole = result(10000, EvaluationState::carry, 1);
+  for (const int64_t length : {5, 64, 3000})
+    for (const int64_t batch_size : {1, 3})
+      expect_equal_parts(result(length, EvaluationState::carry, batch_size, 2), whole);
+}
+
+TEST_F(Evaluation, ByContextCountsTheTokensSinceTheStateWasZero) {
+  // Documents have 71, 5001, 2 and 301 tokens with the leading one, which is the first that is seen.
+  const auto tokens_of = [](const EvaluationResult& result) {
+    std::vector<int64_t> tokens;
+    for (const TargetBits& bucket : result.by_context) tokens.push_back(bucket.tokens);
+    return tokens;
+  };
+  const EvaluationResult carry = result(64, EvaluationState::carry, 2);
+  EXPECT_EQ(tokens_of(carry), (std::vector<int64_t>{4, 3 + 4, 4 * 3, 8 * 3, 16 * 3, 32 * 3, 64 * 2 + 8,
+                                                    128 * 2, 256 + 46, 512, 1024, 2048, 906}));
+  // No window of 5 has seen more than 5; the last one of the corpus is cut short.
+  const EvaluationResult cold = result(5, EvaluationState::cold, 3);
+  EXPECT_EQ(tokens_of(cold).size(), 3u);
+  for (size_t phase = 5; phase < cold.by_phase.size(); ++phase) {
+    EXPECT_EQ(cold.by_phase[phase].tokens, 0);
+    EXPECT_TRUE(std::isnan(cold.by_phase[phase].bits_per_token()));
+  }
+  for (const EvaluationResult& one : {carry, cold}) {
+    int64_t by_context = 0, by_phase = 0;
+    for (const TargetBits& bucket : one.by_context) by_context += bucket.tokens;
+    for (const TargetBits& phase : one.by_phase) by_phase += phase.tokens;
+    EXPECT_EQ(by_context, one.tokens);
+    EXPECT_EQ(by_phase, one.tokens);
+  }
+}
+
+TEST_F(Evaluation, ByContextAndPhaseSumsTheLossesOfItsTargets) {
+  ThreadPool pool(1);
+  Inference inference(model_, pool);
+  std::vector<double> by_context(13), by_phase(16);
+  for (int64_t d = 0; d < corpus_.documents(); ++d) {
+    std::vector<int32_t> tokens(static_cast<size_t>(corpus_.document_length(d)) + 1);
+    corpus_.read(corpus_.document_begin(d), static_cast<int64_t>(tokens.size()), tokens.data());
+    State state(model_.state_layout());
+    std::vector<double> bits;
+    inference.score(state, tokens.data(), static_cast<int64_t>(tokens.size()) - 1, bits);
+    for (size_t t = 0; t < bits.size(); ++t) {
+      by_context[static_cast<size_t>(std::log2(t + 1))] += bits[t];
+      by_phase[t % 16] += bits[t];
+    }
+  }
+  const EvaluationResult all = result(100, EvaluationState::carry, 3);
+  ASSERT_EQ(all.by_context.size(), by_context.size());
+  for (size_t i = 0; i < by_context.size(); ++i) EXPECT_NEAR(all.by_context[i].bits, by_context[i], 1e-6);
+  for (size_t i = 0; i < by_phase.size(); ++i) EXPECT_NEAR(all.by_phase[i].bits, by_phase[i], 1e-6);
 }
 
 int64_t peak_memory() {

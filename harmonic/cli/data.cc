@@ -1,8 +1,11 @@
-// harmonic data prepare | info.
+// harmonic data prepare | info | recall.
+#include "harmonic/base/checked.h"
+#include "harmonic/base/files.h"
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/log.h"
 #include "harmonic/cli/command.h"
 #include "harmonic/data/corpus_preparation.h"
+#include "harmonic/data/recall_text.h"
 #include "harmonic/tokenizer/tokenizer.h"
 
 namespace harmonic {
@@ -58,8 +61,46 @@ class DataInfo : public Command {
   std::string path_;
 };
 
+class Recall : public Command {
+ public:
+  void declare(Options& options) override {
+    options.add("--out", &out_, "where the documents are written, each ended by a NUL byte")
+        .placeholder("FILE")
+        .required();
+    options.add("--documents", &documents_, "how many").amount().at_least(1);
+    options.add("--length", &length_, "bytes of each").amount().range(1, RecallText::kMostBytes);
+    options.add("--seed", &seed_, "of everything that is drawn").at_least(0);
+    options.add("--pairs", &pairs_, "keys bound at a time, by the documents in turn; 1 is a passkey")
+        .range(1, RecallText::kMostPairs);
+    options.add("--filler", &filler_, "a text that filler is cut from, in place of made-up words")
+        .placeholder("FILE")
+        .not_empty();
+  }
+  int run(const CommandContext&) override {
+    watch_for_interrupts();
+    const int64_t bytes = checked_mul(documents_, length_, "--documents x --length");
+    AtomicFile file(out_);
+    const RecallText text = RecallText::with_filler_of(filler_);
+    for (int64_t d = 0; d < documents_; ++d) {
+      stop_if_interrupted();
+      const int64_t pairs = pairs_[static_cast<size_t>(d) % pairs_.size()];
+      file.write(text.document(static_cast<uint64_t>(seed_), static_cast<uint64_t>(d), pairs, length_) +
+                 '\0');
+    }
+    file.commit();
+    print("{:<20}{}\n{:<20}{}\n", "documents", documents_, "bytes of text", bytes);
+    return 0;
+  }
+
+ private:
+  std::string out_, filler_;
+  int64_t documents_ = 1000, length_ = 1024, seed_ = 1;
+  std::vector<int64_t> pairs_ = {1, 1, 1, 2, 2, 4};
+};
+
 const Registered<Prepare> prepare("data prepare", "turn text into token shards");
 const Registered<DataInfo> info("data info", "check token shards and show what they hold");
+const Registered<Recall> recall("data recall", "make up texts that ask for what they said before");
 
 }  // namespace
 }  // namespace harmonic

@@ -1,4 +1,4 @@
-// harmonic eval: bits per token and per byte of a whole text, at any lengths of context.
+// harmonic eval: bits per token and per byte of a whole text, at any lengths of context; and tasks.
 #include <cmath>
 
 #include "harmonic/base/error.h"
@@ -10,40 +10,108 @@
 #include "harmonic/data/corpus_cache.h"
 #include "harmonic/eval/certificate.h"
 #include "harmonic/eval/evaluation.h"
+#include "harmonic/eval/lambada.h"
 #include "harmonic/eval/model_folder.h"
+#include "harmonic/eval/recall.h"
 #include "harmonic/train/train_config.h"
 
 namespace harmonic {
 namespace {
 
+// A number of JSON: null where there is none.
+Json finite(double number) { return std::isfinite(number) ? Json(number) : Json(); }
+
 class Eval : public Command {
  public:
   void declare(Options& options) override {
     options.add("--model", &model_, "model folder").placeholder("DIR").required();
-    options.add("--data", &data_, "texts: files, folders or patterns").placeholder("PATH").required();
-    options.add("--format", &format_, "how documents are told apart")
-        .one_of({"auto", "text", "jsonl", "nul", "blank", "shards"});
-    options.add("--text-field", &text_field_, "of a JSON line");
-    options.add("--lengths", &lengths_, "tokens a window; 16K is 16,000").amount().at_least(1);
-    options.add("--state", &state_, "cold: zero at each window; carry: zero at each document only")
-        .one_of({"cold", "carry"});
-    options.add("--max-tokens", &max_tokens_, "score this many only; 0 is all").amount().at_least(0);
+    options
+        .add("--task", &task_,
+             "text: bits of all of --data; lambada: the last word of each document of --data; recall: values "
+             "bound at a distance, in texts that are made up")
+        .placeholder("text|lambada|recall");
+    const auto add = [&](std::string name, Field::Target target, std::string tasks, const std::string& help) {
+      flags_.push_back(std::make_unique<TaskFlag>(TaskFlag{name, tasks}));
+      return &options.add(std::move(name), target, tasks == "text" ? help : tasks + ": " + help)
+                  .given(&flags_.back()->given);
+    };
+    add("--data", &data_, "text lambada", "files, folders or patterns")->placeholder("PATH").not_empty();
+    add("--format", &format_, "text lambada", "how documents are told apart")
+        ->one_of({"auto", "text", "jsonl", "nul", "blank", "shards"});
+    add("--text-field", &text_field_, "text lambada", "of a JSON line");
+    add("--lengths", &lengths_, "text", "tokens a window; 16K is 16,000")->amount().at_least(1);
+    add("--state", &state_, "text", "cold: zero at each window; carry: zero at each document only")
+        ->one_of({"cold", "carry"});
+    add("--max-tokens", &max_tokens_, "text", "score this many only; 0 is all")->amount().at_least(0);
+    add("--by-context", &by_context_, "text", "show the bits by how many tokens the model had seen");
+    add("--distances", &recall_.distances, "recall", "bytes from the value to where it is asked for")
+        ->amount()
+        .range(1, RecallText::kMostBytes);
+    add("--pairs", &recall_.pairs, "recall", "keys bound before one is asked for; 1 is a passkey")
+        ->range(1, RecallText::kMostPairs);
+    add("--examples", &recall_.examples, "recall", "of each number of pairs and each distance")
+        ->amount()
+        .at_least(1);
+    add("--seed", &seed_, "recall", "of everything that is drawn")->at_least(0);
+    add("--filler", &filler_, "recall", "a text that filler is cut from, in place of made-up words")
+        ->placeholder("FILE")
+        .not_empty();
     options.add("--json", &json_, "write the results here too").placeholder("FILE").not_empty();
   }
 
   int run(const CommandContext& context) override {
     watch_for_interrupts();
+    check_flags();
     if (!json_.empty()) AtomicFile(std::filesystem::path(json_));  // throws now if it cannot be written later
     const DataConfig settings = load_run_config({}, {}).data;  // the environment's: the cache that runs have
     ThreadPool pool(context.threads);
     const LoadedModel loaded = load_model_folder(model_, cpu_backend());
     const std::string certificate = short_certificate(*loaded.model, pool);
     Inference inference(*loaded.model, pool);
-    PrepareOptions prepare;
-    prepare.reader.format = document_format_of(format_);
-    prepare.reader.json_field = text_field_;
-    const TokenCorpus corpus =
-        load_corpus(data_, *loaded.tokenizer, pool, prepare, {settings.cache, settings.cache_gb});
+    ReaderOptions reader;
+    reader.format = document_format_of(format_);
+    reader.json_field = text_field_;
+    Json json = {{"model", model_}, {"certificate", certificate}};
+    if (task_ == "text") {
+      json["results"] = evaluate_text(inference, load_corpus(data_, *loaded.tokenizer, pool, {reader},
+                                                             {settings.cache, settings.cache_gb}));
+    } else {
+      json["task"] = task_;
+      json["results"] = evaluate_task(inference, *make_task(*loaded.tokenizer, reader));
+    }
+    print("certificate (short form): {}\n", certificate);
+    flush_output();  // what --json /dev/stdout writes comes after it
+    if (!json_.empty()) write_file(json_, json.dump(2) + "\n");
+    return certificate == "passed" ? 0 : 1;
+  }
+
+ private:
+  // A flag of some tasks only.
+  struct TaskFlag {
+    std::string name, tasks;
+    bool given = false;
+  };
+
+  void check_flags() const {
+    const std::vector<std::string> tasks = {"text", "lambada", "recall"};
+    if (std::find(tasks.begin(), tasks.end(), task_) == tasks.end())
+      fail_usage("unknown task \"{}\"; expected text, lambada or recall{}", task_,
+                 did_you_mean(task_, tasks));
+    for (const auto& flag : flags_)
+      if (flag->given && flag->tasks.find(task_) == std::string::npos)
+        fail_usage("{} has no meaning for --task {}", flag->name, task_);
+    if (task_ != "recall" && data_.empty())
+      fail_usage("--data is missing: the texts that --task {} is about: files, folders or patterns", task_);
+  }
+
+  std::unique_ptr<Task> make_task(const Tokenizer& tokenizer, const ReaderOptions& reader) const {
+    if (task_ == "lambada") return std::make_unique<LambadaTask>(data_, reader, tokenizer);
+    RecallOptions options = recall_;
+    options.seed = static_cast<uint64_t>(seed_);
+    return std::make_unique<RecallTask>(options, RecallText::with_filler_of(filler_), tokenizer);
+  }
+
+  Json evaluate_text(Inference& inference, const TokenCorpus& corpus) const {
     Json results = Json::array();
     print("{:>10} {:>6} {:>12} {:>12} {:>10} {:>10}\n", "length", "state", "tokens", "bytes", "bits/token",
           "bits/byte");
@@ -55,27 +123,68 @@ class Eval : public Command {
       options.show_progress = true;
       const EvaluationResult result = evaluate(inference, corpus, options);
       end_progress();
-      if (!std::isfinite(result.bits))
-        fail("{}: its losses are not finite; its weights are damaged or it has diverged", model_);
+      check_finite(result.bits);
       print("{:>10} {:>6} {:>12} {:>12} {:>10.4f} {:>10.4f}\n", length, state_, result.tokens, result.bytes,
             result.bits_per_token(), result.bits_per_byte());
+      if (by_context_) show_by_context(result);
       flush_output();
       results.push_back({{"length", length},
                          {"state", state_},
                          {"tokens", result.tokens},
                          {"bytes", result.bytes},
                          {"bits_per_token", result.bits_per_token()},
-                         {"bits_per_byte", result.bits_per_byte()}});
+                         {"bits_per_byte", result.bits_per_byte()},
+                         {"by_context", Json::array()},
+                         {"by_phase", Json::array()}});
+      for (size_t i = 0; i < result.by_context.size(); ++i)
+        results.back()["by_context"].push_back(
+            {{"from", int64_t{1} << i},
+             {"to", int64_t{2} << i},
+             {"tokens", result.by_context[i].tokens},
+             {"bits_per_token", finite(result.by_context[i].bits_per_token())}});
+      for (const TargetBits& phase : result.by_phase)
+        results.back()["by_phase"].push_back(finite(phase.bits_per_token()));
     }
-    print("certificate (short form): {}\n", certificate);
-    flush_output();  // what --json /dev/stdout writes comes after it
-    if (!json_.empty())
-      write_file(json_,
-                 Json{{"model", model_}, {"certificate", certificate}, {"results", results}}.dump(2) + "\n");
-    return certificate == "passed" ? 0 : 1;
+    return results;
   }
 
- private:
+  void show_by_context(const EvaluationResult& result) const {
+    print("  {:>24} {:>12} {:>10}\n", "tokens seen", "tokens", "bits/token");
+    for (size_t i = 0; i < result.by_context.size(); ++i)
+      print("  {:>24} {:>12} {:>10.4f}\n", fmt::format("{} to {}", int64_t{1} << i, (int64_t{2} << i) - 1),
+            result.by_context[i].tokens, result.by_context[i].bits_per_token());
+  }
+
+  Json evaluate_task(Inference& inference, Task& task) const {
+    TaskOptions options;
+    options.show_progress = true;
+    const std::vector<TaskResult> groups = run_task(inference, task, options);
+    end_progress();
+    Json results = Json::array();
+    print("{:<20} {:>10} {:>10} {:>10} {:>10} {:>12} {:>14}\n", "group", "examples", "accuracy", "chance",
+          "bits", "perplexity", "context tokens");
+    for (const TaskResult& result : groups) {
+      check_finite(result.bits);
+      const double chance = result.group.chance;
+      print("{:<20} {:>10} {:>10.4f} {:>10} {:>10.4f} {:>12.4f} {:>14.1f}\n", result.group.name,
+            result.examples, result.accuracy(), chance > 0 ? fmt::format("{:.4f}", chance) : "",
+            result.bits_per_target(), result.perplexity(), result.context_per_example());
+      results.push_back({{"group", result.group.name},
+                         {"examples", result.examples},
+                         {"accuracy", result.accuracy()},
+                         {"chance", chance > 0 ? Json(chance) : Json()},
+                         {"bits", result.bits_per_target()},
+                         {"perplexity", finite(result.perplexity())},
+                         {"context_tokens", result.context_per_example()}});
+    }
+    return results;
+  }
+
+  void check_finite(double bits) const {
+    if (!std::isfinite(bits))
+      fail("{}: its losses are not finite; its weights are damaged or it has diverged", model_);
+  }
+
   // A figure of a model that looks ahead is worth nothing, so this comes first and stands beside every
   // result.
   std::string short_certificate(Model& model, ThreadPool& pool) const {
@@ -85,13 +194,16 @@ class Eval : public Command {
     return certificate.passed() ? "passed" : "failed";
   }
 
-  std::string model_, state_ = "cold", format_ = "auto", text_field_ = "text", json_;
+  std::vector<std::unique_ptr<TaskFlag>> flags_;
+  std::string model_, task_ = "text", state_ = "cold", format_ = "auto", text_field_ = "text", filler_, json_;
   std::vector<std::string> data_;
   std::vector<int64_t> lengths_ = {1024};
-  int64_t max_tokens_ = 0;
+  int64_t max_tokens_ = 0, seed_ = 1;
+  bool by_context_ = false;
+  RecallOptions recall_;
 };
 
-const Registered<Eval> registered("eval", "bits per token and per byte of a text");
+const Registered<Eval> registered("eval", "bits per token and per byte of a text, and tasks");
 
 }  // namespace
 }  // namespace harmonic

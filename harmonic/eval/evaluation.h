@@ -1,7 +1,9 @@
 // Bits per token and per byte of a split of text.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <vector>
 
 #include "harmonic/data/evaluation_windows.h"
 #include "harmonic/model/inference.h"
@@ -16,7 +18,16 @@ struct EvaluationOptions {
   bool show_progress = false;
 };
 
+// Some of the targets.
+struct TargetBits {
+  int64_t tokens = 0;
+  double bits = 0;
+  double bits_per_token() const { return bits / static_cast<double>(tokens); }  // nan when there are none
+};
+
 struct EvaluationResult {
+  static constexpr size_t kPhases = 16;
+
   int64_t tokens = 0;  // targets scored
   // Source bytes they stand for, one counted for each end of text. With max_tokens, the split's bytes a token
   // times `tokens`, rounded.
@@ -24,6 +35,11 @@ struct EvaluationResult {
   double bits = 0;  // nan or infinite when a loss was
   double bits_per_token() const { return bits / static_cast<double>(tokens); }
   double bits_per_byte() const { return bits / static_cast<double>(bytes); }
+  // By the tokens that the model had seen since its state was zero, the end-of-text token or the first of a
+  // window among them: entry k is for 2^k to 2^(k + 1) - 1 of them. As long as the targets need.
+  std::vector<TargetBits> by_context;
+  // By that number less one, t, modulo 16.
+  std::array<TargetBits, kPhases> by_phase;
 };
 
 // Scores every target of the corpus once. The same bits whatever the batch size and the number of threads:
@@ -31,18 +47,5 @@ struct EvaluationResult {
 // depends on the model, not on the length of the windows. Throws Interrupted when the program is asked to
 // stop.
 EvaluationResult evaluate(Inference& inference, const TokenCorpus& corpus, const EvaluationOptions& options);
-
-// A sum that does not depend on its order: numbers are rounded to multiples of 2^-40 and added as integers,
-// exactly. For fewer than 2^50 numbers below 2^30 in magnitude; larger ones and those that are not finite
-// make it nan.
-class ExactSum {
- public:
-  void add(double number);
-  double value() const;
-
- private:
-  __int128 units_ = 0;
-  bool broken_ = false;
-};
 
 }  // namespace harmonic

@@ -212,7 +212,8 @@ class Runner {
     if (!run.evaluated) return result;
     result["results"] = Json::array();
     for (const std::string& state : run.evaluation.states) {
-      std::vector<std::string> arguments = {"--state", state, "--lengths"};
+      std::vector<std::string> arguments = {"--state", state, "--max-tokens",
+                                            std::to_string(run.evaluation.max_tokens), "--lengths"};
       for (const int64_t length : run.evaluation.lengths) arguments.push_back(std::to_string(length));
       const Json found = evaluated(run, folder, run.config.data.valid, "eval-" + state, arguments);
       result["certificate"] = found["certificate"];
@@ -238,8 +239,6 @@ class Runner {
     std::vector<std::string> arguments = {"eval", "--model", folder.string(), "--json", json.string()};
     if (!texts.empty()) arguments.push_back("--data");
     for (const std::string& text : texts) arguments.push_back(in_folder(text));
-    if (run.evaluation.max_tokens > 0)
-      arguments.insert(arguments.end(), {"--max-tokens", std::to_string(run.evaluation.max_tokens)});
     arguments.insert(arguments.end(), more.begin(), more.end());
     std::error_code ignored;
     fs::remove(json, ignored);
