@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 namespace harmonic {
 
@@ -22,6 +23,15 @@ struct ValidationMetrics {
   double bits_per_token = 0, bits_per_byte = 0;
   double seconds = 0;
 };
+
+struct Metrics {
+  std::vector<StepMetrics> steps;
+  std::vector<ValidationMetrics> validations;
+};
+
+// A whole file, in its order; what is null there is NaN. A last line without its end is passed over, as a
+// resumed run would remove it. Throws Error naming the line that is neither kind.
+Metrics read_metrics(const std::filesystem::path& path);
 
 // Appends lines, each with one write, so that a kill leaves whole lines but for the last at most. Not
 // thread-safe.
