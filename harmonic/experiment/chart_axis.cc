@@ -37,18 +37,17 @@ AxisScale::AxisScale(const ChartAxis& axis, const std::vector<double>& figures, 
     return;
   }
   if (figures_.empty()) figures_.push_back(axis.logarithmic ? 1 : 0);
-  low_ = mapped(figures_.front());
-  high_ = mapped(figures_.back());
+  low_ = mapped(has_place(axis.low) ? axis.low : figures_.front());
+  high_ = mapped(has_place(axis.high) ? axis.high : figures_.back());
   // One figure has an axis too: some way to both sides of it.
-  if (high_ - low_ <= 1e-12 * std::max(1.0, std::abs(low_))) {
+  if (!(high_ - low_ > 1e-12 * std::max(1.0, std::abs(low_)))) {
     const double way = axis.logarithmic ? std::log(2.0) : std::max(1e-9, 0.05 * std::abs(low_));
     low_ -= way;
     high_ += way;
   }
   const double space = margin * (high_ - low_);
-  low_ = has_place(axis.low) ? mapped(axis.low) : low_ - space;
-  high_ = has_place(axis.high) ? mapped(axis.high) : high_ + space;
-  if (!(low_ < high_)) high_ = low_ + std::max(1e-9, std::abs(low_));
+  if (!has_place(axis.low)) low_ -= space;
+  if (!has_place(axis.high)) high_ += space;
 }
 
 bool AxisScale::has_place(double figure) const {
@@ -70,22 +69,36 @@ std::vector<Tick> AxisScale::ticks(int most, double width_of_character) const {
     figures = axis_.logarithmic ? logarithmic_ticks(most) : linear_ticks(most);
   }
   const double step = figures.size() > 1 ? figures[1] - figures[0] : 0;
-  double taken = -1;  // up to where labels stand
-  for (const double figure : figures) {
-    Tick tick{place(figure), label(figure, step)};
-    const double half = 0.5 * width_of_character * static_cast<double>(characters(tick.label));
-    if (width_of_character > 0 && tick.place - half < taken) continue;
-    taken = tick.place + half + 1.2 * width_of_character;
-    ticks.push_back(std::move(tick));
+  for (const double figure : figures) ticks.push_back({place(figure), label(figure, step)});
+  // Every second, third, ... where labels would touch.
+  for (size_t stride = 1; stride < ticks.size(); ++stride) {
+    bool touch = false;
+    for (size_t i = stride; i < ticks.size(); i += stride) {
+      const size_t letters = characters(ticks[i].label) + characters(ticks[i - stride].label);
+      const double room = width_of_character * (0.5 * static_cast<double>(letters) + 1);
+      touch = touch || (width_of_character > 0 && ticks[i].place - ticks[i - stride].place < room);
+    }
+    if (touch) continue;
+    std::vector<Tick> kept;
+    for (size_t i = 0; i < ticks.size(); i += stride) kept.push_back(ticks[i]);
+    return kept;
   }
+  ticks.resize(std::min<size_t>(ticks.size(), 1));
   return ticks;
+}
+
+// Seconds, minutes or hours.
+double AxisScale::unit_of_time() const {
+  const double range = high_ - low_;
+  return range >= 2 * 3600 ? 3600 : range >= 2 * 60 ? 60 : 1;
 }
 
 std::vector<double> AxisScale::linear_ticks(int most) const {
   std::vector<double> ticks;
-  const double step = round_step((high_ - low_) / most);
+  const double unit = axis_.unit == ChartAxis::Unit::seconds ? unit_of_time() : 1;
+  const double step = unit * round_step((high_ - low_) / unit / most);
   for (double i = std::ceil(low_ / step - 1e-9); i * step <= high_ + 1e-9 * step; ++i)
-    ticks.push_back(i * step);
+    ticks.push_back(i * step + 0.0);  // no -0
   return ticks;
 }
 
@@ -94,9 +107,11 @@ std::vector<double> AxisScale::logarithmic_ticks(int most) const {
     return mapped(figure) >= low_ - 1e-9 && mapped(figure) <= high_ + 1e-9;
   };
   std::vector<double> ticks;
+  // What was measured, where that is little; of lengths, powers of two.
+  const bool few = figures_.size() <= static_cast<size_t>(most);
+  if (few && (axis_.unit == ChartAxis::Unit::length || axis_.unit == ChartAxis::Unit::number))
+    return figures_;
   if (axis_.unit == ChartAxis::Unit::length) {
-    // The lengths that were measured, or where they are many, powers of two.
-    if (figures_.size() <= static_cast<size_t>(most)) return figures_;
     const int first = static_cast<int>(std::ceil(low_ / std::log(2.0) - 1e-9));
     const int last = static_cast<int>(std::floor(high_ / std::log(2.0) + 1e-9));
     const int step = std::max(1, (last - first) / most + 1);
@@ -109,11 +124,12 @@ std::vector<double> AxisScale::logarithmic_ticks(int most) const {
        {std::vector<double>{1}, std::vector<double>{1, 3}, std::vector<double>{1, 2, 5},
         std::vector<double>{1, 1.5, 2, 3, 4, 5, 6, 8}}) {
     std::vector<double> finer;
-    const int step = std::max(1, (last - first) / most + 1);
+    const int step = (last - first + 1 + most) / (most + 1);
     for (int exponent = first; exponent <= last; exponent += step) {
       for (const double factor : factors)
         if (const double figure = factor * std::pow(10, exponent); inside(figure)) finer.push_back(figure);
     }
+    if (step > 1 && factors.size() > 1) break;  // would stand unevenly
     if (!ticks.empty() && finer.size() > static_cast<size_t>(most) + 1) break;
     ticks = std::move(finer);
     if (ticks.size() >= 4) break;
@@ -135,11 +151,14 @@ std::string AxisScale::label(double figure, double step) const {
     case ChartAxis::Unit::length:
       return length_text(std::llround(figure));
     case ChartAxis::Unit::count:
-      return count_text(figure);
+      return without_zeros(count_text(figure));
     case ChartAxis::Unit::bytes:
-      return bytes_text(figure);
+      return without_zeros(bytes_text(figure));
     case ChartAxis::Unit::seconds:
-      return seconds_text(figure);
+      return fmt::format("{:.6g} {}", figure / unit_of_time(),
+                         unit_of_time() == 1    ? "s"
+                         : unit_of_time() == 60 ? "min"
+                                                : "h");
     case ChartAxis::Unit::percent:
       return fixed_text(100 * figure, step > 0 && step < 0.0099 ? 1 : 0) + " %";
     case ChartAxis::Unit::number:

@@ -41,6 +41,7 @@ class AxisScale {
 
  private:
   double mapped(double figure) const;
+  double unit_of_time() const;
   std::vector<double> linear_ticks(int most) const;
   std::vector<double> logarithmic_ticks(int most) const;
   std::string label(double figure, double step) const;

@@ -38,6 +38,58 @@ void add_figures(const RunResults& run, Figure figure, const std::function<void(
         figure == Figure::bits_per_byte ? result.bits_per_byte : result.bits_per_token);
 }
 
+struct BinFigures {
+  std::vector<double> bits, above_mean;
+};
+using Bins = std::map<std::pair<int64_t, int64_t>, BinFigures>;
+
+// `bits_of` gives the bits of one evaluation by their ranges.
+template <typename BitsOf>
+std::vector<LossProfile> profiles(const ExperimentResults& experiment, BitsOf bits_of) {
+  const std::vector<std::string> series = experiment.series();
+  const std::vector<Measured> main = main_measured(experiment, Figure::bits_per_byte);
+  int64_t longest = 0;
+  for (const Measured& entry : main) longest = std::max(longest, entry.place.length);
+  std::map<Place, std::vector<Bins>> all;
+  for (const RunResults& run : experiment.runs) {
+    if (run.kind != RunResults::Kind::run || !run.counts()) continue;
+    const auto order = std::find(series.begin(), series.end(), run.series()) - series.begin();
+    for (const LengthResults& result : run.lengths) {
+      const Place place{run.trained_length(), result.length, result.state, "", ""};
+      const bool is_main =
+          std::any_of(main.begin(), main.end(), [&](const Measured& m) { return m.place == place; });
+      if (!is_main || (place.trained != place.length && place.length != longest)) continue;
+      std::vector<Bins>& bins = all[place];
+      bins.resize(series.size());
+      const auto ranges = bits_of(result);
+      double sum = 0;
+      for (const auto& [range, figure] : ranges) sum += figure;
+      for (const auto& [range, figure] : ranges) {
+        BinFigures& bin = bins[static_cast<size_t>(order)][range];
+        bin.bits.push_back(figure);
+        bin.above_mean.push_back(figure - sum / static_cast<double>(ranges.size()));
+      }
+    }
+  }
+  std::vector<LossProfile> result;
+  for (const auto& [place, by_series] : all) {
+    for (size_t i = 0; i < by_series.size(); ++i) {
+      LossProfile profile{series[i], place, {}};
+      for (const auto& [range, bin] : by_series[i])
+        profile.bins.push_back({range.first, range.second, summarize(bin.bits), summarize(bin.above_mean)});
+      if (!profile.bins.empty()) result.push_back(std::move(profile));
+    }
+  }
+  return result;
+}
+
+double tuning_result(const RunResults& run) {
+  for (const LengthResults& result : run.lengths)
+    if (run.trained_length() == 0 || result.length == run.trained_length()) return result.bits_per_byte;
+  if (!run.lengths.empty()) return run.lengths.front().bits_per_byte;
+  return run.validations.empty() ? std::nan("") : run.validations.back().bits_per_byte;
+}
+
 // "harmonic against mamba": where the interval lies clear of zero, and where it does not.
 Finding finding_of(const std::pair<std::string, std::string>& pair, Figure figure,
                    const std::vector<Comparison>& comparisons) {
@@ -55,9 +107,9 @@ Finding finding_of(const std::pair<std::string, std::string>& pair, Figure figur
       continue;
     }
     (d.high() < 0 ? lower : d.low() > 0 ? higher : open).push_back(place);
-    finding.lines.push_back(fmt::format("{}: {} (95 % interval {} to {}), lower in {} of {} seeds", place,
+    finding.lines.push_back(fmt::format("{}: {} (95 % interval {} to {}), {} seeds", place,
                                         signed_text(d.mean, digits), signed_text(d.low(), digits),
-                                        signed_text(d.high(), digits), c.paired.below, d.count));
+                                        signed_text(d.high(), digits), better_text(c, figure)));
   }
   if (finding.lines.empty()) {
     finding.headline =
@@ -92,6 +144,12 @@ std::string figure_name(Figure figure) {
 }
 
 bool lower_is_better(Figure figure) { return figure != Figure::accuracy; }
+
+std::string better_text(const Comparison& comparison, Figure figure) {
+  const bool lower = lower_is_better(figure);
+  return fmt::format("{} in {} of {}", lower ? "lower" : "higher",
+                     lower ? comparison.paired.below : comparison.paired.above, comparison.seeds.size());
+}
 
 std::string Place::text() const {
   if (!task.empty()) {
@@ -190,19 +248,78 @@ std::vector<Comparison> comparisons(const ExperimentResults& experiment,
   return result;
 }
 
+std::vector<LossProfile> losses_by_context(const ExperimentResults& experiment) {
+  return profiles(experiment, [](const LengthResults& result) {
+    std::map<std::pair<int64_t, int64_t>, double> bits;
+    for (const ContextLoss& loss : result.by_context) bits[{loss.from, loss.to}] = loss.bits_per_token;
+    return bits;
+  });
+}
+
+std::vector<LossProfile> losses_by_phase(const ExperimentResults& experiment) {
+  return profiles(experiment, [](const LengthResults& result) {
+    std::map<std::pair<int64_t, int64_t>, double> bits;
+    for (size_t i = 0; i < result.by_phase.size(); ++i)
+      bits[{static_cast<int64_t>(i), static_cast<int64_t>(i)}] = result.by_phase[i];
+    return bits;
+  });
+}
+
+std::vector<TuningGrid> tuning_grids(const ExperimentResults& experiment) {
+  const auto less = [](const std::string& a, const std::string& b) { return group_less(a, b); };
+  std::map<int64_t, std::map<size_t, std::map<std::string, std::vector<const RunResults*>, decltype(less)>>>
+      all;
+  const std::vector<std::string> series = experiment.series();
+  for (const RunResults& run : experiment.runs) {
+    if (run.kind != RunResults::Kind::tune || run.status == RunResults::Status::unfinished) continue;
+    const auto order = std::find(series.begin(), series.end(), run.series()) - series.begin();
+    all[run.trained_length()][static_cast<size_t>(order)][run.axis("lr_factor")].push_back(&run);
+  }
+  std::vector<TuningGrid> grids;
+  for (const auto& [trained, by_series] : all) {
+    for (const auto& [order, by_factor] : by_series) {
+      TuningGrid grid{series[order], trained, {}, {}};
+      for (const auto& [factor, runs] : by_factor) {
+        TuningGrid::Tried tried{factor, false, {}};
+        std::vector<double> figures;
+        for (const RunResults* run : runs) {
+          tried.diverged = tried.diverged || run->status == RunResults::Status::diverged;
+          if (const double figure = tuning_result(*run); run->counts() && std::isfinite(figure))
+            figures.push_back(figure);
+        }
+        tried.bits_per_byte = summarize(figures);
+        grid.tried.push_back(std::move(tried));
+      }
+      for (const RunResults& run : experiment.runs) {
+        const std::string factor = run.axis("lr_factor");
+        if (run.kind == RunResults::Kind::run && run.series() == grid.series && !factor.empty() &&
+            (trained == 0 || run.trained_length() == trained) &&
+            std::find(grid.chosen.begin(), grid.chosen.end(), factor) == grid.chosen.end())
+          grid.chosen.push_back(factor);
+      }
+      std::sort(grid.chosen.begin(), grid.chosen.end(), group_less);
+      grids.push_back(std::move(grid));
+    }
+  }
+  return grids;
+}
+
 std::vector<Finding> findings(const ExperimentResults& experiment) {
   std::vector<Finding> result;
   const Figure figure = reference_figure(experiment);
   const std::vector<Comparison> compared = comparisons(experiment, main_measured(experiment, figure));
   for (const auto& pair : experiment.pairs) result.push_back(finding_of(pair, figure, compared));
   Finding left_out;
-  for (const RunResults& run : experiment.runs)
-    if (!experiment.plain && !run.counts())
-      left_out.lines.push_back(fmt::format("{}: {}", run.id, run.why_not()));
+  left_out.left_out = true;
+  size_t runs = 0;
+  for (const RunResults& run : experiment.runs) {
+    if (experiment.plain || run.kind != RunResults::Kind::run) continue;
+    ++runs;
+    if (!run.counts()) left_out.lines.push_back(fmt::format("{}: {}", run.id, run.why_not()));
+  }
   if (left_out.lines.empty()) return result;
   left_out.headline =
-      fmt::format("{} of {} runs left out of every mean and every comparison:", left_out.lines.size(),
-                  experiment.runs.size());
+      fmt::format("{} of {} runs left out of every mean and every comparison:", left_out.lines.size(), runs);
   result.push_back(std::move(left_out));
   return result;
 }

@@ -52,15 +52,47 @@ struct Comparison {
   std::vector<std::string> seeds;  // in common
   PairedDifference paired;         // first - second
 };
+// "lower in 4 of 5": the seeds at which the first was better.
+std::string better_text(const Comparison& comparison, Figure figure);
 // For each of the experiment's pairs, where both were measured with a seed in common.
 std::vector<Comparison> comparisons(const ExperimentResults& experiment,
                                     const std::vector<Measured>& measurements);
+
+// Bits per token along a text, over the seeds of a series: by ranges of places, or by phases (from = to).
+struct LossProfile {
+  struct Bin {
+    int64_t from = 0, to = 0;
+    Summary bits;
+    Summary above_mean;  // each run's bits less its mean over the bins: what seeds share of a level cancels
+  };
+  std::string series;
+  Place place;
+  std::vector<Bin> bins;
+};
+// At the lengths of training; of runs that do not tell theirs, at the longest evaluated.
+std::vector<LossProfile> losses_by_context(const ExperimentResults& experiment);
+std::vector<LossProfile> losses_by_phase(const ExperimentResults& experiment);
+
+// The learning rates that a series was tuned over.
+struct TuningGrid {
+  struct Tried {
+    std::string factor;
+    bool diverged = false;  // with any seed: a mean of the others would flatter the rate
+    Summary bits_per_byte;  // held out; at the length of training, else the last on the way
+  };
+  std::string series;
+  int64_t trained = 0;
+  std::vector<Tried> tried;         // rising
+  std::vector<std::string> chosen;  // what the runs of the comparison were trained with
+};
+std::vector<TuningGrid> tuning_grids(const ExperimentResults& experiment);
 
 // What the figures say of each pair, a headline and a line a place, and what was left out: in words, with
 // every number from the data.
 struct Finding {
   std::string headline;
   std::vector<std::string> lines;
+  bool left_out = false;  // it is the list of runs that are in no mean
 };
 std::vector<Finding> findings(const ExperimentResults& experiment);
 

@@ -11,13 +11,19 @@ constexpr const char* kMinus = "\u2212";
 
 // Three digits, or all of a number of at least 100.
 std::string three_digits(double number) {
-  const std::string text = fmt::format("{:.{}f}", number, number < 9.995 ? 2 : number < 99.95 ? 1 : 0);
-  if (text.find('.') == text.npos) return text;
-  const size_t last = text.find_last_not_of('0');
-  return text.substr(0, text[last] == '.' ? last : last + 1);
+  return fmt::format("{:.{}f}", number, number < 9.995 ? 2 : number < 99.95 ? 1 : 0);
 }
 
 }  // namespace
+
+std::string without_zeros(const std::string& text) {
+  const size_t point = text.find('.');
+  if (point == text.npos) return text;
+  size_t end = text.find_first_not_of("0123456789", point + 1);
+  if (end == text.npos) end = text.size();
+  const size_t last = text.find_last_not_of('0', end - 1);
+  return text.substr(0, last == point ? point : last + 1) + text.substr(end);
+}
 
 std::string grouped_text(int64_t number) {
   if (number < 0) return kMinus + grouped_text(-number);
@@ -36,13 +42,13 @@ std::string count_text(double count) {
   if (count < 0) return kMinus + count_text(-count);
   for (const auto& [unit, name] : {std::pair(1e12, "T"), {1e9, "G"}, {1e6, "M"}, {1e3, "K"}})
     if (count >= 0.9995 * unit) return three_digits(count / unit) + name;
-  return three_digits(count);
+  return without_zeros(three_digits(count));
 }
 
 std::string bytes_text(double bytes) {
   for (const auto& [unit, name] : {std::pair(1e12, " TB"), {1e9, " GB"}, {1e6, " MB"}, {1e3, " KB"}})
     if (bytes >= 0.9995 * unit) return three_digits(bytes / unit) + name;
-  return three_digits(bytes) + " B";
+  return without_zeros(three_digits(bytes)) + " B";
 }
 
 std::string seconds_text(double seconds) {

@@ -6,7 +6,8 @@
 
 namespace harmonic {
 
-std::string grouped_text(int64_t number);  // "1,234,567"
+std::string without_zeros(const std::string& text);  // "8.50 GB" as "8.5 GB", "20.0M" as "20M"
+std::string grouped_text(int64_t number);            // "1,234,567"
 std::string length_text(int64_t tokens);   // in powers of two where that is whole: "4K", "1M"; else grouped
 std::string count_text(double count);      // three digits at most: "65.5M", "12.3K", "870"
 std::string bytes_text(double bytes);      // decimal units: "338 MB", "12.3 KB"

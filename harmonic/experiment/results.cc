@@ -13,7 +13,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr int64_t kLargestJson = int64_t{16} << 20, kLargestSample = int64_t{16} << 20;
-constexpr size_t kMostRuns = 10'000, kMostItems = 10'000, kShownSample = 4'000;
+constexpr size_t kMostRuns = 10'000, kMostItems = 2'000, kShownSample = 4'000;
 
 // An object of a JSON file: its entries with their types checked.
 class Object {
@@ -165,8 +165,16 @@ void read_result_file(const fs::path& path, RunResults& run) {
   run.message = object.text("message", "");
   for (const Value& item : object.list("results"))
     run.lengths.push_back(length_results(Object(item, path.string() + ": results")));
+  for (const LengthResults& a : run.lengths)
+    if (std::count_if(run.lengths.begin(), run.lengths.end(),
+                      [&](const LengthResults& b) { return a.length == b.length && a.state == b.state; }) > 1)
+      object.wrong("results", fmt::format("one result of length {} and state {}", a.length, a.state));
   for (const Value& item : object.list("tasks"))
     run.tasks.push_back(task_results(Object(item, path.string() + ": tasks")));
+  for (const TaskResults& a : run.tasks)
+    if (std::count_if(run.tasks.begin(), run.tasks.end(),
+                      [&](const TaskResults& b) { return a.task == b.task && a.group == b.group; }) > 1)
+      object.wrong("tasks", fmt::format("one result of task {} and group {}", a.task, a.group));
 }
 
 double median(std::vector<double> values) {
@@ -314,7 +322,8 @@ std::string RunResults::why_not() const {
 
 std::vector<std::string> ExperimentResults::series() const {
   std::vector<std::string> present, ordered;
-  for (const RunResults& run : runs) present.push_back(run.series());
+  for (const RunResults& run : runs)
+    if (is_placed(run)) present.push_back(run.series());
   const auto is_in = [](const std::vector<std::string>& names, const std::string& one) {
     return std::find(names.begin(), names.end(), one) != names.end();
   };

@@ -78,7 +78,7 @@ struct RunResults {
   std::string why_not() const;  // in a few words, when it does not count
 };
 
-inline constexpr size_t kMostCurvePoints = 400;
+inline constexpr size_t kMostCurvePoints = 120;
 
 struct ExperimentResults {
   std::string folder;  // as given
@@ -90,7 +90,12 @@ struct ExperimentResults {
   std::string reference = "bits_per_byte";                 // or "bits_per_token", "accuracy"
   std::vector<RunResults> runs;                            // by id
 
-  // The series of the runs: those of `pairs` first, then as they come.
+  // Whether it is known what a run is a run of: in an experiment its result tells, which an unfinished one
+  // lacks.
+  bool is_placed(const RunResults& run) const {
+    return plain || run.status != RunResults::Status::unfinished;
+  }
+  // The series of the runs that are placed: those of `pairs` first, then as they come.
   std::vector<std::string> series() const;
 };
 

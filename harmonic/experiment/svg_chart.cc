@@ -11,7 +11,8 @@ namespace harmonic {
 namespace {
 
 // In units of the drawing. The page sets letters at 12 units, on a phone at 15.5: room is left for those.
-constexpr double kWidth = 540, kHeight = 330, kTop = 34, kBottom = 52, kCharacter = 8.2, kLine = 18;
+constexpr double kWidth = 540, kHeight = 330, kTop = 30, kBottom = 52, kCharacter = 8.2, kBoldCharacter = 9.4,
+                 kLine = 18;
 constexpr size_t kColors = 8, kLongestName = 16, kMostNames = 7;
 
 struct Frame {
@@ -93,12 +94,12 @@ class Drawing {
                                                   [&](const ChartPoint& p) { return has(p); }));
     }
     named_ = can_be_named();
-    y_ticks_ = y_.ticks(5, 0);
+    y_ticks_ = y_.ticks(6, 0);
     size_t longest = 1, name = 0;
     for (const Tick& tick : y_ticks_) longest = std::max(longest, length_of(tick.label));
     for (const ChartSeries& series : chart_.series) name = std::max(name, length_of(series.name));
     frame_.left = 12 + kCharacter * static_cast<double>(longest);
-    frame_.right = kWidth - (named_ ? 22 + kCharacter * static_cast<double>(name) : 14);
+    frame_.right = kWidth - (named_ ? 18 + kBoldCharacter * static_cast<double>(name) : 14);
     frame_.top = kTop;
     frame_.bottom = kHeight - kBottom;
   }
