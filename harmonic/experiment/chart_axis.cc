@@ -26,22 +26,23 @@ size_t characters(const std::string& text) {
 }  // namespace
 
 AxisScale::AxisScale(const ChartAxis& axis, const std::vector<double>& figures, double margin) : axis_(axis) {
+  const bool category = axis.unit == ChartAxis::Unit::category;
+  if (category) axis_.logarithmic = false;
   for (const double figure : figures)
     if (has_place(figure)) figures_.push_back(figure);
   std::sort(figures_.begin(), figures_.end());
   figures_.erase(std::unique(figures_.begin(), figures_.end()), figures_.end());
-  const bool category = axis.unit == ChartAxis::Unit::category;
   if (category) {
     low_ = -0.5;
     high_ = std::max(0.5, static_cast<double>(axis.categories.size()) - 0.5);
     return;
   }
-  if (figures_.empty()) figures_.push_back(axis.logarithmic ? 1 : 0);
+  if (figures_.empty()) figures_.push_back(axis_.logarithmic ? 1 : 0);
   low_ = mapped(has_place(axis.low) ? axis.low : figures_.front());
   high_ = mapped(has_place(axis.high) ? axis.high : figures_.back());
   // One figure has an axis too: some way to both sides of it.
   if (!(high_ - low_ > 1e-12 * std::max(1.0, std::abs(low_)))) {
-    const double way = axis.logarithmic ? std::log(2.0) : std::max(1e-9, 0.05 * std::abs(low_));
+    const double way = axis_.logarithmic ? std::log(2.0) : std::max(1e-9, 0.05 * std::abs(low_));
     low_ -= way;
     high_ += way;
   }
@@ -51,6 +52,8 @@ AxisScale::AxisScale(const ChartAxis& axis, const std::vector<double>& figures, 
 }
 
 bool AxisScale::has_place(double figure) const {
+  if (axis_.unit == ChartAxis::Unit::category)
+    return figure >= 0 && figure < static_cast<double>(axis_.categories.size());
   return std::isfinite(figure) && (!axis_.logarithmic || figure > 0);
 }
 
@@ -164,7 +167,7 @@ std::string AxisScale::label(double figure, double step) const {
     case ChartAxis::Unit::number:
       break;
   }
-  if (axis_.logarithmic) return fmt::format("{:.3g}", figure);
+  if (axis_.logarithmic || std::abs(figure) >= 1e9) return fmt::format("{:.3g}", figure);
   const int digits = step > 0 ? static_cast<int>(std::ceil(-std::log10(step) - 1e-9)) : 3;
   return fixed_text(figure, std::clamp(digits, 0, 9));
 }

@@ -25,8 +25,8 @@ struct Tick {
   std::string label;
 };
 
-// The axis laid over figures. A figure that is not finite, or not above 0 on a logarithmic axis, has no
-// place.
+// The axis laid over figures. A figure that is not finite, not above 0 on a logarithmic axis, or of no
+// category has no place.
 class AxisScale {
  public:
   // `figures` are all that are drawn; the range is theirs with a margin of this share on each side.

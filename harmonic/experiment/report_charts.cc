@@ -156,6 +156,7 @@ Chart differences(const ExperimentResults& experiment, const std::vector<Measure
     high = std::max(high, d.mean + error);
   }
   sort_points(chart);
+  chart.named = !one_place;
   const double space = 0.08 * (high - low);
   chart.y.low = low - space;
   chart.y.high = high + space;

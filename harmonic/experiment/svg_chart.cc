@@ -142,6 +142,7 @@ class Drawing {
   bool has(const ChartPoint& point) const { return x_.has_place(point.x) && y_.has_place(point.y); }
   // Names at the ends of lines: for few series with marks, all of them of their own name.
   bool can_be_named() const {
+    if (!chart_.named) return false;
     std::vector<std::string> names;
     for (const ChartSeries& series : chart_.series) {
       if (!series.markers || length_of(series.name) > kLongestName) return false;
@@ -294,7 +295,7 @@ std::string chart_figure(const Chart& chart) {
   return fmt::format("<figure class=\"chart\">\n<figcaption><b>{}</b>{}</figcaption>\n{}{}</figure>\n",
                      escaped(chart.title),
                      chart.note.empty() ? "" : fmt::format("<span>{}</span>", escaped(chart.note)),
-                     drawing.named() ? "" : legend(chart), drawing.svg());
+                     drawing.named() || !chart.named ? "" : legend(chart), drawing.svg());
 }
 
 std::string_view chart_style() {
@@ -302,7 +303,7 @@ std::string_view chart_style() {
 @media (prefers-color-scheme:dark){:root{--c0:#6cb2f7;--c1:#ff9656;--c2:#4fcfa5;--c3:#cf9df0;--c4:#e0b83c;--c5:#a7b4c2;--c6:#ff8dbd;--c7:#5ac8de}}
 .c0{--c:var(--c0)}.c1{--c:var(--c1)}.c2{--c:var(--c2)}.c3{--c:var(--c3)}
 .c4{--c:var(--c4)}.c5{--c:var(--c5)}.c6{--c:var(--c6)}.c7{--c:var(--c7)}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:30px 34px;margin:18px 0}
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,440px),1fr));gap:30px 34px;margin:18px 0}
 .chart{margin:0;min-width:0;max-width:620px}
 .chart figcaption b{display:block;font-size:15px;font-weight:650;color:var(--ink)}
 .chart figcaption span{display:block;font-size:13px;line-height:1.4;color:var(--muted);margin-top:1px}

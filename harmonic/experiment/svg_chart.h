@@ -14,7 +14,7 @@ namespace harmonic {
 struct ChartPoint {
   double x = 0, y = 0;
   double error = std::numeric_limits<double>::quiet_NaN();  // half of the bar's length; NaN: there is none
-  std::string tip;                                          // shown where a pointer rests on it
+  std::string tip = {};                                     // shown where a pointer rests on it
 };
 
 struct ChartSeries {
@@ -30,6 +30,7 @@ struct Chart {
   ChartAxis x, y;
   // Those of one name and colour are one in the legend.
   std::vector<ChartSeries> series;
+  bool named = true;       // whether series are named; else what stands under them does
   bool zero_line = false;  // when y reaches over it
 };
 
