@@ -7,6 +7,7 @@
 #include <cmath>
 #include <functional>
 #include <map>
+#include <set>
 #include <tuple>
 
 #include "harmonic/experiment/number_text.h"
@@ -27,10 +28,12 @@ bool is_number(const std::string& text, double* number) {
   return error == std::errc() && end == text.data() + text.size();
 }
 
-void add_figures(const RunResults& run, Figure figure, const std::function<void(const Place&, double)>& add) {
+// The length of training tells tasks apart only where it differs between runs.
+void add_figures(const RunResults& run, Figure figure, bool several_lengths,
+                 const std::function<void(const Place&, double)>& add) {
   if (figure == Figure::accuracy) {
     for (const TaskResults& task : run.tasks)
-      add({run.trained_length(), 0, "", task.task, task.group}, task.accuracy);
+      add({several_lengths ? run.trained_length() : 0, 0, "", task.task, task.group}, task.accuracy);
     return;
   }
   for (const LengthResults& result : run.lengths)
@@ -88,6 +91,21 @@ double tuning_result(const RunResults& run) {
     if (run.trained_length() == 0 || result.length == run.trained_length()) return result.bits_per_byte;
   if (!run.lengths.empty()) return run.lengths.front().bits_per_byte;
   return run.validations.empty() ? std::nan("") : run.validations.back().bits_per_byte;
+}
+
+// Of the runs of the comparison; `trained` 0: at any length.
+std::vector<std::string> chosen_factors(const ExperimentResults& experiment, const std::string& series,
+                                        int64_t trained) {
+  std::vector<std::string> chosen;
+  for (const RunResults& run : experiment.runs) {
+    const std::string factor = run.axis("lr_factor");
+    if (run.kind == RunResults::Kind::run && run.series() == series && !factor.empty() &&
+        (trained == 0 || run.trained_length() == trained))
+      chosen.push_back(factor);
+  }
+  std::sort(chosen.begin(), chosen.end(), group_less);
+  chosen.erase(std::unique(chosen.begin(), chosen.end()), chosen.end());
+  return chosen;
 }
 
 // "harmonic against mamba": where the interval lies clear of zero, and where it does not.
@@ -187,11 +205,14 @@ Summary Measured::summary() const {
 std::vector<Measured> measured(const ExperimentResults& experiment, Figure figure) {
   const std::vector<std::string> series = experiment.series();
   std::map<Place, std::map<size_t, Measured>> all;
+  std::set<int64_t> lengths;
+  for (const RunResults& run : experiment.runs)
+    if (run.kind == RunResults::Kind::run && run.counts()) lengths.insert(run.trained_length());
   for (const RunResults& run : experiment.runs) {
     if (run.kind != RunResults::Kind::run || !run.counts()) continue;
     const size_t order =
         static_cast<size_t>(std::find(series.begin(), series.end(), run.series()) - series.begin());
-    add_figures(run, figure, [&](const Place& place, double value) {
+    add_figures(run, figure, lengths.size() > 1, [&](const Place& place, double value) {
       Measured& entry = all[place][order];
       entry.series = run.series();
       entry.place = place;
@@ -290,14 +311,8 @@ std::vector<TuningGrid> tuning_grids(const ExperimentResults& experiment) {
         tried.bits_per_byte = summarize(figures);
         grid.tried.push_back(std::move(tried));
       }
-      for (const RunResults& run : experiment.runs) {
-        const std::string factor = run.axis("lr_factor");
-        if (run.kind == RunResults::Kind::run && run.series() == grid.series && !factor.empty() &&
-            (trained == 0 || run.trained_length() == trained) &&
-            std::find(grid.chosen.begin(), grid.chosen.end(), factor) == grid.chosen.end())
-          grid.chosen.push_back(factor);
-      }
-      std::sort(grid.chosen.begin(), grid.chosen.end(), group_less);
+      grid.chosen = chosen_factors(experiment, grid.series, trained);
+      if (grid.chosen.empty()) grid.chosen = chosen_factors(experiment, grid.series, 0);
       grids.push_back(std::move(grid));
     }
   }

@@ -36,7 +36,7 @@ section.experiment+section.experiment{margin-top:80px;padding-top:36px;border-to
 .finding{background:var(--sunk);border-radius:8px;padding:12px 18px 13px;margin:12px 0;max-width:none}
 .finding p{margin:0;font-weight:600;max-width:none}
 .finding ul{margin:4px 0 0;padding:0;list-style:none;columns:2 420px;column-gap:34px;font-size:14px;color:var(--muted);font-variant-numeric:tabular-nums}
-.finding li{break-inside:avoid;margin-top:2px;overflow-wrap:anywhere}
+.finding li{break-inside:avoid;padding:1px 0;overflow-wrap:anywhere}
 .left-out{background:var(--warn-back)}.left-out p{color:var(--warn)}
 .scroll{overflow-x:auto;margin:12px 0 4px}
 table{border-collapse:collapse;font-size:14px;line-height:1.35;font-variant-numeric:tabular-nums}

@@ -17,6 +17,7 @@ namespace {
 
 using Unit = ChartAxis::Unit;
 
+constexpr size_t kLongestUnderAPoint = 16;
 constexpr const char* kIntervals = "Mean over seeds; bars are 95 % intervals of the mean.";
 
 ChartAxis axis(std::string label, Unit unit = Unit::number, bool logarithmic = false) {
@@ -132,31 +133,37 @@ Chart differences(const ExperimentResults& experiment, const std::vector<Measure
       axis(one_first && !compared.empty() ? compared.front().first + " less the other, " + figure_name(figure)
                                           : "first less second, " + figure_name(figure));
   chart.x = one_place ? axis("", Unit::category) : length_axis("tokens a text");
+  const auto name_of = [&](const Comparison& c) {
+    return one_first ? "less " + c.second : fmt::format("{} \u2212 {}", c.first, c.second);
+  };
+  const bool under_points =
+      one_place && std::all_of(compared.begin(), compared.end(),
+                               [&](const Comparison& c) { return name_of(c).size() <= kLongestUnderAPoint; });
   double low = 0, high = 0;  // zero is what a difference is read against
   size_t pairs = 0;
   for (const Comparison& c : compared) {
-    const std::string pair = fmt::format("{} \u2212 {}", c.first, c.second);
+    const std::string name = name_of(c);
     const Summary& d = c.paired.difference;
     double x = static_cast<double>(c.place.length);
     if (one_place) {
       x = static_cast<double>(chart.x.categories.size());
-      chart.x.categories.push_back(one_first ? "less " + c.second : pair);
+      chart.x.categories.push_back(under_points ? name : "");
     }
-    std::string tip = fmt::format("{}, {}: {}", pair, c.place.text(), signed_text(d.mean, 4));
+    std::string tip =
+        fmt::format("{} \u2212 {}, {}: {}", c.first, c.second, c.place.text(), signed_text(d.mean, 4));
     if (std::isfinite(d.half_width)) tip += fmt::format(" \u00b1 {}", fixed_text(d.half_width, 4));
-    tip += fmt::format(", lower in {} of {}", c.paired.below, d.count);
+    tip += ", " + better_text(c, figure);
     if (std::none_of(chart.series.begin(), chart.series.end(),
-                     [&](const ChartSeries& s) { return s.name == (one_first ? "less " + c.second : pair); }))
+                     [&](const ChartSeries& s) { return s.name == name; }))
       ++pairs;
-    series_named(chart, one_first ? "less " + c.second : pair,
-                 one_first ? color_of(experiment, c.second) : pairs - 1)
+    series_named(chart, name, one_first ? color_of(experiment, c.second) : pairs - 1)
         .points.push_back({x, d.mean, d.half_width, std::move(tip)});
     const double error = std::isfinite(d.half_width) ? d.half_width : 0;
     low = std::min(low, d.mean - error);
     high = std::max(high, d.mean + error);
   }
   sort_points(chart);
-  chart.named = !one_place;
+  chart.named = !under_points;
   const double space = 0.08 * (high - low);
   chart.y.low = low - space;
   chart.y.high = high + space;
@@ -254,6 +261,9 @@ std::vector<Chart> comparison_charts(const ExperimentResults& experiment) {
   const Figure shown = figure == Figure::accuracy ? Figure::bits_per_byte : figure;
   if (places_of(main).size() > 1)
     return {against_length(experiment, main, shown), differences(experiment, main, shown)};
+  const bool several_seeds =
+      std::any_of(main.begin(), main.end(), [](const Measured& m) { return m.by_seed.size() > 1; });
+  if (!several_seeds) return {differences(experiment, main, shown)};
   return {against_seed(experiment, main, shown), differences(experiment, main, shown)};
 }
 

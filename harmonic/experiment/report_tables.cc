@@ -449,6 +449,7 @@ std::vector<ReportTable> report_tables(const ExperimentResults& experiment) {
   for (const char* name : {"trained at", "core weights", "embedding weights", "core multiply-adds",
                            "head multiply-adds", "state", "tokens/s", "peak memory", "training time"})
     drop_if_empty(costs, name);
+  if (costs.columns.back().name == "variant") costs.rows.clear();  // nothing is told
   ReportTable tasks = task_table(experiment);
   drop_if_empty(tasks, "trained at");
   ReportTable tried = tuning(experiment);

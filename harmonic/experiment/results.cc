@@ -15,6 +15,12 @@ namespace {
 constexpr int64_t kLargestJson = int64_t{16} << 20, kLargestSample = int64_t{16} << 20;
 constexpr size_t kMostRuns = 10'000, kMostItems = 2'000, kShownSample = 4'000;
 
+// An axis or a group, which is a text or a number.
+std::string axis_text(const Value& value) {
+  const auto* text = std::get_if<std::string>(&value.data);
+  return text ? *text : inline_text(value);
+}
+
 // An object of a JSON file: its entries with their types checked.
 class Object {
  public:
@@ -34,6 +40,8 @@ class Object {
     if (!text) wrong(key, "a text");
     return *text;
   }
+  // A text or a number as a text; empty when it is missing.
+  std::string label(std::string_view key) const { return has(key) ? axis_text(*value_.find(key)) : ""; }
   std::string one_of(std::string_view key, std::initializer_list<std::string_view> names) const {
     const std::string found = text(key);
     if (std::find(names.begin(), names.end(), found) != names.end()) return found;
@@ -127,18 +135,12 @@ LengthResults length_results(const Object& object) {
 TaskResults task_results(const Object& object) {
   TaskResults task;
   task.task = object.text("task");
-  task.group = object.text("group", "");
+  task.group = object.label("group");
   task.examples = object.integer("examples", 0);
   task.accuracy = object.number("accuracy");
   task.bits = object.number("bits", std::numeric_limits<double>::quiet_NaN());
   if (task.accuracy > 1) object.wrong("accuracy", "a share from 0 to 1");
   return task;
-}
-
-// Whole numbers and texts, as the experiment's plan has them.
-std::string axis_text(const Value& value) {
-  const auto* text = std::get_if<std::string>(&value.data);
-  return text ? *text : inline_text(value);
 }
 
 void read_result_file(const fs::path& path, RunResults& run) {

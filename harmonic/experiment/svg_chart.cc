@@ -57,16 +57,23 @@ std::string mark(size_t color, double x, double y) {
     case 6:
       return fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"5\" height=\"10.4\"/>", x - 2.5, y - 5.2);
     default:
-      return polygon({{x - 5, y - 2},
-                      {x - 2, y - 5},
+      return polygon({{x - 2, y - 5},
                       {x + 2, y - 5},
+                      {x + 2, y - 2},
                       {x + 5, y - 2},
                       {x + 5, y + 2},
+                      {x + 2, y + 2},
                       {x + 2, y + 5},
                       {x - 2, y + 5},
-                      {x - 5, y + 2}});
+                      {x - 2, y + 2},
+                      {x - 5, y + 2},
+                      {x - 5, y - 2},
+                      {x - 2, y - 2}});
   }
 }
+
+// Colours that come again are dashed.
+bool is_dashed(const ChartSeries& series) { return series.dashed || series.color >= kColors; }
 
 std::string legend(const Chart& chart) {
   std::vector<std::pair<std::string, size_t>> entries;
@@ -78,7 +85,7 @@ std::string legend(const Chart& chart) {
     result += fmt::format(
         "<span class=\"key c{}\"><svg viewBox=\"0 0 26 14\" aria-hidden=\"true\"><path class=\"line{}\" "
         "d=\"M1,7H25\"/>{}</svg>{}</span>",
-        series.color % kColors, series.dashed ? " dashed" : "",
+        series.color % kColors, is_dashed(series) ? " dashed" : "",
         series.markers ? "<g class=\"mark\">" + mark(series.color, 13, 7) + "</g>" : "",
         escaped(series.name));
   }
@@ -225,7 +232,7 @@ class Drawing {
     if (!bars.empty()) result += fmt::format("<g class=\"bar\">{}</g>", bars);
     if (count > 1)
       result += fmt::format("<polyline class=\"line{}{}\" points=\"{}\">{}</polyline>",
-                            series.markers ? "" : " thin", series.dashed ? " dashed" : "", points,
+                            series.markers ? "" : " thin", is_dashed(series) ? " dashed" : "", points,
                             series.markers ? "" : "<title>" + escaped(series.name) + "</title>");
     // A line of one point would not be seen.
     if (count == 1 && !series.markers) marks = mark(series.color, name.x, name.y);
