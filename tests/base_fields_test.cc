@@ -66,6 +66,19 @@ TEST(Fields, TextSetsEveryType) {
   EXPECT_EQ(s.names, (std::vector<std::string>{"a,b", "c"}));
 }
 
+TEST(Fields, SwitchesTakeOneAndZeroAsText) {
+  Settings s;
+  for (const auto& [text, expected] :
+       {std::pair{"1", true}, {"0", false}, {"true", true}, {"false", false}}) {
+    s.flag = !expected;
+    s.set("flag", text);
+    EXPECT_EQ(s.flag, expected) << text;
+  }
+  for (const char* text : {"2", "01", "", "on"})
+    EXPECT_NE(error_of([&] { s.set("flag", text); }).find("expected true or false"), std::string::npos)
+        << text;
+}
+
 TEST(Fields, NumbersOutOfRangeOrNotFiniteAreRefusedAndChangeNothing) {
   Settings s;
   for (const char* text : {"-1", "0", "1.5", "nan", "inf", "-inf", "one", ""}) {

@@ -273,6 +273,18 @@ TEST_F(BadInput, FlagsThatMakeNoSense) {
     expect_error(run_with_input(words, ""), 2, {});
 }
 
+TEST_F(BadInput, AnEmptyPathIsRefusedByTheOptionsName) {
+  for (const std::vector<std::string>& words :
+       std::vector<std::vector<std::string>>{{"train", "--data", text_, "--out", ""},
+                                             {"train", "--out", folder_ / "out", "--data", ""},
+                                             {"tokenizer", "train", "--data", text_, "--out", ""},
+                                             {"data", "prepare", "--data", text_, "--out", ""},
+                                             {"generate", "--model", model_, "--state-out", ""},
+                                             {"eval", "--model", model_, "--data", text_, "--json", ""},
+                                             {"score", "--model", ""}})
+    expect_error(run_with_input(words, ""), 2, {words[words.size() - 2] + " is empty: "});
+}
+
 TEST_F(BadInput, TextsThatCannotBeRead) {
   const std::string missing = folder_ / "missing.txt", empty = folder_.file("empty.txt", "");
   const std::string out = folder_ / "out";

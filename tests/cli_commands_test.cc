@@ -94,8 +94,7 @@ TEST_F(Commands, JsonOnStandardOutputComesAfterTheTextAndTakesNothingFromIt) {
 
 TEST_F(Commands, EvalScoresEveryTokenOnceAtAnyLength) {
   const std::string json = folder_ / "eval.json", data = corpus(), model = byte_model();
-  output({"eval", "--model", model, "--data", data, "--lengths", "1,2,3,4,5,6,7,64,1000,1000000", "--json",
-          json});
+  output({"eval", "--model", model, "--data", data, "--lengths", "1,2,3,4,5,6,7,64,1K,1M", "--json", json});
   const Json cold = json_of(json);
   EXPECT_EQ(cold["model"], model);
   EXPECT_EQ(cold["certificate"], "passed");
@@ -111,6 +110,8 @@ TEST_F(Commands, EvalScoresEveryTokenOnceAtAnyLength) {
     EXPECT_EQ(result.size(), 6u);
   }
   EXPECT_EQ(cold["results"][6]["length"], 7);
+  EXPECT_EQ(cold["results"][8]["length"], 1000);
+  EXPECT_EQ(cold["results"][9]["length"], 1'000'000);
   EXPECT_NE(cold["results"][0]["bits_per_byte"], cold["results"][6]["bits_per_byte"]);
 
   output({"eval", "--model", model, "--data", data, "--lengths", "1,3,7,64,1000000", "--state", "carry",

@@ -9,6 +9,8 @@
 namespace harmonic {
 namespace {
 
+using namespace std::string_literals;
+
 // The one line that every error is.
 std::string error_line(const Outcome& outcome) {
   EXPECT_TRUE(outcome.err.starts_with("harmonic: error: ")) << outcome.err;
@@ -99,6 +101,9 @@ TEST(Program, GlobalFlagsStandBeforeOrAfterTheCommandAndInTheEnvironment) {
   EXPECT_EQ(bad.status, 2);
   EXPECT_TRUE(has(error_line(bad), "HARMONIC_THREADS"));
   EXPECT_EQ(run_harmonic({"config", "--device", "auto"}, {"HARMONIC_DEVICE=cuda"}).status, 0);
+  for (const char* value : {"1", "0", "true", "false"})
+    EXPECT_EQ(run_harmonic({"config"}, {"HARMONIC_QUIET="s + value}).status, 0) << value;
+  EXPECT_TRUE(has(error_line(run_harmonic({"config"}, {"HARMONIC_QUIET=on"})), "HARMONIC_QUIET"));
 }
 
 TEST(Program, TheLastFlagWinsOverTheEnvironmentOverTheFile) {

@@ -70,13 +70,12 @@ class HarmonicProcess {
     const std::string out = folder_ / "out";
     return std::filesystem::exists(out) ? read_file(out) : "";
   }
-  // Waits, at most a minute, until the output holds this.
+  // Both wait, at most a minute: until the output holds this, and until it has more than so many bytes.
   bool shows(std::string_view text) const {
-    for (int i = 0; i < 6000; ++i) {
-      if (output_so_far().find(text) != std::string::npos) return true;
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
-    return false;
+    return comes_to([&](const std::string& output) { return output.find(text) != std::string::npos; });
+  }
+  bool shows_more_than(size_t bytes) const {
+    return comes_to([&](const std::string& output) { return output.size() > bytes; });
   }
 
   // The most memory it has ever had, in KB; 0 once it has ended.
@@ -99,6 +98,15 @@ class HarmonicProcess {
   }
 
  private:
+  template <typename Test>
+  bool comes_to(Test passes) const {
+    for (int i = 0; i < 6000; ++i) {
+      if (passes(output_so_far())) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return false;
+  }
+
   TemporaryFolder folder_;
   pid_t child_ = -1;
   int input_ = -1;

@@ -224,6 +224,29 @@ TEST_F(Score, ALineIsReportedBeforeTheInputEnds) {
   EXPECT_TRUE(by_words.shows("a line\n"));
 }
 
+// While it waits for input, and while it works on what fills the pipe.
+TEST_F(Score, AnInterruptLeavesTheWholeResultsOfWhatWasScored) {
+  std::string text;
+  for (int i = 0; text.size() < 600'000; ++i) text += "the line " + std::to_string(i) + " of the count\n";
+  for (const char* by : {"line", "token"}) {
+    const std::string expected = score(bytes_, by, text);
+    for (const int signal_number : {SIGINT, SIGTERM}) {
+      for (const size_t given : {size_t{50'005}, text.size() - 5}) {  // within a line
+        HarmonicProcess process(arguments(bytes_, by));
+        process.write(std::string_view(text).substr(0, given));
+        ASSERT_TRUE(process.shows_more_than(0));
+        process.interrupt(signal_number);
+        const Outcome outcome = process.wait();
+        EXPECT_EQ(outcome.status, 130);
+        EXPECT_EQ(outcome.err, "harmonic: error: interrupted\n");
+        EXPECT_TRUE(outcome.out.ends_with('\n'));
+        EXPECT_LT(outcome.out.size(), expected.size());
+        EXPECT_TRUE(expected.starts_with(outcome.out)) << by;
+      }
+    }
+  }
+}
+
 // Megabytes of `piece`; the peak of the program's memory in KB when it has read them all.
 int64_t peak_of_scoring(const std::vector<std::string>& words, const std::string& piece, int megabytes) {
   HarmonicProcess process(words);

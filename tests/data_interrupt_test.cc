@@ -1,7 +1,13 @@
 // Reading and preparing text end when the program is asked to stop, and leave nothing behind.
+#include <sys/stat.h>
+
 #include <atomic>
+#include <chrono>
+#include <fstream>
+#include <thread>
 
 #include "harmonic/data/corpus_cache.h"
+#include "harmonic/data/text_file.h"
 #include "tests/data_fixture.h"
 #include "tests/interrupted_child.h"
 
@@ -37,6 +43,39 @@ TEST_F(DataInterrupt, WaitingForInputEndsThoughTheRequestCameBefore) {
     char byte;
     read_when_ready(ends[0], &byte, 1, "a pipe that nobody writes to");
   }));
+}
+
+// Opening such a pipe would wait for its writer, and not hear of the request.
+TEST_F(DataInterrupt, WaitingForTheWriterOfAPipeEndsWheneverTheRequestComes) {
+  ASSERT_EQ(::mkfifo(path("pipe").c_str(), 0600), 0);
+  for (const auto& read : {+[](const std::string& pipe) { read_text(pipe); },
+                           +[](const std::string& pipe) { read_file(pipe); }}) {
+    EXPECT_TRUE(is_interrupted([&] {
+      ::alarm(20);  // ends the child where it would wait for ever
+      ::raise(SIGTERM);
+      read(path("pipe"));
+    }));
+    EXPECT_TRUE(is_interrupted([&] {
+      ::alarm(20);
+      std::thread([] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+        ::kill(::getpid(), SIGTERM);
+      }).detach();
+      read(path("pipe"));
+    }));
+  }
+}
+
+TEST_F(DataInterrupt, APipeIsReadWhoseWriterComesLater) {
+  ASSERT_EQ(::mkfifo(path("pipe").c_str(), 0600), 0);
+  for (const auto& read : {&read_text, +[](const std::string& pipe) { return read_file(pipe); }}) {
+    std::thread writer([&] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      std::ofstream(path("pipe")) << "a prompt";
+    });
+    EXPECT_EQ(read(path("pipe")), "a prompt");
+    writer.join();
+  }
 }
 
 // Asks for the stop when it is given its `last`-th text.

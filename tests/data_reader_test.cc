@@ -13,7 +13,21 @@ using namespace std::string_literals;
 using Documents = std::vector<std::string>;
 using ::testing::Test;
 
-class DocumentSourceTest : public DataTest {};
+class DocumentSourceTest : public DataTest {
+ protected:
+  // Of at most what a pipe holds, 64 KB.
+  static Documents read_through_pipe(const std::string& content) {
+    int ends[2];
+    EXPECT_EQ(::pipe(ends), 0);
+    EXPECT_EQ(::write(ends[1], content.data(), content.size()), static_cast<ssize_t>(content.size()));
+    ::close(ends[1]);
+    struct Closing {
+      int descriptor;
+      ~Closing() { ::close(descriptor); }
+    } const closing{ends[0]};
+    return read_documents({"/dev/fd/" + std::to_string(ends[0])});
+  }
+};
 
 struct Packed {
   const char* ending;
@@ -171,12 +185,27 @@ TEST_F(DocumentSourceTest, ADamagedByteOfACompressedFileIsAnErrorWhereverItStand
   for (const Packed& packing : kPackings) {
     if (packing.filter == ARCHIVE_FILTER_ZSTD) continue;  // libarchive writes it without a checksum
     const std::string content = read_file(compressed("d"s + packing.ending, packing.filter, text));
-    for (size_t at = 20; at < content.size() - 8; at += 37) {
+    EXPECT_EQ(read_through_pipe(content), Documents{text});
+    for (size_t at = 20; at < content.size(); at += at < content.size() - 45 ? 37 : 1) {
       std::string damaged = content;
       damaged[at] = static_cast<char>(damaged[at] ^ 4);
       const std::string name = file("damaged"s + packing.ending, damaged);
       EXPECT_THROW(read_documents({name}), Error) << packing.ending << " byte " << at;
+      EXPECT_THROW(read_through_pipe(damaged), Error)
+          << packing.ending << " byte " << at << " through a pipe";
     }
+  }
+}
+
+// The trailer too, which unpacking does not need: what it would have told is missing.
+TEST_F(DocumentSourceTest, AGzipFileCutShortIsAnErrorWhereverItIsCutThroughAPipeToo) {
+  const std::string content = read_file(compressed("c.gz", ARCHIVE_FILTER_GZIP, "one text\n"));
+  ASSERT_EQ(read_through_pipe(content), Documents{"one text\n"});
+  for (size_t size = 2; size < content.size(); ++size) {
+    const std::string cut = content.substr(0, size);
+    EXPECT_TRUE(contains(error_of([&] { read_documents({file("cut.gz", cut)}); }), "cut.gz: damaged"))
+        << size;
+    EXPECT_TRUE(contains(error_of([&] { read_through_pipe(cut); }), "damaged")) << size;
   }
 }
 

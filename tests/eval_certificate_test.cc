@@ -85,6 +85,33 @@ std::unique_ptr<Mixer> norm_over_time(const std::string& kind, const ModelConfig
   return std::make_unique<LeakingMixer>(make_mixer(kind, config, builder), "norm", 1);
 }
 
+// The last but one row of each block reads the block's last.
+class BlockEndAheadMixer : public Mixer {
+ public:
+  BlockEndAheadMixer(std::unique_ptr<Mixer> honest, int64_t stride)
+      : honest_(std::move(honest)), stride_(stride) {}
+
+  Variable forward(Step& step, const Variable& x) const override {
+    const Variable leak = step.tape().variable(x.value.rows, x.value.cols);
+    for (int64_t r = 0; r < x.value.rows; ++r) std::fill_n(leak.value.row<float>(r), x.value.cols, 0.0f);
+    const Segments segments = step.segments();
+    for (int64_t b = 0; b < segments.count; ++b)
+      for (int64_t t = stride_ - 1; t < segments.length(b); t += stride_)
+        std::copy_n(x.value.row<float>(segments.begin(b) + t), x.value.cols,
+                    leak.value.row<float>(segments.begin(b) + t - 1));
+    return add(step.tape(), honest_->forward(step, x), leak);
+  }
+
+ private:
+  std::unique_ptr<Mixer> honest_;
+  int64_t stride_;
+};
+
+std::unique_ptr<Mixer> block_end_ahead(const std::string& kind, const ModelConfig& config,
+                                       const Builder& builder) {
+  return std::make_unique<BlockEndAheadMixer>(make_mixer(kind, config, builder), 8192);
+}
+
 // Every document reads the first token of the one before it in the batch.
 class NeighbourMixer : public Mixer {
  public:
@@ -136,6 +163,14 @@ void upsample_early_backward(Context&, const CausalUpsampleBackward& op) {
 ModelConfig tiny() {
   ModelConfig config = small_configs()[0].config;
   config.vocab_size = 64;
+  return config;
+}
+
+ModelConfig with_slowest_stride(int64_t stride) {
+  ModelConfig config = tiny();
+  config.harmonic.strides = {1, stride};
+  config.harmonic.taus = {4, 8};
+  config.harmonic.cells = {1, 1};
   return config;
 }
 
@@ -209,16 +244,55 @@ TEST(LeakingModelThat, ReadsItsNeighbourInTheBatchIsCaught) {
 }
 
 TEST(HonestModel, PassesWithAStrideThatLeavesAPhaseFewTokens) {
-  ModelConfig config = tiny();
-  config.harmonic.strides = {1, 512};
-  config.harmonic.taus = {4, 8};
-  config.harmonic.cells = {1, 1};
-  Model model(config, cpu_backend(), true);
+  Model model(with_slowest_stride(512), cpu_backend(), true);
   initialise_for_test(model, 1);
   ThreadPool pool(2);
   for (uint64_t seed = 1; seed <= 3; ++seed)
     for (const CertificateTest& test : certify(model, pool, {.seed = seed, .random_tokens = 2048}).tests)
       EXPECT_TRUE(test.passed) << "seed " << seed << ": " << test.name << ": " << test.detail;
+}
+
+// A tenth of the work that every prefix in a text of three slow blocks, and 64 tokens of noise a phase, would
+// be.
+TEST(HonestModel, OfAStrideOf65536IsExaminedInBoundedWorkThatTheCertificateNames) {
+  Model model(with_slowest_stride(65536), cpu_backend(), true);
+  initialise_for_test(model, 1);
+  ThreadPool pool(2);
+  const Certificate certificate = certify(model, pool, {.random_tokens = 2048});
+  for (const CertificateTest& test : certificate.tests) {
+    EXPECT_TRUE(test.passed) << test.name << ": " << test.detail;
+    const std::string expected =
+        test.name.starts_with("no gradient")
+            ? "64 tokens, all gradients exactly zero"  // one for each of the vocabulary
+        : test.name.starts_with("random") ? "(262144 tokens"
+                                          : "196643 tokens, all bits equal";
+    EXPECT_NE(test.detail.find(expected), std::string::npos) << test.name << ": " << test.detail;
+  }
+  EXPECT_TRUE(certificate.tests.back().detail.ends_with(", 16 neighbouring phases together)"));
+}
+
+TEST(HonestModel, OfAStrideBeyondEveryTextIsExaminedAsFarAsTheCertificateSays) {
+  Model model(with_slowest_stride(1 << 24), cpu_backend(), true);
+  initialise_for_test(model, 1);
+  ThreadPool pool(2);
+  const Certificate certificate = certify(model, pool, {.random_tokens = 2048, .gradients = false});
+  for (const CertificateTest& test : certificate.tests) {
+    EXPECT_TRUE(test.passed) << test.name << ": " << test.detail;
+    if (!test.name.starts_with("random")) {
+      EXPECT_EQ(test.detail, "196643 tokens, all bits equal; too few to cross blocks of 16777216 tokens");
+    }
+  }
+}
+
+TEST(LeakingModelThat, LooksAheadWithinALongBlockIsCaught) {
+  Model model(with_slowest_stride(8192), cpu_backend(), false, &block_end_ahead);
+  initialise_for_test(model, 1);
+  ThreadPool pool(2);
+  const std::set<std::string> failed =
+      failed_tests(certify(model, pool, {.random_tokens = 2048, .gradients = false}));
+  for (const char* name : {"a changed suffix changes no logit before it",
+                           "a prefix alone has the logits it has within the whole"})
+    EXPECT_TRUE(failed.count(name)) << name;
 }
 
 // A leak lowers the loss only of a model that has learned to use it. Here that is written into the weights by
@@ -236,7 +310,7 @@ TEST(LeakingModelThat, UsesTheLeakScoresNoiseBelowChance) {
       for (int64_t c = 0; c < value.cols; ++c) value.row<float>(r)[c] = r == c ? 1.0f : 0.0f;
   }
   ThreadPool pool(2);
-  const std::set<std::string> failed = failed_tests(certify(model, pool, {.random_tokens = 16384}));
+  const std::set<std::string> failed = failed_tests(certify(model, pool, {.random_tokens = 8192}));
   EXPECT_TRUE(failed.count("random tokens score no better than chance at every t mod 4"));
 }
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "harmonic/base/error.h"
+#include "harmonic/model/presets.h"
 
 namespace harmonic {
 namespace {
@@ -21,7 +22,7 @@ std::string verdict(const ModelConfig& config) {
 
 TEST(ModelConfig, DefaultsAndThePaperAreValid) {
   EXPECT_EQ(verdict(ModelConfig()), "no error");
-  EXPECT_EQ(verdict(model_preset("paper")), "no error");
+  EXPECT_EQ(verdict(preset_named("paper").config), "no error");
 }
 
 TEST(ModelConfig, StridesMustBeginWithOneAndDivide) {
@@ -107,7 +108,7 @@ TEST(ModelConfig, TheEndOfTextIsATokenOfTheVocabulary) {
 }
 
 TEST(ModelConfig, ConfigJsonReadsBackWhatWasWritten) {
-  ModelConfig c = model_preset("paper");
+  ModelConfig c = preset_named("paper").config;
   c.ffn_multiple = 8.0 / 3;
   c.mixer = {"harmonic", "attention"};
   c.n_layers = 2;
@@ -154,7 +155,7 @@ TEST(ModelConfig, TheFeedForwardWidthIsAMultipleOfEight) {
 }
 
 TEST(ModelConfig, AnUnknownPresetNamesTheNearest) {
-  EXPECT_NE(error_of([] { model_preset("papr"); }).find("did you mean \"paper\"?"), std::string::npos);
+  EXPECT_NE(error_of([] { preset_named("papr"); }).find("did you mean \"paper\"?"), std::string::npos);
 }
 
 }  // namespace

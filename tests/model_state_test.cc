@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "harmonic/model/presets.h"
 #include "harmonic/ops/simd_targets.h"
 #include "small_models.h"
 
@@ -172,10 +173,22 @@ TEST(Attention, RefusesATextLongerThanItsContextUnlessItHasAWindow) {
   }
 }
 
-TEST(PaperPreset, HasThePapersNumberOfWeights) {
-  const Model model(model_preset("paper"), reference_backend(), false);
-  EXPECT_EQ(model.parameters().count(Role::embedding), 25'731'584);
-  EXPECT_EQ(model.parameters().count(Role::matrix), 34 * 256 * 256);
+int64_t core_of(const Model& model) {
+  return model.parameters().count() - model.parameters().count(Role::embedding);
+}
+
+TEST(Presets, HaveThePapersNumberOfWeights) {
+  const Model paper(preset_named("paper").config, reference_backend(), false);
+  EXPECT_EQ(paper.parameters().count(Role::matrix), 34 * 256 * 256);
+  for (const Preset& preset : presets()) {
+    const Model model(preset.config, reference_backend(), false);
+    EXPECT_EQ(model.parameters().count(Role::embedding), 25'731'584) << preset.name;
+    const bool equal_core = preset.name.starts_with("equal-core");
+    const int64_t expected = equal_core ? core_of(paper) : preset.paper_core;
+    EXPECT_NEAR(static_cast<double>(core_of(model)) / static_cast<double>(expected), 1,
+                equal_core ? 0.02 : 0.08)
+        << preset.name;
+  }
 }
 
 }  // namespace

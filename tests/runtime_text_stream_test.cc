@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "harmonic/model/safetensors.h"
 #include "tests/model_folder_fixture.h"
 
 namespace harmonic {
@@ -160,6 +161,37 @@ TEST_F(SavedState, GoesOnExactlyWhereItWasSaved) {
   other.save(folder_ / "again");
   stream_.save(folder_ / "original");
   EXPECT_EQ(read_file(folder_ / "again"), read_file(folder_ / "original"));
+}
+
+TEST_F(SavedState, KeepsTheBeginningOfACharacter) {
+  TextStream other(loaded_.inference, kEot);
+  EXPECT_EQ(other.load(path_), "");
+  for (const std::string unfinished : {"\xc3", "\xe6\x97", "\xf0\x9f\x99"}) {
+    stream_.save(path_, unfinished);
+    EXPECT_EQ(other.load(path_), unfinished);
+  }
+  for (const std::string nonsense : {"a", "\x97", "\xc3\xa9", "\xc3\xc3", "\xff"}) {
+    stream_.save(path_, nonsense);
+    EXPECT_NE(error_of_loading(other).find("unfinished_character"), std::string::npos);
+  }
+}
+
+TEST_F(SavedState, OfFormat1WhichHadNoUnfinishedCharacterIsLoaded) {
+  const SafetensorsFile file(path_);
+  Metadata metadata = file.metadata();
+  metadata["harmonic_state"] = "1";
+  metadata.erase("unfinished_character");
+  const StoredTensor& stored = file.at("state");
+  const std::string state(reinterpret_cast<const char*>(stored.bytes.data()), stored.bytes.size());
+  metadata["sha256"] = sha256(sha256(state) + ' ' + metadata.at("model") + ' ' +
+                              metadata.at("pending_token") + ' ' + metadata.at("earlier_tokens"));
+  const std::string old = folder_ / "old";
+  SafetensorsWriter writer(old, {{"state", StoredType::u8, {static_cast<int64_t>(state.size())}}}, metadata);
+  writer.append(state.data(), static_cast<int64_t>(state.size()));
+  writer.commit();
+  TextStream other(loaded_.inference, kEot);
+  EXPECT_EQ(other.load(old), "");
+  EXPECT_EQ(logits_of(other), logits_of(stream_));
 }
 
 TEST_F(SavedState, OfAnotherModelIsRefused) {

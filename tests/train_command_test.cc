@@ -8,6 +8,8 @@
 #include <thread>
 
 #include "cli_program.h"
+#include "harmonic/base/json.h"
+#include "harmonic/base/utf8.h"
 #include "train_fixture.h"
 
 namespace harmonic {
@@ -248,6 +250,45 @@ TEST_F(TrainCommand, AFullDiskIsOneClearErrorAndTheRunGoesOnAfterwards) {
   EXPECT_EQ(weights("full"), weights("whole"));
 }
 
+// Of a run that goes on with a long metrics.jsonl, no other file being as long.
+TEST_F(TrainCommand, AFullDiskForTheMetricsStopsItWithWhatItHasLearnedSaved) {
+  ASSERT_EQ(train("whole").status, 0);
+  ASSERT_EQ(train_and_signal("full", {}, SIGTERM, std::chrono::milliseconds(2)), 130);
+  const std::string stopped = find_checkpoint(path("full"))->folder;
+  const std::string metrics = path("full") + "/metrics.jsonl";
+  std::ofstream(metrics, std::ios::app)
+      << R"({"step":1,"remark":")" << std::string(10'000'000, '.') << "\"}\n";
+  struct rlimit before;
+  ::getrlimit(RLIMIT_FSIZE, &before);
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  const struct rlimit limit = {fs::file_size(metrics), before.rlim_max};
+  ::setrlimit(RLIMIT_FSIZE, &limit);
+  const Outcome full = train("full", {"--resume"});
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, handler);
+  expect_error(full, 1, "metrics.jsonl: cannot write: File too large; training stops; the one of step ");
+  EXPECT_NE(find_checkpoint(path("full"))->folder, stopped) << "what was learned since is saved";
+  const Outcome rest = train("full", {"--resume"});
+  ASSERT_EQ(rest.status, 0) << rest.err;
+  EXPECT_EQ(weights("full"), weights("whole"));
+}
+
+TEST_F(TrainCommand, MessagesAreJsonWhateverBytesANameHolds) {
+  const std::string out = "odd \xff\xc3( \"name\" \n\x1b";
+  const Outcome outcome = train(out, {"--log-json", "--train.steps", "1"});
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_TRUE(is_utf8(outcome.err));
+  int with_the_name = 0, warnings = 0;
+  for (std::string_view rest = outcome.err; !rest.empty(); rest.remove_prefix(rest.find('\n') + 1)) {
+    const Json line = parse_json(rest.substr(0, rest.find('\n')), "standard error");
+    with_the_name +=
+        line.at("message").get<std::string>().find("odd \uFFFD\uFFFD( \"name\" \n\x1b") != std::string::npos;
+    warnings += line.at("level") == "warning";
+  }
+  EXPECT_EQ(with_the_name, 1) << outcome.err;
+  EXPECT_EQ(warnings, 1) << "held-out texts that nothing reads: " << outcome.err;
+}
+
 TEST_F(TrainCommand, NonsenseIsOneClearErrorAndLeavesNoRun) {
   file("empty.txt", "");
   file("short.txt", "too short");
@@ -281,7 +322,8 @@ TEST_F(TrainCommand, NonsenseIsOneClearErrorAndLeavesNoRun) {
       {data, config, {"--train.tokens", "1M"}, 2, "train.steps = 40 counts instead"},
       {data, config, {"--data.within_document", "--train.loader", "documents"}, 2, "belongs to"},
       {data, config, {"--data.tokenizer", path("nowhere")}, 1, "nowhere"},
-      {data, config, {"--data.tokenizer", "bpe:many"}, 2, "bpe:SIZE"},
+      {path("nowhere.txt"), config, {"--data.tokenizer", "bpe:many"}, 2, "bpe:SIZE"},
+      {path("nowhere.txt"), config, {"--data.tokenizer", "bpe:10"}, 2, "257 to 16777216 tokens"},
       {"-", config, {"--data.tokenizer", "bpe:300"}, 2, "standard input"},
       {data, config, {"--resume"}, 2, "holds no run"},
   };

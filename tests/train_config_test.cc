@@ -58,7 +58,8 @@ TEST(RunConfig, APresetComesBeforeTheOtherKeysWhereverItStands) {
   EXPECT_EQ(c.model.harmonic.conv_width, 3);
   EXPECT_EQ(c.model.n_layers, 2);
   EXPECT_EQ(verdict("[model]\npreset = \"papr\""),
-            "run.toml:2:1: model.preset = \"papr\": expected one of paper");
+            "run.toml:2:1: model.preset = \"papr\": expected one of paper, paper-transformer, paper-mamba, "
+            "equal-core-transformer");
 }
 
 TEST(RunConfig, UnknownSectionsAndKeysNameTheNearest) {
@@ -92,6 +93,10 @@ TEST(RunConfig, EveryImpossibleSettingIsRefusedByItsKey) {
   for (const auto& [text, key] : bad) {
     const std::string error = verdict(std::string("[train]\n") + text);
     EXPECT_NE(error.find(key), std::string::npos) << text << ": " << error;
+  }
+  for (const char* tokenizer : {"bpe:10", "bpe:256", "bpe:16777217", "bpe:-300", "bpe:", "bpe:3e2"}) {
+    const std::string error = verdict(fmt::format("[data]\ntokenizer = \"{}\"", tokenizer));
+    EXPECT_NE(error.find("data.tokenizer"), std::string::npos) << tokenizer << ": " << error;
   }
 }
 

@@ -135,6 +135,7 @@ Value plain_value(std::string_view text) {
 template <typename T>
 Value item_value(std::string_view text) {
   text = trimmed(text);
+  if (std::is_same_v<T, bool> && (text == "1" || text == "0")) return {text == "1", {}};  // as in a shell
   if constexpr (!std::is_same_v<T, std::string>) return plain_value(text);
   if (text.size() >= 2 && (text.front() == '"' || text.front() == '\'') && text.back() == text.front())
     text = text.substr(1, text.size() - 2);

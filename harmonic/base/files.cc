@@ -32,10 +32,9 @@ class Descriptor {
   int value_;
 };
 
-// Opens a regular file for reading and reports its size.
+// Opens a file for reading and reports its size, which of a pipe is 0.
 int open_file(const fs::path& path, int64_t* size) {
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) fail("{}: cannot open: {}", path.string(), std::strerror(errno));
+  const int descriptor = open_for_reading(path);
   struct stat status;
   if (::fstat(descriptor, &status) != 0 || S_ISDIR(status.st_mode)) {
     ::close(descriptor);
@@ -45,12 +44,17 @@ int open_file(const fs::path& path, int64_t* size) {
   return descriptor;
 }
 
-// Calls use(bytes) for the file's content piece by piece.
+// Calls use(bytes) for the file's content piece by piece. Only what may have to be waited for (a pipe) is
+// given up when the program is asked to stop: files are read then too, as a checkpoint is saved.
 template <typename Use>
 void read_pieces(int descriptor, const fs::path& path, Use use) {
   static thread_local char buffer[1 << 16];
+  struct stat status;
+  const bool may_wait = ::fstat(descriptor, &status) == 0 && !S_ISREG(status.st_mode);
   for (;;) {
-    const ssize_t got = ::read(descriptor, buffer, sizeof buffer);
+    const ssize_t got =
+        may_wait ? static_cast<ssize_t>(read_when_ready(descriptor, buffer, sizeof buffer, path.string()))
+                 : ::read(descriptor, buffer, sizeof buffer);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail("{}: cannot read: {}", path.string(), std::strerror(errno));
     if (got == 0) return;
@@ -195,6 +199,14 @@ void copy_atomically(const fs::path& from, const fs::path& to) {
   AtomicFile file(to);
   read_pieces(source, from, [&](std::string_view piece) { file.write(piece); });
   file.commit();
+}
+
+int open_for_reading(const fs::path& path) {
+  // Blocking, it would wait for a pipe's writer, where a request to stop that came just before is not seen.
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  if (descriptor < 0) fail("{}: cannot open: {}", path.string(), std::strerror(errno));
+  ::fcntl(descriptor, F_SETFL, ::fcntl(descriptor, F_GETFL) & ~O_NONBLOCK);
+  return descriptor;
 }
 
 size_t read_when_ready(int descriptor, char* buffer, size_t size, std::string_view name) {

@@ -42,6 +42,8 @@ class AtomicFile {
 void write_file(const std::filesystem::path& path, std::string_view bytes);
 void copy_atomically(const std::filesystem::path& from, const std::filesystem::path& to);
 
+// Opens for reading, without waiting for the writer of a pipe: read_when_ready() waits for it. Throws Error.
+int open_for_reading(const std::filesystem::path& path);
 // Reads at most `size` bytes, at least one unless the input has ended, waiting for them; a request to stop
 // the program ends the waiting with Interrupted. `name` is for errors.
 size_t read_when_ready(int descriptor, char* buffer, size_t size, std::string_view name);

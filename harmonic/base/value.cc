@@ -2,6 +2,7 @@
 
 #include <toml++/toml.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "harmonic/base/checked.h"
@@ -20,10 +21,17 @@ Value from_toml(const toml::node& node, std::string_view source) {
   value.where = place(source, node.source());
   if (const auto* table = node.as_table()) {
     Value::Table entries;
-    for (const auto& [key, child] : *table) {
-      entries.emplace_back(std::string(key.str()), from_toml(child, source));
+    // toml++ keeps them by name.
+    std::vector<std::pair<const toml::key*, const toml::node*>> written;
+    for (const auto& [key, child] : *table) written.emplace_back(&key, &child);
+    std::stable_sort(written.begin(), written.end(), [](const auto& a, const auto& b) {
+      const toml::source_position x = a.first->source().begin, y = b.first->source().begin;
+      return std::pair(x.line, x.column) < std::pair(y.line, y.column);
+    });
+    for (const auto& [key, child] : written) {
+      entries.emplace_back(std::string(key->str()), from_toml(*child, source));
       // The key's place serves a person better than the value's.
-      if (!child.is_table()) entries.back().second.where = place(source, key.source());
+      if (!child->is_table()) entries.back().second.where = place(source, key->source());
     }
     value.data = std::move(entries);
   } else if (const auto* array = node.as_array()) {

@@ -16,8 +16,9 @@ class Check : public Command {
   void declare(Options& options) override {
     options.add("--model", &model_, "model folder").placeholder("DIR").required();
     options.add("--data", &data_, "a text: its loss by phase is shown as well, not judged")
-        .placeholder("FILE");
-    options.add("--json", &json_, "write the result here too").placeholder("FILE");
+        .placeholder("FILE")
+        .not_empty();
+    options.add("--json", &json_, "write the result here too").placeholder("FILE").not_empty();
     options.add("--random-tokens", &random_tokens_, "tokens of the tests by noise").amount().at_least(256);
     options.add("--seed", &seed_, "of the texts that the tests make up").at_least(0);
   }
@@ -62,7 +63,7 @@ class Check : public Command {
     inference.score(state, tokens.data(), static_cast<int64_t>(tokens.size()) - 1, bits);
     const auto slowest = static_cast<size_t>(loaded.model->strides().back());
     print("bits per token of {} by t mod {} (shown, not judged):\n", data_, slowest);
-    for (size_t phase = 0; phase < slowest; ++phase) {
+    for (size_t phase = 0; phase < std::min(slowest, bits.size()); ++phase) {
       double sum = 0;
       int64_t count = 0;
       for (size_t t = phase; t < bits.size(); t += slowest, ++count) sum += bits[t];

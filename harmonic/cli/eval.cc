@@ -24,11 +24,11 @@ class Eval : public Command {
     options.add("--format", &format_, "how documents are told apart")
         .one_of({"auto", "text", "jsonl", "nul", "blank", "shards"});
     options.add("--text-field", &text_field_, "of a JSON line");
-    options.add("--lengths", &lengths_, "tokens a window").at_least(1);
+    options.add("--lengths", &lengths_, "tokens a window; 16K is 16,000").amount().at_least(1);
     options.add("--state", &state_, "cold: zero at each window; carry: zero at each document only")
         .one_of({"cold", "carry"});
     options.add("--max-tokens", &max_tokens_, "score this many only; 0 is all").amount().at_least(0);
-    options.add("--json", &json_, "write the results here too").placeholder("FILE");
+    options.add("--json", &json_, "write the results here too").placeholder("FILE").not_empty();
   }
 
   int run(const CommandContext& context) override {

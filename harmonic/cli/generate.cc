@@ -21,7 +21,8 @@ class Generate : public Command {
     options.add("INPUT", &input_, "-: the prompt comes from standard input").placeholder("-");
     options.add("--prompt", &prompt_, "text to go on from").placeholder("TEXT").given(&has_prompt_);
     options.add("--prompt-file", &prompt_file_, "a file with the text to go on from; - is standard input")
-        .placeholder("FILE");
+        .placeholder("FILE")
+        .not_empty();
     options.add("--max-tokens", &max_tokens_, "tokens to write at most").amount().at_least(0);
     options.add("--temperature", &sampling_.temperature, "0 always takes the likeliest token").range(0, 100);
     options.add("--top-k", &sampling_.top_k, "keep the k likeliest tokens; 0 keeps all").at_least(0);
@@ -30,11 +31,16 @@ class Generate : public Command {
     options.add("--min-p", &sampling_.min_p, "drop tokens below this share of the likeliest one").range(0, 1);
     options.add("--seed", &seed_, "of the choices: the same seed gives the same text").at_least(0);
     options.add("--ignore-end", &ignore_end_, "begin another document where the model ends one");
-    options.add("--state-in", &state_in_, "go on from a saved state").placeholder("FILE");
+    options.add("--state-in", &state_in_, "go on from a saved state").placeholder("FILE").not_empty();
     options
-        .add("--state-out", &state_out_,
-             "save the state after the text, or, where the model ended it, that of a new document")
-        .placeholder("FILE");
+        .add(
+            "--state-out", &state_out_,
+            "save the state after the text, or, where the model ended it, that of a new document. A "
+            "character "
+            "that the text ends within is saved too, and written by the run that goes on from there, so that "
+            "the texts of both are that of one longer run; the line break after each is no part of them")
+        .placeholder("FILE")
+        .not_empty();
   }
 
   int run(const CommandContext& context) override {
@@ -46,20 +52,21 @@ class Generate : public Command {
     loaded.model->pack(inference.context());
     const Tokenizer& tokenizer = *loaded.tokenizer;
     TextStream stream(inference, tokenizer.eot());
-    if (!state_in_.empty()) stream.load(state_in_);
+    // The prompt goes the same way as what follows, since a character may begin in it and end after it; and
+    // one may have begun in the text before.
+    Utf8Stream characters;
+    if (!state_in_.empty()) characters.push(stream.load(state_in_));
     if (!state_out_.empty()) AtomicFile(std::filesystem::path(state_out_));  // throws now if it cannot later
 
-    // The prompt goes the same way as what follows, since a character may begin in it and end after it.
-    Utf8Stream characters(Utf8Stream::Invalid::replace);
     const std::string prompt = read_prompt();
     write_output(characters.push(prompt));
     flush_output();
     append(stream, encode_in_parallel(tokenizer, prompt, pool));
     write(stream, tokenizer, characters);
-    write_output(characters.flush());
+    if (state_out_.empty()) write_output(characters.flush());
     write_output("\n");
     flush_output();
-    if (!state_out_.empty()) stream.save(state_out_);
+    if (!state_out_.empty()) stream.save(state_out_, characters.held());
     return interrupted() ? 130 : 0;
   }
 
@@ -77,7 +84,8 @@ class Generate : public Command {
     return prompt_file_ == "-" ? read_standard_input() : read_text(prompt_file_);
   }
 
-  // In pieces, so that a long prompt can be interrupted.
+  // In pieces, so that a long prompt can be interrupted. The state of a part of it is of no use: none is
+  // saved.
   static void append(TextStream& stream, const std::vector<int32_t>& tokens) {
     for (auto at = tokens.begin(); at != tokens.end();) {
       stop_if_interrupted();
@@ -96,8 +104,9 @@ class Generate : public Command {
       if (token == tokenizer.eot()) {
         // A state that is saved now must not end the same text again.
         stream.restart();
+        write_output(characters.flush());
         if (!ignore_end_) return;
-        write_output(characters.flush() + "\n\n");
+        write_output("\n\n");
       } else {
         stream.append({token});
         write_output(characters.push(tokenizer.bytes_of(token)));

@@ -1,7 +1,6 @@
 // harmonic inspect: what a model is made of and what it costs.
 #include <fmt/ranges.h>
 
-#include <algorithm>
 #include <filesystem>
 #include <map>
 
@@ -9,6 +8,7 @@
 #include "harmonic/base/fields.h"
 #include "harmonic/cli/command.h"
 #include "harmonic/model/model.h"
+#include "harmonic/model/presets.h"
 
 namespace harmonic {
 namespace {
@@ -18,8 +18,6 @@ std::string grouped(int64_t number) {
   if (number < 1000) return fmt::format("{}", number);
   return fmt::format("{},{:03}", grouped(number / 1000), number % 1000);
 }
-
-constexpr int64_t kPaperCore = 2'234'368;
 
 void row(std::string_view name, std::string_view number, std::string_view middle = "") {
   print("  {:<48}{:>16}{:>14}\n", name, middle, number);
@@ -32,9 +30,14 @@ class Inspect : public Command {
   }
 
   int run(const CommandContext&) override {
-    const Model model(config(), cpu_backend(), false);
+    std::error_code ignored;
+    const Preset* preset = std::filesystem::exists(path_, ignored) ? nullptr : find_preset(path_);
+    const Model model(preset ? preset->config : config(), cpu_backend(), false);
     show_parameters(model.parameters());
-    if (path_ == "paper") row("core, by the paper's account", grouped(kPaperCore));
+    if (preset) {
+      row("core, by the paper's account", grouped(preset->paper_core));
+      row("all, by the paper's account", grouped(preset->paper_parameters));
+    }
     show_state(model.state_layout());
     show_work(model);
     return 0;
@@ -43,13 +46,12 @@ class Inspect : public Command {
  private:
   ModelConfig config() const {
     std::error_code ignored;
-    if (std::filesystem::exists(path_, ignored)) return load_model_config(path_);
-    const std::vector<std::string> presets = model_preset_names();
-    if (std::find(presets.begin(), presets.end(), path_) == presets.end())
-      fail("{}: no such model folder, and no preset ({}){}", path_, fmt::join(presets, ", "),
-           did_you_mean(path_, presets));
-    return model_preset(path_);
+    if (!std::filesystem::exists(path_, ignored))
+      fail("{}: no such model folder, and no preset ({}){}", path_, fmt::join(preset_names(), ", "),
+           did_you_mean(path_, preset_names()));
+    return load_model_config(path_);
   }
+
   static void show_parameters(const Parameters& parameters) {
     int64_t vectors = 0;
     print("parameters\n");

@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "harmonic/base/error.h"
+#include "harmonic/model/presets.h"
 
 namespace harmonic {
 namespace {
@@ -85,6 +86,10 @@ std::string row(const std::string& flag, const std::string& text) {
 
 Options::Option& Options::Option::required() {
   is_required = true;
+  return not_empty();
+}
+Options::Option& Options::Option::not_empty() {
+  refuses_empty = true;
   return *this;
 }
 Options::Option& Options::Option::placeholder(std::string text) {
@@ -178,6 +183,9 @@ void Options::parse(const std::vector<std::string>& arguments) {
   for (size_t i = 0; i < options_.size(); ++i) {
     const Option& option = *options_[i];
     if (declared[i]->count() > 0) {
+      const std::vector<std::string> given = declared[i]->results();
+      if (option.refuses_empty && std::find(given.begin(), given.end(), "") != given.end())
+        fail_usage("{} is empty: {}", option.field.key, option.field.help);
       set_given(option.field, *declared[i]);
       if (option.is_given) *option.is_given = true;
     } else if (option.is_required) {
@@ -219,7 +227,7 @@ std::string Options::help(std::string_view command, std::string_view summary) co
         "\nsettings, as keys of the TOML file, as --set KEY=VALUE, as flags, or in the environment\n"
         "(--train.lr 3e-3 is HARMONIC_TRAIN_LR=3e-3); later ones win:\n";
     result += row("--set model.preset=NAME",
-                  fmt::format("start from a named model: {}", fmt::join(model_preset_names(), ", ")));
+                  fmt::format("start from a named model: {}", fmt::join(preset_names(), ", ")));
     for (const Field& field : settings_) {
       const std::string standard = text_of(field);
       result += row("--" + field.key + (is_flag(field) ? "[=false]" : " " + type_name_of(field)),

@@ -18,7 +18,8 @@ class Options {
   // shows.
   class Option {
    public:
-    Option& required();
+    Option& required();   // and not empty
+    Option& not_empty();  // a text "" is no value, and a mistake in how a script fills it in
     Option& placeholder(std::string text);  // what --help shows for the value: DIR, PATH...
     Option& given(bool* flag);              // set to true when the option stands on the command line
     Option& one_of(std::vector<std::string> names);
@@ -31,7 +32,7 @@ class Options {
     friend class Options;
     explicit Option(Field f) : field(std::move(f)) {}
     Field field;
-    bool is_required = false, is_positional = false, is_global = false;
+    bool is_required = false, refuses_empty = false, is_positional = false, is_global = false;
     bool* is_given = nullptr;
     std::string value_name;
   };

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "harmonic/base/error.h"
+#include "harmonic/base/interrupt.h"
 #include "harmonic/base/json.h"
 #include "harmonic/cli/command.h"
 #include "harmonic/cli/standard_input.h"
@@ -37,12 +38,36 @@ class Score : public Command {
   }
 
   int run(const CommandContext& context) override {
+    watch_for_interrupts();
     ThreadPool pool(context.threads);
     const LoadedModel loaded = load_model_folder(model_, cpu_backend());
     tokenizer_ = loaded.tokenizer.get();
     Inference inference(*loaded.model, pool);
     loaded.model->pack(inference.context());
     TextStream stream(inference, tokenizer_->eot());
+    try {
+      score_input(stream);
+    } catch (const Interrupted&) {
+      flush_output();  // whole results: those of what was scored
+      throw;
+    }
+    if (documents_ == 0)
+      fail("standard input: holds no text; expected the text to score: harmonic score --model {} < FILE",
+           model_);
+    if (by_ == "document" && documents_ > 1 && !json_)
+      print("{:.2f}\t{}\t{:.4f}\ttotal of {} documents\n", total_.bits, total_.bytes, total_.rate(),
+            documents_);
+    return 0;
+  }
+
+ private:
+  struct Sum {
+    double bits = 0;
+    int64_t bytes = 0;
+    double rate() const { return bits / static_cast<double>(bytes); }
+  };
+
+  void score_input(TextStream& stream) {
     StreamEncoder encoder(*tokenizer_);
     bool begun = false;  // the document at hand has text
     for (std::string text; read_some_input(text, kBytesPerRead); text.clear()) {
@@ -60,26 +85,18 @@ class Score : public Command {
       flush_output();
     }
     if (begun) end_document(stream, encoder);
-    if (documents_ == 0)
-      fail("standard input: holds no text; expected the text to score: harmonic score --model {} < FILE",
-           model_);
-    if (by_ == "document" && documents_ > 1 && !json_)
-      print("{:.2f}\t{}\t{:.4f}\ttotal of {} documents\n", total_.bits, total_.bytes, total_.rate(),
-            documents_);
-    return 0;
   }
 
- private:
-  struct Sum {
-    double bits = 0;
-    int64_t bytes = 0;
-    double rate() const { return bits / static_cast<double>(bytes); }
-  };
-
+  // In pieces, so that a large model can be interrupted.
   void score_tokens(TextStream& stream) {
-    bits_.clear();
-    stream.score(tokens_, bits_);
-    for (size_t i = 0; i < tokens_.size(); ++i) add(tokens_[i], bits_[i]);
+    for (auto at = tokens_.begin(); at != tokens_.end();) {
+      stop_if_interrupted();
+      const auto end = at + std::min<std::ptrdiff_t>(tokens_.end() - at, Inference::kRowsPerCall);
+      bits_.clear();
+      stream.score({at, end}, bits_);
+      for (size_t i = 0; i < bits_.size(); ++i) add(at[static_cast<std::ptrdiff_t>(i)], bits_[i]);
+      at = end;
+    }
     tokens_.clear();
   }
 

@@ -9,6 +9,7 @@
 #include "harmonic/cli/command.h"
 #include "harmonic/cli/standard_input.h"
 #include "harmonic/data/learned_tokenizer.h"
+#include "harmonic/tokenizer/bpe_trainer.h"
 #include "harmonic/tokenizer/parallel_encode.h"
 #include "harmonic/tokenizer/tokenizer.h"
 
@@ -25,7 +26,7 @@ class TrainTokenizer : public Command {
         .one_of({"auto", "text", "jsonl", "nul", "blank"});
     options.add("--text-field", &text_field_, "of a JSON line");
     options.add("--vocab-size", &vocab_size_, "tokens in all: 256 bytes, merges, and the end of text")
-        .range(257, 1 << 24);
+        .range(BpeTrainer::kLeastVocabulary, BpeTrainer::kMostVocabulary);
     options.add("--out", &out_, "where tokenizer.json is written").placeholder("DIR").required();
   }
 

@@ -12,10 +12,15 @@ class Train : public Command {
  public:
   void declare(Options& options) override {
     options.add("--config", &config_, "settings of the run; with --resume those of the run by default")
-        .placeholder("TOML");
-    options.add("--data", &data_, "texts to train on, in place of data.train").placeholder("PATH...");
-    options.add("--valid", &valid_, "held-out texts, in place of data.valid").placeholder("PATH...");
-    options.add("--out", &out_, "folder of the run and its model").placeholder("DIR");
+        .placeholder("TOML")
+        .not_empty();
+    options.add("--data", &data_, "texts to train on, in place of data.train")
+        .placeholder("PATH...")
+        .not_empty();
+    options.add("--valid", &valid_, "held-out texts, in place of data.valid")
+        .placeholder("PATH...")
+        .not_empty();
+    options.add("--out", &out_, "folder of the run and its model").placeholder("DIR").not_empty();
     options.add("--resume", &resume_, "go on with the run in --out from its last checkpoint");
     options.add_settings(&overrides_);
   }

@@ -1,11 +1,20 @@
 #include "harmonic/data/data_config.h"
 
 #include <algorithm>
+#include <charconv>
 #include <filesystem>
+#include <string_view>
 
 #include "harmonic/base/error.h"
+#include "harmonic/tokenizer/bpe_trainer.h"
 
 namespace harmonic {
+namespace {
+
+// What the tokenizer's name begins with when one is to be learned: "bpe:4096".
+constexpr std::string_view kLearnedTokenizer = "bpe:";
+
+}  // namespace
 
 std::vector<Field> DataConfig::fields() {
   return {
@@ -32,7 +41,21 @@ void DataConfig::validate() const {
                  paths == &train ? "train" : "valid");
   }
   if (tokenizer.empty()) fail_usage("data.tokenizer is empty; expected bytes, a file or folder, or bpe:SIZE");
+  learned_vocab_size();
   if (text_field.empty()) fail_usage("data.text_field is empty; expected the name of a JSON field");
+}
+
+int64_t DataConfig::learned_vocab_size() const {
+  if (!tokenizer.starts_with(kLearnedTokenizer)) return 0;
+  const std::string_view digits = std::string_view(tokenizer).substr(kLearnedTokenizer.size());
+  const char* const end = digits.data() + digits.size();
+  int64_t size = 0;
+  const auto parsed = std::from_chars(digits.data(), end, size);
+  if (parsed.ec != std::errc{} || parsed.ptr != end || size < BpeTrainer::kLeastVocabulary ||
+      size > BpeTrainer::kMostVocabulary)
+    fail_usage("data.tokenizer = \"{}\": expected bpe:SIZE with {} to {} tokens, as in bpe:4096", tokenizer,
+               BpeTrainer::kLeastVocabulary, BpeTrainer::kMostVocabulary);
+  return size;
 }
 
 DataConfig DataConfig::with_absolute_paths() const {
@@ -42,7 +65,7 @@ DataConfig DataConfig::with_absolute_paths() const {
   for (auto* paths : {&result.train, &result.valid})
     for (std::string& path : *paths)
       if (path != "-") absolute(path);
-  if (tokenizer != "bytes" && !tokenizer.starts_with(kLearnedTokenizer)) absolute(result.tokenizer);
+  if (tokenizer != "bytes" && learned_vocab_size() == 0) absolute(result.tokenizer);
   if (!cache.empty()) absolute(result.cache);
   return result;
 }

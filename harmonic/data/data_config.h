@@ -3,16 +3,13 @@
 // The keys of [data] in a run's TOML: which texts, and how they are read.
 #pragma once
 
+#include <cstdint>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "harmonic/base/fields.h"
 
 namespace harmonic {
-
-// What the tokenizer's name begins with when one is to be learned: "bpe:4096".
-constexpr std::string_view kLearnedTokenizer = "bpe:";
 
 struct DataConfig {
   std::vector<std::string> train;  // files, folders, globs, or "-" for standard input
@@ -29,6 +26,8 @@ struct DataConfig {
   std::vector<Field> fields();
   // Throws Error (usage) naming the key, its value and what would do.
   void validate() const;
+  // The tokens that a tokenizer to be learned may have; 0 where none is to be.
+  int64_t learned_vocab_size() const;
   // With every path absolute, those of patterns too, so that it means the same from any working folder.
   DataConfig with_absolute_paths() const;
 };

@@ -7,10 +7,10 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -18,6 +18,7 @@
 #include "harmonic/base/error.h"
 #include "harmonic/base/files.h"
 #include "harmonic/base/interrupt.h"
+#include "harmonic/data/gzip_check.h"
 
 namespace harmonic {
 namespace {
@@ -45,30 +46,6 @@ bool named_as_tar(std::string_view path) {
   return false;
 }
 
-// The checksum of gzip (RFC 1952), which libarchive passes over.
-class Crc32 {
- public:
-  void add(const char* data, size_t size) {
-    static const auto table = [] {
-      std::array<uint32_t, 256> values;
-      for (uint32_t i = 0; i < 256; ++i) {
-        values[i] = i;
-        for (int bit = 0; bit < 8; ++bit) values[i] = values[i] >> 1 ^ (values[i] & 1 ? 0xEDB88320u : 0u);
-      }
-      return values;
-    }();
-    for (size_t i = 0; i < size; ++i)
-      value_ = table[(value_ ^ static_cast<unsigned char>(data[i])) & 0xff] ^ value_ >> 8;
-    size_ += size;
-  }
-  // What the last 8 bytes of the file must be: the checksum and the size, of which they keep 32 bits.
-  std::array<uint32_t, 2> trailer() const { return {~value_, static_cast<uint32_t>(size_)}; }
-
- private:
-  uint32_t value_ = ~uint32_t{0};
-  uint64_t size_ = 0;
-};
-
 }  // namespace
 
 struct TextFile::State {
@@ -78,10 +55,7 @@ struct TextFile::State {
   std::string first_bytes;  // read to tell the packing, and not yet handed on
   ::archive* archive = nullptr;
   bool whole_is_one_member = true, started = false;
-  bool check_gzip = false;
-  Crc32 crc;
-  int64_t gzip_headers = 0;  // seen in the raw bytes: one for each part, and those that stand there by chance
-  std::string last_raw;      // the end of the block before
+  std::optional<GzipCheck> gzip;  // of a gzip file that is its one member
   std::vector<char> block;
 
   ~State() {
@@ -100,28 +74,6 @@ struct TextFile::State {
     return read_when_ready(descriptor, buffer, size, path);
   }
 
-  void count_gzip_headers(std::string_view raw) {
-    constexpr std::string_view header = "\x1f\x8b\x08";
-    const std::string border = last_raw + std::string(raw.substr(0, header.size() - 1));
-    for (std::string_view where : {std::string_view(border), raw})
-      for (size_t at = where.find(header); at != where.npos; at = where.find(header, at + 1)) ++gzip_headers;
-    const std::string_view end = raw.size() < header.size() ? border : raw;
-    last_raw = end.substr(end.size() - std::min(end.size(), header.size() - 1));
-  }
-
-  // At the end of a gzip file. A file in several parts ends in the size and checksum of its last part alone:
-  // it is taken for one when another header was seen and the size is not that of the whole.
-  void check_gzip_trailer() {
-    struct stat status;
-    std::array<uint32_t, 2> trailer;
-    if (::fstat(descriptor, &status) != 0 ||
-        ::pread(descriptor, trailer.data(), sizeof trailer, status.st_size - 8) != sizeof trailer)
-      return;
-    const auto expected = crc.trailer();
-    if (trailer != expected && (gzip_headers < 2 || trailer[1] == expected[1]))
-      fail("{}: damaged: its content does not match its checksum; fetch or make the file again", name);
-  }
-
   [[noreturn]] void archive_failure() {
     stop_if_interrupted();  // read_block() cannot throw it
     const char* message = archive_error_string(archive);
@@ -136,7 +88,7 @@ struct TextFile::State {
     try {
       *data = state.block.data();
       const size_t got = state.read_raw(state.block.data(), state.block.size());
-      if (state.check_gzip) state.count_gzip_headers({state.block.data(), got});
+      if (state.gzip) state.gzip->add_packed({state.block.data(), got});
       return static_cast<la_ssize_t>(got);
     } catch (const Interrupted&) {
       archive_set_error(archive, EINTR, "interrupted");
@@ -184,8 +136,7 @@ TextFile::TextFile(const std::string& path) : state_(std::make_unique<State>()) 
   state.path = path == "-" ? "standard input" : path;
   state.name = state.path;
   state.close_it = path != "-";
-  state.descriptor = path == "-" ? STDIN_FILENO : ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (state.descriptor < 0) fail("{}: cannot open: {}", path, std::strerror(errno));
+  state.descriptor = path == "-" ? STDIN_FILENO : open_for_reading(path);
   struct stat status;
   if (::fstat(state.descriptor, &status) != 0) fail("{}: cannot read: {}", state.path, std::strerror(errno));
   if (S_ISDIR(status.st_mode)) fail("{}: is a directory; a file was expected", state.path);
@@ -205,7 +156,7 @@ TextFile::TextFile(const std::string& path) : state_(std::make_unique<State>()) 
         path);
   const bool seekable = path != "-" && S_ISREG(status.st_mode) && ::lseek(state.descriptor, 0, SEEK_SET) == 0;
   if (!seekable) state.first_bytes.assign(start, size);
-  state.check_gzip = seekable && size > 1 && start[0] == '\x1f' && !named_as_tar(path);
+  if (packing == Packing::compressed && start[0] == '\x1f' && !named_as_tar(path)) state.gzip.emplace();
   if (packing != Packing::none || (named_as_tar(path) && size > 0)) state.open_archive(packing, seekable);
 }
 
@@ -251,10 +202,12 @@ size_t TextFile::read(char* buffer, size_t size) {
       got = state.read_raw(buffer + done, size - done);
     }
     if (got == 0) {
-      if (std::exchange(state.check_gzip, false)) state.check_gzip_trailer();
+      if (const auto gzip = std::exchange(state.gzip, std::nullopt); gzip && !gzip->passed())
+        fail("{}: damaged: its content does not match its checksum; fetch or make the file again",
+             state.name);
       break;
     }
-    if (state.check_gzip) state.crc.add(buffer + done, got);
+    if (state.gzip) state.gzip->add_content({buffer + done, got});
     done += got;
   }
   return done;

@@ -1,5 +1,10 @@
 // The bytes of a text file, decompressed: plain, gz, xz, zst, and archives (zip; tar by its name), whose
 // members are read as files one after the other. What a file is, its first bytes tell, not its name.
+//
+// Damage is told by checksums: gz by its one (of several parts joined into one file, only that each part ends
+// as one), xz by its own, zst where it was written with one, zip by those of its members. A compressed tar is
+// read up to the mark that ends it: nothing after it is looked at, nor, since it comes later, the checksum of
+// tar.gz, so that changed bytes may pass that leave a readable tar.
 #pragma once
 
 #include <cstddef>

@@ -4,10 +4,11 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <map>
 #include <numeric>
-#include <set>
 #include <string_view>
 
+#include "harmonic/base/checked.h"
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/random.h"
 
@@ -16,7 +17,10 @@ namespace {
 
 using Tokens = std::vector<int32_t>;
 
-constexpr int64_t kTokensAPhase = 64;  // of noise at least: the standard error of fewer says too little
+constexpr int64_t kTokensAPhase = 64;     // of noise at least: the standard error of fewer says too little
+constexpr int64_t kMostPhases = 1 << 12;  // told apart in noise; a longer stride's are taken several together
+constexpr int64_t kLongestStride = 1 << 16;  // whose blocks the texts are long enough to cross
+constexpr int64_t kShortText = 1 << 12;      // so long a text may be for every prefix that is tried
 
 // Logits of a text, all rows one after the other, and the state after it.
 struct Outcome {
@@ -38,19 +42,19 @@ class Examiner {
         options_(options),
         inference_(model, pool),
         vocabulary_(model.config().vocab_size) {
-    // Long enough to cross every border: blocks of the slowest level, tiles of the scans, pieces of chunked
-    // runs.
-    const int64_t slowest = model.strides().back();
-    length_ = std::max<int64_t>(288, 3 * slowest + 35);
+    const std::vector<int64_t>& strides = model.strides();
+    length_ = length_for(strides.back());
     if (const int64_t longest = model.config().longest_text(); longest > 0)
       length_ = std::min(length_, longest);
+    const auto beyond =
+        std::find_if(strides.begin(), strides.end(), [](int64_t s) { return s > kLongestStride; });
+    if (beyond != strides.end()) remark_ = fmt::format("; too few to cross blocks of {} tokens", *beyond);
   }
 
   Certificate run() {
     add("a changed suffix changes no logit before it", [&] { return suffixes(); });
     add("a prefix alone has the logits it has within the whole", [&] { return prefixes(); });
-    if (options_.gradients)
-      add("no gradient flows from a logit to a later embedding", [&] { return gradients(); });
+    if (options_.gradients) gradients();
     add("token by token equals parallel", [&] { return split({1}, "token by token"); });
     for (int64_t size : {3, 5, 15, 17, 64})
       add(fmt::format("chunks of {} equal the whole", size), [&] { return split({size}, "chunked"); });
@@ -61,13 +65,19 @@ class Examiner {
   }
 
  private:
+  // Tokens that cross every border of blocks of this stride, of tiles of the scans, and of pieces of chunked
+  // runs.
+  static int64_t length_for(int64_t stride) {
+    return std::max<int64_t>(288, 3 * std::min(stride, kLongestStride) + 35);
+  }
+
   template <typename Test>
   void add(std::string name, Test test) {
     // Empty: passed.
     const std::string failure = test();
     certificate_.tests.push_back(
         {std::move(name), failure.empty(),
-         failure.empty() ? fmt::format("{} tokens, all bits equal", length_) : failure});
+         failure.empty() ? fmt::format("{} tokens, all bits equal{}", length_, remark_) : failure});
   }
 
   // Distinct uses of the seed have distinct streams.
@@ -121,30 +131,33 @@ class Examiner {
   }
 
   // Every prefix length 1..33, and both sides of the first borders of tiles and pieces and of each level's
-  // blocks. (Of the first ones only: each length costs a run of the whole text.)
-  std::set<int64_t> prefix_lengths() const {
-    std::set<int64_t> lengths;
-    for (int64_t p = 1; p <= 33; ++p) lengths.insert(p);
+  // blocks (of the first ones only: each length costs a run), with the length of the text that each is tried
+  // in: the whole, but where that is long as much as crosses the borders in question.
+  std::map<int64_t, int64_t> prefixes_and_lengths() const {
+    std::map<int64_t, int64_t> result;
+    const auto add = [&](int64_t prefix, int64_t stride) {
+      const int64_t length = std::min(length_, std::max(kShortText, length_for(stride)));
+      if (prefix >= 1 && prefix < length) result[prefix] = std::max(result[prefix], length);
+    };
+    for (int64_t p = 1; p <= 33; ++p) add(p, 1);
     std::vector<int64_t> borders = model_.strides();
     borders.push_back(64);
     for (int64_t border : borders)
-      for (int64_t k = 1; k <= 3; ++k)
-        for (int64_t beside = -1; beside <= 1; ++beside) lengths.insert(k * border + beside);
-    lengths.erase(lengths.begin(), lengths.lower_bound(1));
-    lengths.erase(lengths.lower_bound(length_), lengths.end());
-    return lengths;
+      for (int64_t k = 1; k <= 3 && border <= kLongestStride; ++k)
+        for (int64_t beside = -1; beside <= 1; ++beside) add(k * border + beside, border);
+    return result;
   }
 
   std::string suffixes() {
     const Tokens other = random_tokens(length_, "other suffix");
-    for (int64_t p : prefix_lengths()) {
-      Tokens changed = text();
-      for (int64_t t = p; t < length_; ++t) {
+    for (const auto& [p, length] : prefixes_and_lengths()) {
+      Tokens changed(text().begin(), text().begin() + length);
+      for (int64_t t = p; t < length; ++t) {
         auto& token = changed[static_cast<size_t>(t)];
         const int32_t fresh = other[static_cast<size_t>(t)];
         token = fresh != token ? fresh : static_cast<int32_t>((fresh + 1) % vocabulary_);
       }
-      const int64_t row = first_difference(whole().logits, run_in_pieces(changed, {length_}).logits, p);
+      const int64_t row = first_difference(whole().logits, run_in_pieces(changed, {length}).logits, p);
       if (row >= 0)
         return fmt::format("tokens from {} on were changed, and the logits at {} changed", p, row);
     }
@@ -152,7 +165,7 @@ class Examiner {
   }
 
   std::string prefixes() {
-    for (int64_t p : prefix_lengths()) {
+    for (const auto& [p, length] : prefixes_and_lengths()) {
       const Tokens prefix(text().begin(), text().begin() + p);
       const int64_t row = first_difference(whole().logits, run_in_pieces(prefix, {p}).logits, p);
       if (row >= 0)
@@ -201,9 +214,17 @@ class Examiner {
     return {};
   }
 
-  // Tokens are all different here, so that each row of the embedding's gradient belongs to one position.
-  std::string gradients() {
-    const int64_t length = std::min<int64_t>(length_, vocabulary_);
+  // Tokens are all different here, so that each row of the embedding's gradient belongs to one position: the
+  // text is no longer than the vocabulary.
+  void gradients() {
+    const int64_t length = std::min({length_, vocabulary_, kShortText});
+    const std::string failure = gradients_within(length);
+    certificate_.tests.push_back(
+        {"no gradient flows from a logit to a later embedding", failure.empty(),
+         failure.empty() ? fmt::format("{} tokens, all gradients exactly zero", length) : failure});
+  }
+
+  std::string gradients_within(int64_t length) {
     Tokens tokens(static_cast<size_t>(vocabulary_));
     std::iota(tokens.begin(), tokens.end(), 0);
     const Random random(options_.seed, stream_of("gradients"));
@@ -253,7 +274,8 @@ class Examiner {
 
   // Uniformly random tokens carry log2 V bits each; nobody can do better, at no phase of any level.
   void noise() {
-    const int64_t count = std::max(options_.random_tokens, kTokensAPhase * model_.strides().back());
+    const int64_t phases = std::min(model_.strides().back(), kMostPhases);
+    const int64_t count = std::max(options_.random_tokens, kTokensAPhase * phases);
     const Tokens tokens = random_tokens(count + 1, "noise");
     std::vector<double> bits;
     const int64_t longest = model_.config().longest_text();
@@ -263,36 +285,44 @@ class Examiner {
       inference_.score(state, tokens.data() + begin, length, bits);
       begin += length;
     }
-    const double chance = std::log2(static_cast<double>(vocabulary_));
-    for (int64_t stride : model_.strides()) {
-      CertificateTest test;
-      test.name = stride == 1
-                      ? "random tokens score no better than chance"
-                      : fmt::format("random tokens score no better than chance at every t mod {}", stride);
-      test.passed = true;
-      // Four standard errors leave one false alarm in 30,000; with many phases some more, so that all of them
-      // together leave no more.
-      const double errors = std::sqrt(16 + 2 * std::log(static_cast<double>(stride)));
-      double worst = std::numeric_limits<double>::infinity();
-      for (int64_t phase = 0; phase < stride; ++phase) {
-        double sum = 0, squares = 0;
-        int64_t n = 0;
-        for (int64_t t = phase; t < count; t += stride, ++n) {
-          const double x = bits[static_cast<size_t>(t)];
-          sum += x;
-          squares += x * x;
-        }
-        const double mean = sum / static_cast<double>(n);
-        const double variance = std::max(0.0, squares / static_cast<double>(n) - mean * mean);
-        const double error = std::sqrt(variance / static_cast<double>(n));
-        // 1e-4: rounding of a loss that is log V at every token, where the standard error is nearly zero.
-        if (!(mean >= chance - errors * error - 1e-4)) test.passed = false;
-        worst = std::min(worst, mean);
-      }
-      test.detail = fmt::format("{:.4f} bits a token at the lowest, chance is {:.4f} ({} tokens)", worst,
-                                chance, count);
-      certificate_.tests.push_back(std::move(test));
+    for (int64_t stride : model_.strides()) noise_by_phase(stride, bits);
+  }
+
+  void noise_by_phase(int64_t stride, const std::vector<double>& bits) {
+    const int64_t together = ceil_div(stride, kMostPhases);  // phases, neighbours
+    struct Sum {
+      double bits = 0, squares = 0, count = 0;
+    };
+    std::vector<Sum> sums(static_cast<size_t>(ceil_div(stride, together)));
+    for (size_t t = 0; t < bits.size(); ++t) {
+      Sum& sum = sums[static_cast<size_t>(static_cast<int64_t>(t) % stride / together)];
+      sum.bits += bits[t];
+      sum.squares += bits[t] * bits[t];
+      ++sum.count;
     }
+    const double chance = std::log2(static_cast<double>(vocabulary_));
+    // Four standard errors leave one false alarm in 30,000; with many phases some more, so that all of them
+    // together leave no more.
+    const double errors = std::sqrt(16 + 2 * std::log(static_cast<double>(sums.size())));
+    CertificateTest test;
+    test.name = stride == 1
+                    ? "random tokens score no better than chance"
+                    : fmt::format("random tokens score no better than chance at every t mod {}", stride);
+    test.passed = true;
+    double worst = std::numeric_limits<double>::infinity();
+    for (const Sum& sum : sums) {
+      if (sum.count == 0) continue;  // of a stride longer than the noise
+      const double mean = sum.bits / sum.count;
+      const double variance = std::max(0.0, sum.squares / sum.count - mean * mean);
+      const double error = std::sqrt(variance / sum.count);
+      // 1e-4: rounding of a loss that is log V at every token, where the standard error is nearly zero.
+      if (!(mean >= chance - errors * error - 1e-4)) test.passed = false;
+      worst = std::min(worst, mean);
+    }
+    test.detail = fmt::format(
+        "{:.4f} bits a token at the lowest, chance is {:.4f} ({} tokens{})", worst, chance, bits.size(),
+        together == 1 ? "" : fmt::format(", {} neighbouring phases together", together));
+    certificate_.tests.push_back(std::move(test));
   }
 
   Model& model_;
@@ -300,6 +330,7 @@ class Examiner {
   CertificateOptions options_;
   Inference inference_;
   int64_t vocabulary_, length_;
+  std::string remark_;  // what the length leaves out
   Tokens text_;
   Outcome whole_;
   Certificate certificate_;

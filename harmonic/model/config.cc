@@ -203,19 +203,4 @@ ModelConfig load_model_config(const std::filesystem::path& folder) {
   return ModelConfig::from_json(read_file(path, 1 << 20), path.string());
 }
 
-ModelConfig model_preset(std::string_view name) {
-  if (name != "paper")
-    fail_usage("model.preset = \"{}\": expected one of {}{}", name, fmt::join(model_preset_names(), ", "),
-               did_you_mean(name, model_preset_names()));
-  ModelConfig config;
-  config.vocab_size = 50257;
-  config.eot_token_id = 50256;
-  config.d_model = 256;
-  config.harmonic.d_state = 512;
-  config.harmonic.conv_width = 0;
-  return config;
-}
-
-std::vector<std::string> model_preset_names() { return {"paper"}; }
-
 }  // namespace harmonic

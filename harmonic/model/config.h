@@ -82,9 +82,4 @@ struct ModelConfig {
 // The config.json of a model folder. Throws Error naming the file.
 ModelConfig load_model_config(const std::filesystem::path& folder);
 
-// A named starting point that other keys may override: "paper" is the paper's plain form. Throws Error
-// (usage) for an unknown name, with the nearest one.
-ModelConfig model_preset(std::string_view name);
-std::vector<std::string> model_preset_names();
-
 }  // namespace harmonic

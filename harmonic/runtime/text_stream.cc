@@ -1,9 +1,13 @@
 #include "harmonic/runtime/text_stream.h"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <utility>
 
+#include "harmonic/base/utf8.h"
 #include "harmonic/model/safetensors.h"
 
 namespace harmonic {
@@ -17,11 +21,40 @@ std::string identity_of(const Model& model) {
   return sha256(model.config().to_json() + model.parameters().hash());
 }
 
+// Format 1 has no unfinished character.
+const std::vector<std::string> kFormats = {"1", "2"};
+std::vector<const char*> keys_of(const std::string& format) {
+  std::vector<const char*> keys = {"model", "pending_token", "earlier_tokens"};
+  if (format != "1") keys.push_back("unfinished_character");
+  return keys;
+}
+
 // Covers everything that a saved state means.
 std::string checksum(std::string_view state, const Metadata& metadata) {
   std::string text = sha256(state);
-  for (const char* key : {"model", "pending_token", "earlier_tokens"}) text += ' ' + metadata.at(key);
+  for (const char* key : keys_of(metadata.at("harmonic_state"))) text += ' ' + metadata.at(key);
   return sha256(text);
+}
+
+std::string hexadecimal(std::string_view bytes) {
+  const auto* begin = reinterpret_cast<const unsigned char*>(bytes.data());
+  return fmt::format("{:02x}", fmt::join(begin, begin + bytes.size(), ""));
+}
+
+// The bytes, where they begin a character.
+std::string unfinished_of(const std::string& text, const std::string& name) {
+  std::string bytes;
+  for (size_t at = 0; at < text.size(); at += 2) {
+    int byte = 0;
+    std::from_chars(text.data() + at, text.data() + std::min(at + 2, text.size()), byte, 16);
+    bytes += static_cast<char>(byte);
+  }
+  const Utf8Step step = bytes.empty() ? Utf8Step{} : read_utf8(bytes);
+  if (hexadecimal(bytes) != text || (!bytes.empty() && (step.kind != Utf8Step::Kind::incomplete ||
+                                                        step.length != static_cast<int>(bytes.size()))))
+    fail("{}: unfinished_character is \"{}\"; expected the first bytes of a UTF-8 character, in hexadecimal",
+         name, text);
+  return bytes;
 }
 
 template <typename Integer>
@@ -74,26 +107,33 @@ Tensor TextStream::next_logits() {
   return logits;
 }
 
-void TextStream::save(const std::filesystem::path& path) const {
+void TextStream::save(const std::filesystem::path& path, std::string_view unfinished) const {
   const std::string_view bytes = state_.view();
-  Metadata metadata = {{"harmonic_state", "1"},
+  Metadata metadata = {{"harmonic_state", kFormats.back()},
                        {"model", identity_of(inference_.model())},
                        {"pending_token", fmt::format("{}", pending_)},
-                       {"earlier_tokens", fmt::format("{}", earlier_)}};
+                       {"earlier_tokens", fmt::format("{}", earlier_)},
+                       {"unfinished_character", hexadecimal(unfinished)}};
   metadata["sha256"] = checksum(bytes, metadata);
   SafetensorsWriter file(path, {{"state", StoredType::u8, {static_cast<int64_t>(bytes.size())}}}, metadata);
   file.append(bytes.data(), static_cast<int64_t>(bytes.size()));
   file.commit();
 }
 
-void TextStream::load(const std::filesystem::path& path) {
+std::string TextStream::load(const std::filesystem::path& path) {
   const std::string name = path.string();
   const SafetensorsFile file(path);
   const Metadata& metadata = file.metadata();
-  for (const char* key : {"harmonic_state", "model", "pending_token", "earlier_tokens", "sha256"})
+  const auto expect = [&](const char* key) {
     if (!metadata.contains(key)) fail("{}: not a saved state: its metadata has no \"{}\"", name, key);
-  if (metadata.at("harmonic_state") != "1")
-    fail("{}: a saved state of format {}; this build reads 1", name, metadata.at("harmonic_state"));
+  };
+  expect("harmonic_state");
+  const std::string& format = metadata.at("harmonic_state");
+  if (std::find(kFormats.begin(), kFormats.end(), format) == kFormats.end())
+    fail("{}: a saved state of format {}; this build reads {} to {}", name, format, kFormats.front(),
+         kFormats.back());
+  for (const char* key : keys_of(format)) expect(key);
+  expect("sha256");
   const StoredTensor& stored = file.at("state");
   const std::string_view bytes(reinterpret_cast<const char*>(stored.bytes.data()), stored.bytes.size());
   if (metadata.at("sha256") != checksum(bytes, metadata))
@@ -109,6 +149,7 @@ void TextStream::load(const std::filesystem::path& path) {
                                           name + ": pending_token");
   const auto earlier =
       number_of<uint64_t>(metadata.at("earlier_tokens"), kFarthest, name + ": earlier_tokens");
+  std::string unfinished = format == "1" ? "" : unfinished_of(metadata.at("unfinished_character"), name);
   const StateLayout& layout = inference_.model().state_layout();
   State state(layout);
   std::memcpy(state.data(), bytes.data(), bytes.size());
@@ -125,6 +166,7 @@ void TextStream::load(const std::filesystem::path& path) {
   pending_ = pending;
   earlier_ = earlier;
   looked_ahead_ = false;
+  return unfinished;
 }
 
 }  // namespace harmonic

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "harmonic/model/inference.h"
@@ -35,10 +37,12 @@ class TextStream {
   // one, for a sampler.
   uint64_t length() const { return earlier_ + state_.position() + 1; }
 
-  // To a file and back, exactly. Loading throws Error for a damaged file or the state of another model, and
-  // then leaves this unchanged. See docs/formats.md.
-  void save(const std::filesystem::path& path) const;
-  void load(const std::filesystem::path& path);
+  // To a file and back, exactly. With it goes `unfinished`, which load() returns: the bytes of a character
+  // that the text ends within and that its reader has not been shown (Utf8Stream::held()). Loading throws
+  // Error for a damaged file or the state of another model, and then leaves this unchanged. See
+  // docs/formats.md.
+  void save(const std::filesystem::path& path, std::string_view unfinished = {}) const;
+  std::string load(const std::filesystem::path& path);
 
  private:
   std::vector<int32_t> after_pending(const std::vector<int32_t>& tokens) const;

@@ -14,7 +14,6 @@ namespace harmonic {
 namespace {
 
 constexpr size_t max_piece = 128;  // bytes; bounds the work that one piece can cause at each merge
-constexpr int64_t max_vocab_size = int64_t{1} << 24;
 constexpr int64_t least_count = 2;
 
 struct Piece {
@@ -157,10 +156,10 @@ void BpeTrainer::add(std::span<const std::string_view> texts) {
 }
 
 std::unique_ptr<Tokenizer> BpeTrainer::train(int64_t vocab_size) const {
-  if (vocab_size < 257 || vocab_size > max_vocab_size)
+  if (vocab_size < kLeastVocabulary || vocab_size > kMostVocabulary)
     fail_usage(
-        "a vocabulary of {} tokens is not possible: expected from 257 (the bytes and the end of text) to {}",
-        vocab_size, max_vocab_size);
+        "a vocabulary of {} tokens is not possible: expected from {} (the bytes and the end of text) to {}",
+        vocab_size, kLeastVocabulary, kMostVocabulary);
 
   // In the order of their bytes, so that nothing depends on the hash tables.
   std::vector<std::pair<std::string_view, int64_t>> pieces;

@@ -23,6 +23,9 @@ namespace harmonic {
 // the program is asked to stop.
 class BpeTrainer {
  public:
+  static constexpr int64_t kLeastVocabulary = 257;  // the bytes and the end of text
+  static constexpr int64_t kMostVocabulary = int64_t{1} << 24;
+
   // The pool must outlive the trainer.
   explicit BpeTrainer(ThreadPool& pool) : pool_(pool), counts_(static_cast<size_t>(pool.threads())) {}
 
@@ -32,8 +35,8 @@ class BpeTrainer {
   void add(std::string_view text) { add(std::span(&text, 1)); }
 
   // Ids: the bytes 0 to 255 as themselves, the merges in their order, <|endoftext|> last. The vocabulary is
-  // smaller than asked where the text has no more pairs to merge. Throws Error (usage) unless 257 <=
-  // vocab_size <= 2^24.
+  // smaller than asked where the text has no more pairs to merge. Throws Error (usage) unless it is
+  // from kLeastVocabulary to kMostVocabulary.
   std::unique_ptr<Tokenizer> train(int64_t vocab_size) const;
 
  private:

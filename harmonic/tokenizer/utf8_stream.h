@@ -1,4 +1,5 @@
-// Whole characters out of a stream of token bytes, which may end in the middle of one.
+// Whole characters out of a stream of token bytes, which may end in the middle of one. Bytes that are no
+// UTF-8 become U+FFFD, so that the output is always valid.
 #pragma once
 
 #include <string>
@@ -11,13 +12,7 @@ namespace harmonic {
 // One stream of text; not thread-safe, copyable (a fork of the text continues by itself).
 class Utf8Stream {
  public:
-  enum class Invalid {
-    keep,     // bytes that are no UTF-8 come out as they are: all outputs joined are all inputs joined
-    replace,  // each becomes U+FFFD, so that the output is always valid UTF-8
-  };
-  explicit Utf8Stream(Invalid invalid = Invalid::replace) : invalid_(invalid) {}
-
-  // Takes the next bytes and returns what is complete; at most 3 bytes are held back.
+  // Takes the next bytes and returns what is complete.
   std::string push(std::string_view bytes) {
     held_ += bytes;
     std::string out;
@@ -40,15 +35,18 @@ class Utf8Stream {
     return out;
   }
 
+  // The beginning of a character whose rest has not come, at most 3 bytes: pushed into another stream, it
+  // goes on there as it would here.
+  const std::string& held() const { return held_; }
+
  private:
   void release(std::string& out, size_t at, Utf8Step step) const {
-    if (step.kind == Utf8Step::Kind::invalid && invalid_ == Invalid::replace)
+    if (step.kind == Utf8Step::Kind::invalid)
       append_utf8(out, 0xFFFD);
     else
       out.append(held_, at, static_cast<size_t>(step.length));
   }
 
-  Invalid invalid_;
   std::string held_;
 };
 

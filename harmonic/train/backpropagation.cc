@@ -8,7 +8,9 @@
 namespace harmonic {
 namespace {
 
-constexpr int64_t kRowGrain = 64;  // chunks are multiples of this, but for the last
+constexpr int64_t kRowGrain = 64;     // chunks are multiples of this, but for the last
+constexpr int64_t kShareOfKept = 8;   // of the memory, the part that states at chunk borders may take
+constexpr int64_t kStatesAtHand = 2;  // beside them: the state and the gradient that go from chunk to chunk
 
 Tensor row_of(const std::vector<int32_t>& values, int64_t begin, int64_t count) {
   return {const_cast<int32_t*>(values.data()) + begin, 1, count, count, DType::i32, Device::cpu};
@@ -30,7 +32,10 @@ Backpropagation::Backpropagation(Model& model, ThreadPool& pool, int64_t memory_
     chunk_rows_ = chunk_len;
     most_bytes_ = std::numeric_limits<int64_t>::max();
   } else {
-    most_bytes_ = std::max(memory_bytes, cost_.of(kRowGrain, 1));
+    const int64_t state = round_up(model_.state_layout().bytes(), 64) + 64;
+    kept_states_ = std::clamp<int64_t>(memory_bytes / kShareOfKept / state, 1, kept_states);
+    const int64_t kept_bytes = cuts_ ? (kept_states_ + kStatesAtHand) * state : 0;
+    most_bytes_ = std::max(memory_bytes - kept_bytes, cost_.of(kRowGrain, 1));
     chunk_rows_ = (most_bytes_ - cost_.segment) / cost_.row / kRowGrain * kRowGrain;
   }
 }

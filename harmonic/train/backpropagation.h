@@ -19,11 +19,14 @@ struct LossSum {
 
 class Backpropagation {
  public:
-  // `memory_bytes` is what activations, their gradients and the states of a pass may take, but that a chunk
-  // of 64 tokens of one text always may, and a whole document where the model has attention; `chunk_len` > 0
-  // fixes the chunk's length in tokens instead, whatever it takes. While a long sequence goes by,
-  // `kept_states` rows of states are kept at most, or about 2 sqrt(its chunks) where that is more. The model
-  // must be trained and outlive this; its gradients are set to zero.
+  // `memory_bytes` is what activations, their gradients, the states of a pass and those kept at chunk borders
+  // may take, but that a chunk of 64 tokens of one text always may, and a whole
+  // document where the model has attention; `chunk_len` > 0 fixes the chunk's length
+  // in tokens instead, whatever it takes. While a long sequence goes by, `kept_states` rows of states are
+  // kept at most (fewer where they would take more than an eighth of the memory), or about 2 sqrt(its chunks)
+  // where that is more. Not counted: the ops' scratch memory, part of which each thread has of its own, so
+  // that counting it would make the chunks depend on the machine. The model must be trained and outlive this;
+  // its gradients are set to zero.
   Backpropagation(Model& model, ThreadPool& pool, int64_t memory_bytes, int64_t chunk_len = 0,
                   int64_t kept_states = kKeptStates);
 
@@ -35,8 +38,9 @@ class Backpropagation {
   // Tokens of one text that go through one tape at most; of many texts fewer do, since each has its states.
   int64_t chunk_rows() const { return chunk_rows_; }
   const PassCost& cost() const { return cost_; }
-  // The most that the passes so far have taken of memory_bytes.
+  // The most that the passes so far have taken of memory_bytes, and the states at chunk borders beside them.
   int64_t peak_bytes() const { return activations_.peak() + gradients_.peak(); }
+  int64_t kept_bytes() const { return states_.peak(); }
   static constexpr int64_t kKeptStates = 256;
 
  private:

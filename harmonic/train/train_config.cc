@@ -7,6 +7,7 @@
 #include "harmonic/base/checked.h"
 #include "harmonic/base/error.h"
 #include "harmonic/base/files.h"
+#include "harmonic/model/presets.h"
 
 namespace harmonic {
 namespace {
@@ -56,8 +57,7 @@ Value without_preset(Value file, std::string* preset) {
   for (auto& [section, table] : std::get<Value::Table>(file.data)) {
     if (section != "model" || !table.table()) continue;
     if (const Value* value = table.find("preset")) {
-      set_field(Field("preset", preset, "a named starting point").one_of(model_preset_names()), *value,
-                kPreset);
+      set_field(Field("preset", preset, "a named starting point").one_of(preset_names()), *value, kPreset);
       std::erase_if(std::get<Value::Table>(table.data),
                     [](const auto& entry) { return entry.first == "preset"; });
     }
@@ -79,11 +79,11 @@ RunConfig assembled(Value file, const std::vector<Assignment>& assignments) {
   file = without_preset(std::move(file), &preset);
   for (const Assignment& assignment : assignments) {
     if (assignment.key == kPreset)
-      set_field(Field("preset", &preset, "a named starting point").one_of(model_preset_names()),
-                assignment.text, kPreset, assignment.where);
+      set_field(Field("preset", &preset, "a named starting point").one_of(preset_names()), assignment.text,
+                kPreset, assignment.where);
   }
   RunConfig config;
-  if (!preset.empty()) config.model = model_preset(preset);
+  if (!preset.empty()) config.model = preset_named(preset).config;
   const std::vector<Field> fields = config.fields();
   set_fields(fields, file, "");
   for (const Assignment& assignment : assignments) {
@@ -206,6 +206,8 @@ RunConfig load_run_config(const std::filesystem::path& path, const std::vector<O
   for (const Override& override : overrides) assignments.push_back(divided(override));
   return assembled(std::move(file), assignments);
 }
+
+RunConfig run_config_of(const Value& table) { return assembled(table, {}); }
 
 RunConfig parse_run_config(std::string_view toml, std::string_view source) {
   return assembled(parse_toml(toml, source), {});

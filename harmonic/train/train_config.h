@@ -70,6 +70,7 @@ struct Override {
 // written, relative to the working folder. Validated. Throws Error (usage) with file, line and column.
 RunConfig load_run_config(const std::filesystem::path& path, const std::vector<Override>& overrides);
 RunConfig parse_run_config(std::string_view toml, std::string_view source);  // no environment, no overrides
+RunConfig run_config_of(const Value& table);                                 // the same of a file's table
 
 // The environment variable of a key: HARMONIC_TRAIN_LR of "train.lr".
 std::string environment_name(std::string_view key);

@@ -1,7 +1,6 @@
 #include "harmonic/train/training_data.h"
 
 #include <algorithm>
-#include <charconv>
 #include <string_view>
 
 #include "harmonic/base/error.h"
@@ -20,16 +19,6 @@ ReaderOptions reader_options(const DataConfig& config) {
   return options;
 }
 
-int64_t vocabulary_of(std::string_view tokenizer) {
-  const std::string_view digits = tokenizer.substr(kLearnedTokenizer.size());
-  int64_t size;
-  const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), size);
-  if (parsed.ec != std::errc{} || parsed.ptr != digits.data() + digits.size())
-    fail_usage("data.tokenizer = \"{}\": expected bpe:SIZE with a number of tokens, as in bpe:4096",
-               tokenizer);
-  return size;
-}
-
 void check_text(const DataConfig& config) {
   for (const std::string& input : config.train) {
     if (input == "-")
@@ -44,7 +33,7 @@ void check_text(const DataConfig& config) {
 }
 
 std::unique_ptr<Tokenizer> trained_tokenizer(const DataConfig& config, ThreadPool& pool) {
-  const int64_t size = vocabulary_of(config.tokenizer);
+  const int64_t size = config.learned_vocab_size();
   check_text(config);
   log("learning a tokenizer of {} tokens from the training text", size);
   return learn_tokenizer(config.train, reader_options(config), size, pool);
@@ -76,7 +65,7 @@ TrainingData load_training_data(const DataConfig& config, const std::filesystem:
   std::unique_ptr<Tokenizer> made;
   if (!tokenizer.empty()) {
     made = load_tokenizer(tokenizer);
-  } else if (config.tokenizer.starts_with(kLearnedTokenizer)) {
+  } else if (config.learned_vocab_size() > 0) {
     made = trained_tokenizer(config, pool);
   } else {
     made = load_tokenizer(config.tokenizer);

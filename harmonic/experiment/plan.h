@@ -1,0 +1,75 @@
+// experiment: the comparisons of the paper. A plan is a TOML file and a scale; it comes to a grid of runs,
+// each a run's configuration, which the runner trains and evaluates and the report tells about.
+#pragma once
+
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "harmonic/train/train_config.h"
+
+namespace harmonic {
+
+// How a trained model is measured.
+struct ExperimentEvaluation {
+  std::vector<int64_t> lengths;                // empty: the length it was trained at
+  std::vector<std::string> states = {"cold"};  // "cold", "carry"
+  int64_t max_tokens = 0;                      // 0 is the whole split
+  std::string task;                            // of `harmonic eval --task`, or none
+  std::vector<std::string> task_arguments;     // the flags that belong to it
+};
+
+struct PlannedRun {
+  std::string id;  // a folder's name; tells the run's place in the grid
+  std::string variant;
+  int64_t length = 0, seed = 0;
+  double lr_factor = 1;  // of train.lr and train.muon_lr
+  bool tuning = false;   // its result chooses the factor of its variant and is nothing else
+  RunConfig config;
+  ExperimentEvaluation evaluation;  // of tuning runs: cold, at the run's own length
+  bool evaluated = true;
+};
+
+// What the command line puts in place of what the file says.
+struct PlanOverrides {
+  std::vector<std::string> train, valid;  // texts; empty leaves the file's
+};
+
+// One scale of one experiment. The file's keys: docs/experiments.md.
+class ExperimentPlan {
+ public:
+  // Throws Error (usage) naming file, line and column.
+  static ExperimentPlan load(const std::string& path, const std::string& scale,
+                             const PlanOverrides& overrides);
+
+  std::string name, scale, title, question;
+  std::vector<std::string> variants;                       // in the file's order
+  std::vector<std::pair<std::string, std::string>> pairs;  // paired by seed: the first minus the second
+
+  // The runs that choose each variant's learning rate: none where there is nothing to choose.
+  std::vector<PlannedRun> tuning() const;
+  // The runs that count, given the factor of each variant (1 where it has none).
+  std::vector<PlannedRun> runs(const std::map<std::string, double>& lr_factors) const;
+
+ private:
+  struct Cell {  // of the grid
+    std::vector<std::string> variants;
+    std::vector<int64_t> lengths, seeds;
+    Value run;  // what it changes of the run
+    bool evaluated = true;
+  };
+  PlannedRun planned(const std::string& variant, int64_t length, int64_t seed, const Value& change) const;
+
+  std::map<std::string, Value> run_of_;  // each variant's, before the grid's changes
+  std::vector<Cell> grid_;
+  ExperimentEvaluation evaluation_;
+  PlanOverrides overrides_;
+  int64_t tokens_per_step_ = 0;
+  std::vector<double> lr_factors_;
+  std::vector<std::string> tuned_;  // variants
+  int64_t tune_length_ = 0, tune_seed_ = 1;
+  Value tune_run_;
+};
+
+}  // namespace harmonic

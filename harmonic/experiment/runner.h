@@ -1,0 +1,18 @@
+// Takes the runs of a plan, one after the other, and leaves what came out in a folder (docs/formats.md,
+// Experiments).
+#pragma once
+
+#include <filesystem>
+
+#include "harmonic/experiment/plan.h"
+
+namespace harmonic {
+
+// What is finished in `out` is not run again; what was stopped goes on from its last checkpoint. A run that
+// diverges is recorded as such and the others go on. `build` names the program's version. Throws Error naming
+// the run and its log when one fails otherwise, and for results there that were made with other settings;
+// Interrupted after a request to stop.
+void run_experiment(const ExperimentPlan& plan, const std::filesystem::path& out, int threads,
+                    const std::string& build);
+
+}  // namespace harmonic

@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+"""Writes the golden files that the baselines are held against: tests/golden/{llama,mamba}.safetensors.
+
+    make_golden_models.py FOLDER        (pip install torch transformers safetensors)
+
+Small models of the Hugging Face library with random weights, LlamaForCausalLM and MambaForCausalLM: their weights
+under Harmonic's names, a text (`tokens`) and the logits that the library gives it (`logits`).
+"""
+import json
+import re
+import sys
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors.torch import save_file
+
+VOCABULARY, WIDTH, LAYERS, LENGTH = 37, 24, 2, 150
+
+LLAMA = transformers.LlamaConfig(
+    vocab_size=VOCABULARY, hidden_size=WIDTH, intermediate_size=40, num_hidden_layers=LAYERS, num_attention_heads=4,
+    num_key_value_heads=2, rms_norm_eps=1e-5, rope_theta=500.0, tie_word_embeddings=False, attn_implementation="eager",
+    max_position_embeddings=LENGTH)
+MAMBA = transformers.MambaConfig(
+    vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=LAYERS, state_size=16, expand=2, conv_kernel=4,
+    layer_norm_epsilon=1e-5, tie_word_embeddings=False, use_mambapy=False)
+
+# What Harmonic's configuration calls them: the model is built from these.
+SETTINGS = {
+    "llama": {"mixer": "attention", "d_model": WIDTH, "n_layers": LAYERS, "ffn_multiple": 40 / WIDTH,
+              "attention": {"n_heads": 4, "n_kv_heads": 2, "rope_base": 500.0, "context": LENGTH}},
+    "mamba": {"mixer": "mamba", "d_model": WIDTH, "n_layers": LAYERS},
+}
+
+NAMES = [  # (the library's, Harmonic's)
+    (r"(model|backbone)\.embed(_tokens|dings)\.weight", "embed.weight"),
+    (r"lm_head\.weight", "head.weight"),
+    (r"(model\.norm|backbone\.norm_f)\.weight", "final_norm.weight"),
+    (r"model\.layers\.(\d+)\.input_layernorm\.weight", r"layers.\1.mixer_norm.weight"),
+    (r"model\.layers\.(\d+)\.post_attention_layernorm\.weight", r"layers.\1.ffn_norm.weight"),
+    (r"model\.layers\.(\d+)\.self_attn\.(.*)", r"layers.\1.mixer.\2"),
+    (r"model\.layers\.(\d+)\.mlp\.(gate|up|down)_proj\.weight", r"layers.\1.ffn.\2.weight"),
+    (r"backbone\.layers\.(\d+)\.norm\.weight", r"layers.\1.mixer_norm.weight"),
+    (r"backbone\.layers\.(\d+)\.mixer\.(.*)", r"layers.\1.mixer.\2"),
+]
+
+
+def own_name(name):
+    for theirs, ours in NAMES:
+        if re.fullmatch(theirs, name):
+            return re.sub(theirs, ours, name)
+    sys.exit(f"no name for {name}")
+
+
+def write(path, model, settings):
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * (torch.rand(parameter.shape, generator=generator) - 0.5))
+        tokens = torch.randint(VOCABULARY, (1, LENGTH), generator=generator)
+        logits = model.double()(tokens, use_cache=False).logits[0]
+    tensors = {own_name(name): value.float().contiguous() for name, value in model.named_parameters()}
+    tensors["tokens"] = tokens[0].int()
+    tensors["logits"] = logits.float()
+    save_file(tensors, path, metadata={"format": "pt", "settings": json.dumps(settings),
+                                       "transformers": transformers.__version__, "torch": torch.__version__})
+    print(f"{path}: {sum(t.numel() for t in tensors.values())} numbers")
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    torch.manual_seed(0)
+    folder = Path(sys.argv[1])
+    write(folder / "llama.safetensors", transformers.LlamaForCausalLM(LLAMA).eval(), SETTINGS["llama"])
+    write(folder / "mamba.safetensors", transformers.MambaForCausalLM(MAMBA).eval(), SETTINGS["mamba"])
+
+
+if __name__ == "__main__":
+    main()

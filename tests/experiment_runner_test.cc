@@ -1,0 +1,181 @@
+// Experiments as a user runs them: what is finished stays, what was stopped goes on, what diverged is told.
+#include "harmonic/experiment/runner.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <chrono>
+#include <thread>
+
+#include "harmonic/base/json.h"
+#include "tests/cli_process.h"
+#include "train_fixture.h"
+
+namespace harmonic {
+namespace {
+namespace fs = std::filesystem;
+
+class Experiments : public DataTest {
+ protected:
+  void SetUp() override {
+    DataTest::SetUp();
+    file("train.txt", small_text(20000, 1));
+    file("valid.txt", small_text(3000, 2));
+    write_plan(4);
+  }
+
+  void write_plan(int64_t steps) const {
+    file("plans/study.toml", fmt::format(R"(
+title = "Two widths"
+pairs = [["wide", "narrow"]]
+[run.data]
+train = ["{0}"]
+valid = ["{1}"]
+cache = "{2}"
+[run.train]
+steps = {3}
+eval_every = 0
+checkpoint_every = 1
+[variants.wide.model]
+d_model = 16
+[variants.narrow.model]
+d_model = 8
+[scales.smoke]
+tokens_per_step = 256
+[scales.smoke.evaluate]
+states = ["cold", "carry"]
+[[scales.smoke.grid]]
+lengths = [64]
+seeds = [1, 2]
+[scales.tuned]
+tokens_per_step = 256
+[scales.tuned.tune]
+lr_factors = [1, 900]
+variants = ["wide"]
+[[scales.tuned.grid]]
+variants = ["wide"]
+lengths = [64]
+seeds = [3]
+[scales.diverging]
+run.train.lr = 900.0
+run.train.clip = 0.0
+run.train.warmup = 0.0
+run.train.steps = 60
+[[scales.diverging.grid]]
+lengths = [64]
+seeds = [1]
+)",
+                                         path("train.txt"), path("valid.txt"), path("cache"), steps));
+  }
+
+  std::vector<std::string> words(const std::string& scale, const std::string& out) const {
+    return {"experiment", "study", "--plans", path("plans"), "--scale",
+            scale,        "--out", path(out), "--threads",   "1"};
+  }
+  Outcome run(const std::string& scale, const std::string& out) const {
+    return run_harmonic(words(scale, out));
+  }
+  Json result(const std::string& out, const std::string& id) const {
+    const fs::path file = fs::path(path(out)) / "runs" / id / "result.json";
+    return parse_json(read_file(file), file.string());
+  }
+};
+
+TEST_F(Experiments, LeaveAResultForEveryRun) {
+  const Outcome outcome = run("smoke", "out");
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  const fs::path described = fs::path(path("out")) / "experiment.json";
+  const Json experiment = parse_json(read_file(described), described.string());
+  EXPECT_EQ(experiment["title"], "Two widths");
+  EXPECT_EQ(experiment["pairs"], Json::parse(R"([["wide","narrow"]])"));
+  EXPECT_EQ(experiment["machine"]["threads"], 1);
+  for (const char* id : {"wide-64-1", "narrow-64-1", "wide-64-2", "narrow-64-2"}) {
+    const Json found = result("out", id);
+    EXPECT_EQ(found["status"], "finished");
+    EXPECT_EQ(found["certificate"], "passed");
+    EXPECT_EQ(found["steps"], 4);
+    EXPECT_EQ(found["train_tokens"], 4 * 256);
+    ASSERT_EQ(found["results"].size(), 2u);
+    EXPECT_EQ(found["results"][0]["state"], "cold");
+    EXPECT_EQ(found["results"][1]["state"], "carry");
+    // The whole held-out text and its end.
+    EXPECT_EQ(found["results"][0]["bytes"], 3001);
+    EXPECT_GT(found["results"][0]["bits_per_byte"], 1);
+    EXPECT_GT(found["tokens_per_second"], 0);
+    EXPECT_GT(found["core_parameters"], 0);
+    EXPECT_TRUE(fs::exists(path("out") + "/runs/" + id + "/model.safetensors"));
+  }
+  EXPECT_EQ(result("out", "wide-64-2")["axes"],
+            Json::parse(R"({"variant":"wide","length":"64","seed":"2","lr_factor":"1"})"));
+  // Equal seeds see the same data in the same order: what differs between them is the seed.
+  EXPECT_NE(result("out", "wide-64-1")["results"], result("out", "wide-64-2")["results"]);
+}
+
+TEST_F(Experiments, DoNotRunAgainWhatIsFinished) {
+  ASSERT_EQ(run("smoke", "out").status, 0);
+  const auto written = [&] { return fs::last_write_time(path("out") + "/runs/wide-64-1/model.safetensors"); };
+  const auto before = written();
+  const Json first = result("out", "wide-64-1");
+  fs::remove(path("out") + "/runs/narrow-64-2/result.json");
+  fs::remove_all(path("out") + "/runs/narrow-64-2");
+  ASSERT_EQ(run("smoke", "out").status, 0);
+  EXPECT_EQ(written(), before);
+  EXPECT_EQ(result("out", "wide-64-1"), first);
+  EXPECT_EQ(result("out", "narrow-64-2")["status"], "finished");
+}
+
+TEST_F(Experiments, GoOnAfterAStopWithTheSameResults) {
+  write_plan(300);
+  ASSERT_EQ(run("smoke", "whole").status, 0);
+  HarmonicProcess process(words("smoke", "stopped"));
+  process.close_input();
+  const fs::path metrics = path("stopped") + "/runs/narrow-64-1/metrics.jsonl";
+  for (int i = 0; i < 6000 && !fs::exists(metrics); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  process.interrupt(SIGTERM);
+  EXPECT_EQ(process.wait().status, 130);
+  ASSERT_EQ(run("smoke", "stopped").status, 0);
+  for (const char* id : {"wide-64-1", "narrow-64-1"})
+    EXPECT_EQ(result("stopped", id)["results"], result("whole", id)["results"]) << id;
+}
+
+TEST_F(Experiments, RefuseResultsMadeWithOtherSettings) {
+  ASSERT_EQ(run("smoke", "out").status, 0);
+  write_plan(5);
+  const Outcome other = run("smoke", "out");
+  EXPECT_EQ(other.status, 1);
+  EXPECT_NE(other.err.find("other settings"), std::string::npos) << other.err;
+  const Outcome scale = run("tuned", "out");
+  EXPECT_EQ(scale.status, 1);
+  EXPECT_NE(scale.err.find("holds the experiment study at scale smoke"), std::string::npos) << scale.err;
+}
+
+TEST_F(Experiments, TakeTheLearningRateThatDidBest) {
+  ASSERT_EQ(run("tuned", "out").status, 0);
+  const double good = result("out", "tune-wide-64-lr1")["results"][0]["bits_per_byte"];
+  const Json bad = result("out", "tune-wide-64-lr900");
+  const bool worse = bad["status"] == "diverged" || bad["results"][0]["bits_per_byte"] > good;
+  EXPECT_TRUE(worse);
+  EXPECT_EQ(bad["kind"], "tune");
+  EXPECT_EQ(result("out", "wide-64-3")["axes"]["lr_factor"], "1");
+}
+
+TEST_F(Experiments, TellOfARunThatDivergedAndGoOn) {
+  const Outcome outcome = run("diverging", "out");
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  for (const char* id : {"wide-64-1", "narrow-64-1"}) {
+    const Json found = result("out", id);
+    EXPECT_EQ(found["status"], "diverged");
+    EXPECT_NE(found["message"].get<std::string>().find("training diverged at step"), std::string::npos);
+    EXPECT_FALSE(found.contains("results"));
+  }
+}
+
+TEST_F(Experiments, ThatAreNotThereAreNamedWithTheNearest) {
+  const Outcome outcome = run_harmonic({"experiment", "studdy", "--plans", path("plans")});
+  EXPECT_EQ(outcome.status, 2);
+  EXPECT_NE(outcome.err.find("did you mean \"study\"?"), std::string::npos) << outcome.err;
+}
+
+}  // namespace
+}  // namespace harmonic
