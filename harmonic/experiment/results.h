@@ -1,5 +1,3 @@
-// experiment: the comparison of models. Plans of many runs, what came out of them, and the report on it.
-//
 // What the folders of an experiment and of a training run hold (docs/formats.md, "Experiments").
 #pragma once
 
