@@ -9,6 +9,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <string_view>
 
 #include "harmonic/base/error.h"
 #include "harmonic/base/files.h"
@@ -38,6 +39,20 @@ int open_for_writing(const std::filesystem::path& path) {
   return descriptor;
 }
 
+// The environment but for the settings in it, which would go over those of the plan; where texts that were
+// prepared lie is none of them.
+std::vector<char*> variables_without_settings() {
+  std::vector<char*> kept;
+  for (char** entry = environ; *entry; ++entry) {
+    const std::string_view text = *entry;
+    const bool setting = text.starts_with("HARMONIC_MODEL_") || text.starts_with("HARMONIC_DATA_") ||
+                         text.starts_with("HARMONIC_TRAIN_");
+    if (!setting || text.starts_with("HARMONIC_DATA_CACHE")) kept.push_back(*entry);
+  }
+  kept.push_back(nullptr);
+  return kept;
+}
+
 }  // namespace
 
 ChildOutcome run_child(const std::vector<std::string>& arguments, const std::filesystem::path& output,
@@ -60,8 +75,9 @@ ChildOutcome run_child(const std::vector<std::string>& arguments, const std::fil
   ::posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
   ::posix_spawn_file_actions_adddup2(&actions, out.number, STDOUT_FILENO);
   ::posix_spawn_file_actions_adddup2(&actions, to.number, STDERR_FILENO);
+  std::vector<char*> variables = variables_without_settings();
   pid_t child = -1;
-  const int error = ::posix_spawn(&child, kThisProgram, &actions, nullptr, argv.data(), environ);
+  const int error = ::posix_spawn(&child, kThisProgram, &actions, nullptr, argv.data(), variables.data());
   ::posix_spawn_file_actions_destroy(&actions);
   if (error != 0) fail("cannot start {}: {}", kThisProgram, std::strerror(error));
   to.close();

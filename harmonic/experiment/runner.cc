@@ -15,6 +15,7 @@
 #include "harmonic/model/model.h"
 #include "harmonic/ops/machine_peak.h"
 #include "harmonic/ops/simd_targets.h"
+#include "harmonic/train/metrics.h"
 
 namespace harmonic {
 namespace fs = std::filesystem;
@@ -57,29 +58,23 @@ std::string_view without_time(std::string_view line) {
 
 Json read_json(const fs::path& path) { return parse_json(read_file(path, kLargestJson), path.string()); }
 
-// The speed and memory of a run, of its metrics.jsonl.
-Json speed_of(const fs::path& metrics) {
-  std::vector<double> speeds;
-  Json last = Json::object();
+// The speed and memory of a run.
+Json speed_of(const fs::path& path) {
+  std::vector<StepMetrics> steps = read_metrics(path).steps;
+  if (steps.empty()) fail("{}: expected a line for each step; found none", path.string());
+  const StepMetrics last = steps.back();
   int64_t peak = 0;
-  std::ifstream file(metrics);
-  for (std::string line; std::getline(file, line);) {
-    const Json entry = parse_json(line, metrics.string());
-    if (!entry.contains("tokens_per_second")) continue;
-    speeds.push_back(entry["tokens_per_second"]);
-    peak = std::max(peak, entry["peak_memory_bytes"].get<int64_t>());
-    last = entry;
-  }
-  if (speeds.empty()) fail("{}: expected a line for each step; found none", metrics.string());
-  // The first step has the machine warm up.
-  if (speeds.size() > 1) speeds.erase(speeds.begin());
-  std::nth_element(speeds.begin(), speeds.begin() + static_cast<std::ptrdiff_t>(speeds.size() / 2),
-                   speeds.end());
-  return {{"train_tokens", last["tokens"]},
-          {"steps", last["step"]},
-          {"tokens_per_second", speeds[speeds.size() / 2]},
+  for (const StepMetrics& step : steps) peak = std::max(peak, step.peak_memory_bytes);
+  if (steps.size() > 1) steps.erase(steps.begin());  // in which the machine warms up
+  const auto middle = steps.begin() + static_cast<std::ptrdiff_t>(steps.size() / 2);
+  std::nth_element(steps.begin(), middle, steps.end(), [](const StepMetrics& a, const StepMetrics& b) {
+    return a.tokens_per_second < b.tokens_per_second;
+  });
+  return {{"train_tokens", last.tokens},
+          {"steps", last.step},
+          {"tokens_per_second", middle->tokens_per_second},
           {"peak_memory_bytes", peak},
-          {"seconds", last["seconds"]}};
+          {"seconds", last.seconds}};
 }
 
 Json size_of_model(const fs::path& folder) {

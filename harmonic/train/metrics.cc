@@ -21,12 +21,44 @@ int64_t step_of(std::string_view line, bool* validation) {
   return json["step"];
 }
 
+constexpr int64_t kLargestFile = int64_t{1} << 34;
+
+// The numbers of a line by their keys.
+class Line {
+ public:
+  Line(const Json& json, const std::filesystem::path& path, int64_t number)
+      : json_(json), path_(path), number_(number) {
+    if (!json.is_object()) wrong("a JSON object");
+  }
+  bool has(const char* key) const { return json_.contains(key); }
+  int64_t integer(const char* key) const {
+    const auto entry = json_.find(key);
+    if (entry == json_.end() || !entry->is_number_integer()) wrong(fmt::format("a whole number \"{}\"", key));
+    return entry->get<int64_t>();
+  }
+  double real(const char* key) const {
+    const auto entry = json_.find(key);
+    if (entry == json_.end() || !(entry->is_number() || entry->is_null()))
+      wrong(fmt::format("a number \"{}\"", key));
+    return entry->is_null() ? std::nan("") : entry->get<double>();
+  }
+
+ private:
+  [[noreturn]] void wrong(const std::string& expected) const {
+    fail("{}:{}: expected {} in this line of metrics; mend or remove the file", path_.string(), number_,
+         expected);
+  }
+  const Json& json_;
+  const std::filesystem::path& path_;
+  int64_t number_;
+};
+
 // Drops every line after step `last_step` and whatever is not a whole line. Returns the step of the last
 // validation that stays, or -1.
 int64_t cut_after(const std::filesystem::path& path, int64_t last_step) {
   int64_t validated = -1;
   if (!std::filesystem::exists(path)) return validated;
-  const std::string content = read_file(path, int64_t{1} << 34);
+  const std::string content = read_file(path, kLargestFile);
   size_t kept = 0;
   while (kept < content.size()) {
     const size_t end = content.find('\n', kept);
@@ -42,6 +74,29 @@ int64_t cut_after(const std::filesystem::path& path, int64_t last_step) {
 }
 
 }  // namespace
+
+Metrics read_metrics(const std::filesystem::path& path) {
+  Metrics metrics;
+  const std::string content = read_file(path, kLargestFile);
+  int64_t number = 0;
+  for (size_t begin = 0, end; (end = content.find('\n', begin)) != content.npos; begin = end + 1) {
+    ++number;
+    const Json json = Json::parse(content.begin() + static_cast<std::ptrdiff_t>(begin),
+                                  content.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false);
+    const Line line(json, path, number);
+    if (line.has("valid_bits_per_byte")) {
+      metrics.validations.push_back({line.integer("step"), line.integer("tokens"),
+                                     line.real("valid_bits_per_token"), line.real("valid_bits_per_byte"),
+                                     line.real("seconds")});
+    } else {
+      metrics.steps.push_back({line.integer("step"), line.integer("tokens"), line.real("loss"),
+                               line.real("bits_per_byte"), line.real("lr"), line.real("grad_norm"),
+                               line.real("tokens_per_second"), line.integer("peak_memory_bytes"),
+                               line.real("seconds")});
+    }
+  }
+  return metrics;
+}
 
 MetricsFile::MetricsFile(const std::filesystem::path& folder, int64_t last_step, bool events)
     : validated_(cut_after(folder / "metrics.jsonl", last_step)), lines_(folder / "metrics.jsonl") {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <vector>
 
 #include "harmonic/train/event_file.h"
 
@@ -24,6 +25,15 @@ struct ValidationMetrics {
   double bits_per_token = 0, bits_per_byte = 0;
   double seconds = 0;
 };
+
+struct Metrics {
+  std::vector<StepMetrics> steps;
+  std::vector<ValidationMetrics> validations;
+};
+
+// A whole file, in its order; what is null there is NaN. A last line without its end is passed over, as a
+// resumed run would remove it. Throws Error naming the line that is neither kind.
+Metrics read_metrics(const std::filesystem::path& path);
 
 // The metrics.jsonl of a run's folder. Not thread-safe.
 class MetricsFile {
