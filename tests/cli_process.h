@@ -37,7 +37,6 @@ class HarmonicProcess {
       ::dup2(::open(out.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600), 1);
       ::dup2(::open(err.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600), 2);
       if (as_nobody && ::geteuid() == 0) {
-        ::setenv("ASAN_OPTIONS", "detect_leaks=0", 1);  // the leak checker needs rights that are given up
         if (::seteuid(65534) != 0) ::_exit(126);
         ::setenv("ASAN_OPTIONS", "detect_leaks=0", 1);  // which it may not do then
       }
