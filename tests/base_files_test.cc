@@ -291,5 +291,13 @@ TEST_F(Files, AMapOutlivesItsNameAndCanBeMoved) {
   EXPECT_TRUE(mapped.bytes().empty());
 }
 
+TEST_F(Files, AnAppendedFileGrowsFromWhatItHad) {
+  const fs::path name = folder_ / "grows";
+  for (const char* piece : {"one ", "two"}) AppendFile(name).append(piece);
+  EXPECT_EQ(read_file(name), "one two");
+  EXPECT_THROW(AppendFile(folder_ / "no such folder" / "file"), Error);
+  EXPECT_THROW(AppendFile("/dev/full").append("x"), Error);
+}
+
 }  // namespace
 }  // namespace harmonic
