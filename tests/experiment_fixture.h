@@ -145,7 +145,7 @@ class RealisticExperiment {
     for (int64_t from = 1; from <= length; from *= 2)
       own["by_context"].push_back(
           {{"from", from},
-           {"to", std::min(2 * from - 1, length)},
+           {"to", std::min(2 * from, length + 1)},
            {"tokens", from * 100},
            {"bits_per_token", 3.45 * bits + 4.2 / std::sqrt(static_cast<double>(from)) - 0.1}});
     for (int phase = 0; phase < 16; ++phase)

@@ -281,7 +281,8 @@ std::vector<LossProfile> losses_by_phase(const ExperimentResults& experiment) {
   return profiles(experiment, [](const LengthResults& result) {
     std::map<std::pair<int64_t, int64_t>, double> bits;
     for (size_t i = 0; i < result.by_phase.size(); ++i)
-      bits[{static_cast<int64_t>(i), static_cast<int64_t>(i)}] = result.by_phase[i];
+      if (std::isfinite(result.by_phase[i]))
+        bits[{static_cast<int64_t>(i), static_cast<int64_t>(i)}] = result.by_phase[i];
     return bits;
   });
 }

@@ -396,7 +396,7 @@ std::vector<Chart> profile_charts(const ExperimentResults& experiment) {
                                : "Loss by phase less its mean, " + profile.place.text();
       chart.note = kIntervals;
       chart.zero_line = !by_context;
-      chart.x = by_context ? length_axis("place of the token in its window")
+      chart.x = by_context ? length_axis("tokens that the model had seen")
                            : axis(fmt::format("t mod {}", profile.bins.size()), Unit::category);
       chart.y = axis("bits per token");
       for (size_t i = 0; !by_context && i < profile.bins.size(); ++i)

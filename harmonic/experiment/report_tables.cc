@@ -202,7 +202,7 @@ ReportTable tuning(const ExperimentResults& experiment) {
 ReportTable by_context(const ExperimentResults& experiment) {
   ReportTable table{"by-context",
                     "Loss by context",
-                    "Bits per token by the token's place in its window; means over seeds.",
+                    "Bits per token by the tokens that the model had seen before; means over seeds.",
                     {{"trained at"},
                      {"read at"},
                      {"variant", false},

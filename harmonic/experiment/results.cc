@@ -120,14 +120,16 @@ LengthResults length_results(const Object& object) {
   result.bits_per_byte = object.number("bits_per_byte");
   for (const Value& item : object.list("by_context")) {
     const Object bin(item, object.name() + ": by_context");
-    const ContextLoss loss{bin.integer("from"), bin.integer("to"), bin.integer("tokens", 0),
+    const ContextLoss loss{bin.integer("from"), bin.integer("to") - 1, bin.integer("tokens", 0),
                            bin.number("bits_per_token")};
-    if (loss.from < 1 || loss.to < loss.from) bin.wrong("to", "a range of places from 1");
+    if (loss.from < 1 || loss.to < loss.from) bin.wrong("to", "a range of places from 1 that ends before it");
     result.by_context.push_back(loss);
   }
   for (const Value& item : object.list("by_phase")) {
     const Value wrapped{Value::Table{{"by_phase", item}}, {}};
-    result.by_phase.push_back(Object(wrapped, object.name()).number("by_phase"));
+    const bool none = std::holds_alternative<std::monostate>(item.data);  // no token at that phase
+    result.by_phase.push_back(none ? std::numeric_limits<double>::quiet_NaN()
+                                   : Object(wrapped, object.name()).number("by_phase"));
   }
   return result;
 }

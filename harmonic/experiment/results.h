@@ -14,7 +14,7 @@
 namespace harmonic {
 
 struct ContextLoss {
-  int64_t from = 0, to = 0;  // of the token's place in its text, from 1, both included
+  int64_t from = 0, to = 0;  // tokens that the model had seen, both included
   int64_t tokens = 0;
   double bits_per_token = 0;
 };

@@ -221,7 +221,14 @@ class Runner {
       const Json found = evaluated(run, folder, {}, "task", arguments);
       result["tasks"] = Json::array();
       for (Json entry : found["results"]) {
-        entry["task"] = run.evaluation.task;
+        // "2 pairs at 64" is the task "recall, 2 pairs" at 64.
+        std::string task = run.evaluation.task, group = entry["group"];
+        if (const size_t at = group.find(" at "); at != group.npos) {
+          task += ", " + group.substr(0, at);
+          group = group.substr(at + 4);
+        }
+        entry["task"] = task;
+        entry["group"] = group;
         result["tasks"].push_back(std::move(entry));
       }
     }
