@@ -143,7 +143,8 @@ class Runner {
 
   std::string in_folder(std::string text) const {
     constexpr std::string_view kOut = "{out}";
-    for (size_t at; (at = text.find(kOut)) != text.npos;) text.replace(at, kOut.size(), out_.string());
+    for (size_t at = 0; (at = text.find(kOut, at)) != text.npos; at += out_.string().size())
+      text.replace(at, kOut.size(), out_.string());
     return text;
   }
 
