@@ -6,14 +6,14 @@ set -euo pipefail
 
 packages=(
   "$@"
-  build-essential cmake ninja-build pkg-config ccache xz-utils
+  build-essential cmake ninja-build pkg-config ccache xz-utils curl
   libhwy-dev libfmt-dev libspdlog-dev nlohmann-json3-dev libtomlplusplus-dev libcli11-dev
   libarchive-dev libsodium-dev libgtest-dev librapidcheck-dev
 )
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
   tools=()
-  for tool in c++ cmake ninja pkg-config xz; do command -v "$tool" >/dev/null || tools+=("$tool"); done
+  for tool in c++ cmake ninja pkg-config xz curl; do command -v "$tool" >/dev/null || tools+=("$tool"); done
   [ ${#tools[@]} -eq 0 ] && exit 0
   echo "setup: this is not Debian or Ubuntu; missing: ${tools[*]}" >&2
   echo "setup: install them and the development files of: Highway, fmt, spdlog, nlohmann-json, toml++, CLI11," >&2

@@ -4,6 +4,7 @@
 
 #include "harmonic/base/random.h"
 #include "harmonic/data/document_reader.h"
+#include "harmonic/data/text_file.h"
 #include "tests/data_fixture.h"
 
 namespace harmonic {
@@ -56,6 +57,10 @@ TEST_F(DocumentSourceTest, EveryFormatGivesTheSameDocumentsPlainAndCompressed) {
        DocumentFormat::automatic,
        {"\xc3\xa9n", "zwei\n"}},
       {"lines.txt", "{\"text\":\"x\"}\n", DocumentFormat::json_lines, {"x"}},
+      {"wiki.tokens",
+       " \n = A = \n \n one \n \n = = B = = \n \n \n two \n \n = C = \n \n three \n",
+       DocumentFormat::wikitext,
+       {" \n = A = \n \n one \n \n = = B = = \n \n \n two \n", " \n = C = \n \n three \n"}},
   };
   for (const Case& one : cases) {
     ReaderOptions options;
@@ -279,11 +284,36 @@ TEST_F(DocumentSourceTest, AWronglyNamedCompressedFileIsAnError) {
       contains(error_of([&] { read_documents({file("t.gz", "plain text")}); }), "does not begin like"));
 }
 
+TEST_F(DocumentSourceTest, AnArticleBeginsAtATitleBetweenBlankLinesOnly) {
+  ReaderOptions options;
+  options.format = DocumentFormat::wikitext;
+  const auto articles = [&](std::string_view content) {
+    return read_documents({file("wiki", content)}, options);
+  };
+  EXPECT_EQ(articles("= A =\n\none\n"), (Documents{"= A =\n\none\n"})) << "at the very start";
+  EXPECT_EQ(articles(" \n \n\n = A = \n \n one"), (Documents{" \n \n\n = A = \n \n one"}));
+  EXPECT_EQ(articles("before\n\n = A = \n\none"), (Documents{"before\n", "\n = A = \n\none"}));
+  for (const std::string same :
+       {" x \n = 1 rad / s = \n \n y \n", " \n = 1 rad / s = \n y \n", " \n = = S = = \n \n", " \n = = \n \n",
+        " \n = A = ", "\n = A = \n = B = \n\n", "no title at all"})
+    EXPECT_EQ(articles(" = A = \n \n" + same), (Documents{" = A = \n \n" + same})) << same;
+  EXPECT_TRUE(contains(error_of([&] { articles(" \n \n"); }), "holds no text"));
+}
+
+TEST_F(DocumentSourceTest, EachBookOfAFolderIsADocument) {
+  file("books/train/11.txt", "ALICE\n\n\n\nDown the hole.\n");
+  file("books/train/2.txt", "\n\nSECOND\n");
+  file("books/valid/3.txt", "other");
+  EXPECT_EQ(read_documents({path("books/train")}),
+            (Documents{"ALICE\n\n\n\nDown the hole.\n", "\n\nSECOND\n"}));
+}
+
 TEST(DocumentFormat, NamesAreReadBackAndUnknownOnesAreUsageErrors) {
   for (DocumentFormat format :
        {DocumentFormat::automatic, DocumentFormat::text, DocumentFormat::nul, DocumentFormat::blank_lines,
-        DocumentFormat::json_lines, DocumentFormat::shards})
+        DocumentFormat::json_lines, DocumentFormat::wikitext, DocumentFormat::shards})
     EXPECT_EQ(document_format_of(name_of(format)), format);
+  for (const std::string& name : document_format_names()) EXPECT_EQ(name_of(document_format_of(name)), name);
   EXPECT_THROW(document_format_of("xml"), Error);
 }
 
@@ -295,6 +325,31 @@ TEST(DocumentSourceOnRealData, WikipediaValidHasThePublishedNumberOfArticlesAndB
   for (const std::string& document : documents) bytes += document.size();
   EXPECT_EQ(documents.size(), 948u);
   EXPECT_EQ(bytes, 2500758u);
+}
+
+// 60 articles each, says the paper (Merity et al. 2016).
+TEST(DocumentSourceOnRealData, WikiTextHasThePublishedNumberOfArticlesAndEveryByte) {
+  const char* data = std::getenv("HARMONIC_DATA");
+  if (!data) GTEST_SKIP() << "HARMONIC_DATA is not set";
+  ReaderOptions options;
+  options.format = DocumentFormat::wikitext;
+  for (const char* name : {"wikitext.wiki.test.raw.xz", "wikitext.wiki.valid.raw.xz",
+                           "wikitext103.wiki.test.tokens.xz", "wikitext103.wiki.valid.tokens.xz"}) {
+    const std::string input = std::string(data) + "/wikitext/" + name;
+    const Documents articles = read_documents({input}, options);
+    EXPECT_EQ(articles.size(), 60u) << name;
+    std::string all;
+    for (const std::string& article : articles) all += article;
+    EXPECT_EQ(all, read_text(input)) << name;
+  }
+}
+
+TEST(DocumentSourceOnRealData, FineWebEduIsReadAsJsonLines) {
+  const char* data = std::getenv("HARMONIC_DATA");
+  if (!data) GTEST_SKIP() << "HARMONIC_DATA is not set";
+  const Documents documents = read_documents({std::string(data) + "/fineweb_edu"});
+  ASSERT_EQ(documents.size(), 5u);
+  EXPECT_TRUE(documents[0].starts_with("Lord British was killed during an in-game appearance"));
 }
 
 }  // namespace

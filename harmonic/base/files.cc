@@ -187,6 +187,16 @@ void AtomicFile::commit() {
   sync_folder(path_.has_parent_path() ? path_.parent_path() : ".");
 }
 
+void move_into_place(const fs::path& from, const fs::path& to) {
+  {
+    const Descriptor descriptor(open_for_reading(from));
+    if (::fsync(descriptor) != 0) fail("{}: cannot sync: {}", from.string(), std::strerror(errno));
+  }
+  if (::rename(from.c_str(), to.c_str()) != 0)
+    fail("{}: cannot rename into place as {}: {}", from.string(), to.string(), std::strerror(errno));
+  sync_folder(to.has_parent_path() ? to.parent_path() : ".");
+}
+
 AppendFile::AppendFile(fs::path path) : path_(std::move(path)) {
   descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
   if (descriptor_ < 0) fail("{}: cannot open for writing: {}", path_.string(), std::strerror(errno));

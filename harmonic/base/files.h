@@ -57,6 +57,10 @@ class AppendFile {
 void write_file(const std::filesystem::path& path, std::string_view bytes);
 void copy_atomically(const std::filesystem::path& from, const std::filesystem::path& to);
 
+// Renames a file that is complete, so that it replaces what stands there at once, and syncs it and the
+// folder.
+void move_into_place(const std::filesystem::path& from, const std::filesystem::path& to);
+
 // Opens for reading, without waiting for the writer of a pipe: read_when_ready() waits for it. Throws Error.
 int open_for_reading(const std::filesystem::path& path);
 // Reads at most `size` bytes, at least one unless the input has ended, waiting for them; a request to stop

@@ -1,9 +1,11 @@
-// harmonic data prepare | info | recall.
+// harmonic data fetch | prepare | info | recall.
 #include "harmonic/base/checked.h"
 #include "harmonic/base/files.h"
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/log.h"
 #include "harmonic/cli/command.h"
+#include "harmonic/data/corpora.h"
+#include "harmonic/data/corpus_fetch.h"
 #include "harmonic/data/corpus_preparation.h"
 #include "harmonic/data/recall_text.h"
 #include "harmonic/tokenizer/tokenizer.h"
@@ -26,8 +28,7 @@ class Prepare : public Command {
         .required();
     options.add("--tokenizer", &tokenizer_, "\"bytes\", a tokenizer.json, or a folder with one")
         .placeholder("PATH");
-    options.add("--format", &format_, "how documents are told apart")
-        .one_of({"auto", "text", "jsonl", "nul", "blank"});
+    options.add("--format", &format_, "how documents are told apart").one_of(text_format_names());
     options.add("--text-field", &text_field_, "of a JSON line");
     options.add("--out", &out_, "where the token shards are written").placeholder("DIR").required();
   }
@@ -98,6 +99,42 @@ class Recall : public Command {
   std::vector<int64_t> pairs_ = {1, 1, 1, 2, 2, 4};
 };
 
+class Fetch : public Command {
+ public:
+  void declare(Options& options) override {
+    options.add("NAME", &name_, "a corpus that --list shows");
+    options.add("--out", &out_, "where its files are written; the corpus's name when left out")
+        .placeholder("DIR");
+    options.add("--mirror", &mirror_, "address of a folder that has the file, in place of the corpus's own")
+        .placeholder("URL")
+        .not_empty();
+    options.add("--split", &split_, "enwik8: 90/5/5 or 90/10, the parts of it in millions of bytes");
+    options.add("--list", &list_, "show the corpora, and fetch nothing");
+  }
+  int run(const CommandContext&) override {
+    if (list_) {
+      for (const Corpus& corpus : corpora())
+        print("{:<17}{:>15}  {}\n{:<34}{}\n", corpus.name,
+              corpus.bytes > 0 ? fmt::format("{} bytes", corpus.bytes) : "by hand", corpus.about, "",
+              corpus.addresses.empty() ? corpus.by_hand : corpus.addresses.front());
+      return 0;
+    }
+    if (name_.empty()) fail_usage("data fetch: the name of a corpus is missing; --list shows them");
+    const Corpus& corpus = corpus_named(name_);
+    watch_for_interrupts();
+    for (const std::filesystem::path& file :
+         fetch_corpus(corpus, {out_.empty() ? name_ : out_, mirror_, split_}))
+      print("{}  {} bytes\n", file.string(), std::filesystem::file_size(file));
+    if (corpus.format != "auto") print("read with data.format = \"{}\"\n", corpus.format);
+    return 0;
+  }
+
+ private:
+  std::string name_, out_, mirror_, split_;
+  bool list_ = false;
+};
+
+const Registered<Fetch> fetch("data fetch", "download a corpus that is known by name");
 const Registered<Prepare> prepare("data prepare", "turn text into token shards");
 const Registered<DataInfo> info("data info", "check token shards and show what they hold");
 const Registered<Recall> recall("data recall", "make up texts that ask for what they said before");

@@ -37,7 +37,7 @@ class Eval : public Command {
     };
     add("--data", &data_, "text lambada", "files, folders or patterns")->placeholder("PATH").not_empty();
     add("--format", &format_, "text lambada", "how documents are told apart")
-        ->one_of({"auto", "text", "jsonl", "nul", "blank", "shards"});
+        ->one_of(document_format_names());
     add("--text-field", &text_field_, "text lambada", "of a JSON line");
     add("--lengths", &lengths_, "text", "tokens a window; 16K is 16,000")->amount().at_least(1);
     add("--state", &state_, "text", "cold: zero at each window; carry: zero at each document only")

@@ -22,8 +22,7 @@ class TrainTokenizer : public Command {
     options.add("--data", &data_, "texts: files, folders, patterns, or - for standard input")
         .placeholder("PATH")
         .required();
-    options.add("--format", &format_, "how documents are told apart")
-        .one_of({"auto", "text", "jsonl", "nul", "blank"});
+    options.add("--format", &format_, "how documents are told apart").one_of(text_format_names());
     options.add("--text-field", &text_field_, "of a JSON line");
     options.add("--vocab-size", &vocab_size_, "tokens in all: 256 bytes, merges, and the end of text")
         .range(BpeTrainer::kLeastVocabulary, BpeTrainer::kMostVocabulary);

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "harmonic/base/error.h"
+#include "harmonic/data/document_reader.h"
 #include "harmonic/tokenizer/bpe_trainer.h"
 
 namespace harmonic {
@@ -21,8 +22,7 @@ std::vector<Field> DataConfig::fields() {
       Field("train", &train, "files, folders or globs to train on; - is standard input"),
       Field("valid", &valid, "held-out files, folders or globs"),
       Field("tokenizer", &tokenizer, "bytes, a tokenizer file or folder, or bpe:SIZE to train one"),
-      Field("format", &format, "how documents are told apart")
-          .one_of({"auto", "text", "jsonl", "nul", "blank", "shards"}),
+      Field("format", &format, "how documents are told apart").one_of(document_format_names()),
       Field("text_field", &text_field, "the field of a JSON line that holds the text"),
       Field("within_document", &within_document, "windows stay inside one document where it is long enough"),
       Field("cache", &cache,

@@ -16,7 +16,7 @@ struct DataConfig {
   std::vector<std::string> valid;  // held out; none: no evaluation while training
   std::string tokenizer =
       "bytes";                  // or a tokenizer.json, a folder that holds one, or "bpe:4096" to train one
-  std::string format = "auto";  // "auto", "text", "jsonl", "nul", "blank", "shards"
+  std::string format = "auto";  // of document_format_names()
   std::string text_field = "text";  // of a JSON line
   bool within_document = false;     // windows stay inside one document where it is long enough
   std::string cache;                // folder for prepared shards; empty: $HARMONIC_CACHE, or the user's cache

@@ -21,9 +21,10 @@ struct FormatName {
   std::string_view name;
 };
 constexpr FormatName kFormats[] = {
-    {DocumentFormat::automatic, "auto"},   {DocumentFormat::text, "text"},
-    {DocumentFormat::nul, "nul"},          {DocumentFormat::blank_lines, "blank"},
-    {DocumentFormat::json_lines, "jsonl"}, {DocumentFormat::shards, "shards"}};
+    {DocumentFormat::automatic, "auto"},    {DocumentFormat::text, "text"},
+    {DocumentFormat::json_lines, "jsonl"},  {DocumentFormat::nul, "nul"},
+    {DocumentFormat::blank_lines, "blank"}, {DocumentFormat::wikitext, "wikitext"},
+    {DocumentFormat::shards, "shards"}};
 
 // Text in any common encoding of bytes has almost no control characters; NULs only between documents.
 // Executables, images, random bytes and UTF-16 have many.
@@ -45,18 +46,40 @@ bool named_as_json_lines(std::string_view name) {
 
 bool is_blank(std::string_view line) { return line.find_first_not_of(" \t\r") == std::string_view::npos; }
 
+// " = Title = ", of an article; " = = Title = = " is that of a section.
+bool is_article_title(std::string_view line) {
+  if (is_blank(line)) return false;
+  const size_t first = line.find_first_not_of(" \t\r");
+  line = line.substr(first, line.find_last_not_of(" \t\r") + 1 - first);
+  return line.size() > 4 && line.starts_with("= ") && line.ends_with(" =") && !line.starts_with("= = ");
+}
+
 }  // namespace
 
 DocumentFormat document_format_of(std::string_view name) {
   for (const FormatName& known : kFormats)
     if (known.name == name) return known.format;
-  fail_usage("unknown document format \"{}\"; expected auto, text, nul, blank, jsonl or shards", name);
+  fail_usage("unknown document format \"{}\"; expected one of {}", name,
+             fmt::join(document_format_names(), ", "));
 }
 
 std::string_view name_of(DocumentFormat format) {
   for (const FormatName& known : kFormats)
     if (known.format == format) return known.name;
   return "?";
+}
+
+std::vector<std::string> document_format_names() {
+  std::vector<std::string> names;
+  for (const FormatName& known : kFormats) names.emplace_back(known.name);
+  return names;
+}
+
+std::vector<std::string> text_format_names() {
+  std::vector<std::string> names;
+  for (const FormatName& known : kFormats)
+    if (known.format != DocumentFormat::shards) names.emplace_back(known.name);
+  return names;
 }
 
 struct DocumentSource::State {
@@ -71,7 +94,8 @@ struct DocumentSource::State {
   std::string current;  // name of the file and member in hand
   DocumentFormat format = DocumentFormat::text;
   int64_t line_number = 0;
-  std::string line;  // of JSON, or of text in search of blank lines
+  std::string line;   // of JSON, or of text in search of blank lines
+  std::string begun;  // of the next article: the lines that told where this one ends
   int64_t binary_files = 0;
   std::string first_binary;
 
@@ -125,6 +149,7 @@ struct DocumentSource::State {
       }
       current = file->name();
       line_number = 0;
+      begun.clear();
       begin = end = 0;
       member_ended = false;
       format = options.format;
@@ -199,6 +224,45 @@ struct DocumentSource::State {
     return !document.empty();
   }
 
+  bool next_article(std::string& document) {
+    bool has_text = !begun.empty();
+    append(document, begun.data(), begun.size());
+    begun.clear();
+    std::string
+        held;  // a blank line that may begin the next article, and the line after it if that is a title
+    bool holds_title = false;
+    const auto release = [&] {
+      append(document, held.data(), held.size());
+      has_text |= holds_title;
+      held.clear();
+      holds_title = false;
+    };
+    for (bool more = true; more;) {
+      line.clear();
+      more = read_until('\n', line);
+      const bool blank = is_blank(line), title = is_article_title(line);
+      if (more) line += '\n';
+      if (holds_title && blank && has_text) {
+        begun = held + line;
+        return true;
+      }
+      if (title && !holds_title && (!held.empty() || document.empty())) {
+        held += line;
+        holds_title = true;
+        continue;
+      }
+      release();
+      if (blank) {
+        held = line;
+      } else {
+        append(document, line.data(), line.size());
+        has_text = true;
+      }
+    }
+    release();
+    return has_text;
+  }
+
   bool next_of_member(std::string& document) {
     document.clear();
     switch (format) {
@@ -206,6 +270,8 @@ struct DocumentSource::State {
         return next_json(document);
       case DocumentFormat::blank_lines:
         return next_between_blank_lines(document);
+      case DocumentFormat::wikitext:
+        return next_article(document);
       case DocumentFormat::text:
         while (fill()) {
           append(document, buffer.data() + begin, end - begin);

@@ -18,11 +18,16 @@ enum class DocumentFormat {
   nul,          // each document is ended by a NUL byte; the last may go without
   blank_lines,  // documents separated by two or more blank lines, which belong to none
   json_lines,   // a JSON object a line, the text in one of its fields
+  wikitext,     // the articles of a WikiText file, each from the blank line before its title " = Title = ",
+                // which stands between blank lines, to the next one's: together every byte of the file
   shards,       // no text: folders of token shards only, for load_corpus(); DocumentSource refuses it
 };
-// "auto", "text", "nul", "blank", "jsonl", "shards"; throws Error (usage) for another name.
+// Throws Error (usage) for a name that is none of document_format_names().
 DocumentFormat document_format_of(std::string_view name);
 std::string_view name_of(DocumentFormat format);
+// "auto", "text", ...: all of them, and those of text, which are all but "shards".
+std::vector<std::string> document_format_names();
+std::vector<std::string> text_format_names();
 
 struct ReaderOptions {
   DocumentFormat format = DocumentFormat::automatic;

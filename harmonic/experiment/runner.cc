@@ -154,9 +154,10 @@ class Runner {
     if (plan_.prepare.empty() || fs::exists(done, ignored)) return;
     for (std::vector<std::string> words : plan_.prepare) {
       for (std::string& word : words) word = in_folder(word);
-      const ChildOutcome outcome = run_child(words, {}, log, [](const std::string& line) { progress(line); });
+      const ProcessOutcome outcome =
+          run_child(words, {}, log, [](const std::string& line) { progress(line); });
       if (outcome.status != 0)
-        fail("{}: ended with status {}: {}", fmt::join(words, " "), outcome.status, outcome.error);
+        fail("{}: ended with status {}: {}", fmt::join(words, " "), outcome.status, outcome.last_error);
     }
     end_progress();
     write_file(done, "");
@@ -194,15 +195,15 @@ class Runner {
                      {"length", std::to_string(run.length)},
                      {"seed", std::to_string(run.seed)},
                      {"lr_factor", fmt::format("{:g}", run.lr_factor)}}}};
-    const ChildOutcome trained = child(
+    const ProcessOutcome trained = child(
         run, {"train", "--config", plan.string(), "--out", folder.string(), "--resume"}, {}, "training");
-    const bool diverged = trained.error.find("training diverged") != std::string::npos;
+    const bool diverged = trained.last_error.find("training diverged") != std::string::npos;
     if (trained.status != 0 && !diverged) give_up(run, trained);
     result.update(size_of_model(folder));
     result.update(speed_of(folder / "metrics.jsonl"));
     if (diverged) {
       result["status"] = "diverged";
-      result["message"] = trained.error;
+      result["message"] = trained.last_error;
       return result;
     }
     if (!run.evaluated) return result;
@@ -245,16 +246,16 @@ class Runner {
     arguments.insert(arguments.end(), more.begin(), more.end());
     std::error_code ignored;
     fs::remove(json, ignored);
-    const ChildOutcome outcome = child(run, arguments, {}, "evaluating");
+    const ProcessOutcome outcome = child(run, arguments, {}, "evaluating");
     // Status 1 with results: the certificate has failed, which they say.
     if (outcome.status != 0 && !(outcome.status == 1 && fs::exists(json, ignored))) give_up(run, outcome);
     return read_json(json);
   }
 
-  ChildOutcome child(const PlannedRun& run, std::vector<std::string> arguments, const fs::path& output,
-                     std::string_view doing) {
+  ProcessOutcome child(const PlannedRun& run, std::vector<std::string> arguments, const fs::path& output,
+                       std::string_view doing) {
     arguments.insert(arguments.end(), {"--threads", std::to_string(threads_)});
-    const ChildOutcome outcome = run_child(arguments, output, log_of(run), [&](const std::string& line) {
+    const ProcessOutcome outcome = run_child(arguments, output, log_of(run), [&](const std::string& line) {
       progress(fmt::format("{} of {}, {}, {}: {}", number_, total_, run.id, doing, without_time(line)));
     });
     end_progress();
@@ -263,8 +264,8 @@ class Runner {
 
   fs::path log_of(const PlannedRun& run) const { return out_ / "logs" / (run.id + ".txt"); }
 
-  [[noreturn]] void give_up(const PlannedRun& run, const ChildOutcome& outcome) const {
-    fail("{}: ended with status {}: {} (all of it: {})", run.id, outcome.status, outcome.error,
+  [[noreturn]] void give_up(const PlannedRun& run, const ProcessOutcome& outcome) const {
+    fail("{}: ended with status {}: {} (all of it: {})", run.id, outcome.status, outcome.last_error,
          log_of(run).string());
   }
 
