@@ -227,5 +227,18 @@ TEST_F(Generate, TextComesAsItIsWritten) {
   EXPECT_EQ(process.wait().status, 130);
 }
 
+TEST_F(Generate, EndsWhereTheContextOfAnAttentionModelEnds) {
+  model_ = make_model_folder(folder_ / "short", *make_byte_tokenizer(), 3, [](ModelConfig& config) {
+    config.mixer = {"attention"};
+    config.attention = {.n_heads = 2, .n_kv_heads = 1, .context = 20};
+  });
+  const std::string state = folder_ / "state";
+  const Outcome outcome =
+      run({"--prompt", "Once", "--max-tokens", "100", "--ignore-end", "--state-out", state});
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_NE(outcome.err.find("fills the model's context"), std::string::npos) << outcome.err;
+  EXPECT_TRUE(std::filesystem::exists(state));
+}
+
 }  // namespace
 }  // namespace harmonic

@@ -209,6 +209,29 @@ TEST(EvaluationOfAWideState, TakesNoMoreMemoryForWindowsOfOneToken) {
     EXPECT_LT(peak_at(1, state) - at_length, at_length / 2);
 }
 
+// A state of 256 MB, of which short texts need nothing.
+TEST(EvaluationWithALargeContext, TakesTheMemoryThatItsTextsNeed) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "a sanitizer keeps freed memory";
+#endif
+  ModelConfig config;
+  config.mixer = {"attention"};
+  config.d_model = 32;
+  config.attention = {.n_heads = 4, .n_kv_heads = 4, .context = 1 << 20};
+  Model model(config, cpu_backend(), false);
+  initialise_for_test(model, 3);
+  ThreadPool pool(1);
+  const TokenCorpus corpus = TokenCorpus::from_documents({small_text(5000, 2)}, *make_byte_tokenizer());
+  const int64_t before = peak_memory();
+  for (const int64_t length : {1, 512, 2048}) {
+    Inference inference(model, pool);
+    EvaluationOptions options;
+    options.length = length;
+    EXPECT_EQ(evaluate(inference, corpus, options).tokens, corpus.targets());
+  }
+  EXPECT_LT(peak_memory() - before, model.state_layout().bytes() / 4);
+}
+
 TEST_F(Evaluation, OfTheStartOfASplitCountsItsOwnTokensAndBytes) {
   for (const EvaluationState state : {EvaluationState::cold, EvaluationState::carry}) {
     const EvaluationResult part = result(64, state, 0, 1, 1000);

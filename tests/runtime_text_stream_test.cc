@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 
@@ -253,6 +254,67 @@ TEST_F(SavedState, OtherFilesAreErrors) {
   make_model_folder(folder_ / "model", *make_byte_tokenizer());
   path_ = folder_ / "model/model.safetensors";
   EXPECT_NE(error_of_loading(stream).find("not a saved state"), std::string::npos);
+}
+
+// What attention remembers of a text may be large; a token must not cost a copy of it.
+TEST(TextStream, ATokenTakesNoLongerInALargerContext) {
+  std::vector<double> logits[2];
+  double seconds[2];
+  for (const bool large : {false, true}) {
+    ModelConfig config = small("attention");
+    config.attention.context = large ? 1 << 19 : 1 << 9;  // 32 MB of cache, or 32 KB
+    Loaded loaded(config);
+    TextStream stream(loaded.inference, kEot);
+    const auto begun = std::chrono::steady_clock::now();
+    for (int32_t t = 0; t < 200; ++t) {
+      const std::vector<double> found = logits_of(stream);
+      logits[large].insert(logits[large].end(), found.begin(), found.end());
+      stream.append({1 + t % 36});
+    }
+    seconds[large] = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
+  }
+  EXPECT_EQ(logits[0], logits[1]);
+  EXPECT_LT(seconds[1], 5 * seconds[0] + 0.2);  // 200 copies take a second and more
+}
+
+TEST(TextStream, IsFullAtTheEndOfAnAttentionModelsContext) {
+  ModelConfig config = small("attention");
+  config.attention.context = 10;
+  Loaded loaded(config);
+  TextStream stream(loaded.inference, kEot);
+  for (int32_t t = 0; t < 10; ++t) {
+    EXPECT_FALSE(stream.full());
+    stream.next_logits();
+    stream.append({t + 1});
+  }
+  EXPECT_TRUE(stream.full());
+  EXPECT_THROW(stream.next_logits(), Error);
+  Loaded endless(small("harmonic_then_attention_with_a_window"));
+  TextStream other(endless.inference, kEot);
+  other.append(std::vector<int32_t>(100, 1));
+  EXPECT_FALSE(other.full());
+}
+
+// Looking ahead is not seen by what comes after, saving and scoring among it.
+TEST(TextStream, LookingAheadChangesNothing) {
+  for (const NamedConfig& named : small_configs()) {
+    Loaded loaded(named.config);
+    const std::vector<int32_t> text = random_text(60, named.config.vocab_size, 5);
+    TextStream plain(loaded.inference, kEot), looked(loaded.inference, kEot);
+    std::vector<double> expected, found;
+    for (size_t begin = 0; begin < text.size(); begin += 12) {
+      const std::vector<double> ahead = logits_of(looked);
+      EXPECT_EQ(logits_of(looked), ahead);
+      EXPECT_EQ(looked.length(), plain.length());
+      plain.score(part(text, begin, begin + 6), expected);
+      looked.score(part(text, begin, begin + 6), found);
+      looked.next_logits();
+      plain.append(part(text, begin + 6, begin + 12));
+      looked.append(part(text, begin + 6, begin + 12));
+    }
+    EXPECT_EQ(found, expected) << named.name;
+    EXPECT_EQ(logits_of(looked), logits_of(plain)) << named.name;
+  }
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include "harmonic/base/error.h"
 #include "harmonic/base/files.h"
 #include "harmonic/base/interrupt.h"
+#include "harmonic/base/log.h"
 #include "harmonic/cli/command.h"
 #include "harmonic/cli/standard_input.h"
 #include "harmonic/data/text_file.h"
@@ -100,6 +101,10 @@ class Generate : public Command {
     options.seed = static_cast<uint64_t>(seed_);
     Sampler sampler(options);
     for (int64_t i = 0; i < max_tokens_ && !interrupted(); ++i) {
+      if (stream.full()) {
+        warn("the text fills the model's context (attention.context): no more can follow");
+        return;
+      }
       const int32_t token = sampler.sample(stream.next_logits(), stream.length());
       if (token == tokenizer.eot()) {
         // A state that is saved now must not end the same text again.

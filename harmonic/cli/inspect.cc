@@ -38,7 +38,7 @@ class Inspect : public Command {
       row("core, by the paper's account", grouped(preset->paper_core));
       row("all, by the paper's account", grouped(preset->paper_parameters));
     }
-    show_state(model.state_layout());
+    show_state(model.state_layout(), model.config().longest_text());
     show_work(model);
     return 0;
   }
@@ -68,8 +68,8 @@ class Inspect : public Command {
     row("all", grouped(parameters.count()));
   }
 
-  static void show_state(const StateLayout& layout) {
-    print("state of a text, any length\n");
+  static void show_state(const StateLayout& layout, int64_t longest) {
+    print("state of a text, {}\n", longest > 0 ? fmt::format("at most {} tokens", longest) : "any length");
     for (const StateLayout::Named& named : layout.fields())
       row(named.name, grouped(named.field.size * size_of(layout.dtype())));
     row("bytes, with the position", grouped(layout.bytes()));

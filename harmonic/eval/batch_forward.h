@@ -26,9 +26,9 @@ class BatchForward {
   struct Pass {
     int64_t begin;  // its first row in the batch
     const Segments& segments;
-    const StateRows& in;   // states before, a row a segment
-    const Tensor& hidden;  // [rows, d_model], as Inference::hidden() gives them
-    Arena& memory;         // for what is needed until the pass ends
+    const int64_t* positions;  // tokens that each segment's text had before
+    const Tensor& hidden;      // [rows, d_model], as Inference::hidden() gives them
+    Arena& memory;             // for what is needed until the pass ends
   };
   // The first `rows` rows of the batch, pass after pass in order. Throws Interrupted when the program is
   // asked to stop.
@@ -36,13 +36,14 @@ class BatchForward {
 
  private:
   const StateLayout& layout() const { return inference_.model().state_layout(); }
+  int64_t end_for_caches(const Batch& batch, int64_t begin, int64_t end) const;
   void pass(const Batch& batch, int64_t begin, int64_t end, const std::function<void(const Pass&)>& use);
 
   Inference& inference_;
   PassCost cost_;
   Arena kept_, memory_;
   StateRows left_;      // that the sequences of a batch were left in, for the next one
-  StateRows entering_;  // of a segment that was cut because a pass has only so much memory
+  StateRows entering_;  // of a segment that was cut because a pass has only so much memory; made when one is
 };
 
 }  // namespace harmonic

@@ -44,6 +44,10 @@ class Examiner {
         vocabulary_(model.config().vocab_size) {
     const std::vector<int64_t>& strides = model.strides();
     length_ = length_for(strides.back());
+    // Long enough for keys to be forgotten, too.
+    const int64_t window = model.config().uses("attention") ? model.config().attention.window : 0;
+    length_ = std::max(length_, std::min(window, kLongestStride) + 2 * 64 + 35);
+    if (window > kLongestStride) remark_ = fmt::format("; too few to forget a key of a window of {}", window);
     if (const int64_t longest = model.config().longest_text(); longest > 0)
       length_ = std::min(length_, longest);
     const auto beyond =

@@ -54,7 +54,7 @@ void score(Inference& inference, const Batch& batch, const BatchForward::Pass& p
     const int64_t begin = pass.segments.offsets[s];
     for (int64_t r = begin; r < pass.segments.offsets[s + 1]; ++r)
       if (targets[r] >= 0)
-        sums.add(pass.in.position(s) + static_cast<uint64_t>(r - begin), number_at(losses, 0, r));
+        sums.add(static_cast<uint64_t>(pass.positions[s] + r - begin), number_at(losses, 0, r));
   }
 }
 
@@ -65,8 +65,9 @@ EvaluationResult evaluate(Inference& inference, const TokenCorpus& corpus, const
   int64_t batch_size = options.batch_size;
   if (batch_size == 0)
     batch_size = forward.sequences_a_pass(std::clamp<int64_t>(options.length, 1, BatchForward::kRowsPerPass));
-  // Lanes begin all over the split; its start comes first only in one lane.
-  if (options.max_tokens > 0 && options.state == EvaluationState::carry) batch_size = 1;
+  // Lanes begin all over the split; its start comes first only in one lane. Each lane has a state.
+  const bool caches = inference.model().state_layout().has_caches();
+  if ((options.max_tokens > 0 || caches) && options.state == EvaluationState::carry) batch_size = 1;
   EvaluationWindows windows(corpus, options.length, options.state, batch_size);
   const int64_t all =
       options.max_tokens > 0 ? std::min(options.max_tokens, windows.targets()) : windows.targets();

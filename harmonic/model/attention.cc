@@ -44,9 +44,10 @@ class AttentionMixer : public Mixer {
     const Variable q = rotate(tape, linear(tape, x, q_proj_), table);
     const Variable k = rotate(tape, linear(tape, x, k_proj_), table);
     const Variable v = linear(tape, x, v_proj_);
-    return linear(tape,
-                  attention(tape, q, k, v, shape_, step.segments(), step.positions(), step.slots(cache_)),
-                  o_proj_);
+    const StateSlots cache = step.slots(cache_);
+    const Variable y =
+        attention(tape, q, k, v, shape_, step.segments(), step.positions_in_cache(cache), cache);
+    return linear(tape, y, o_proj_);
   }
 
  private:

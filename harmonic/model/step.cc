@@ -1,5 +1,7 @@
 #include "harmonic/model/step.h"
 
+#include <algorithm>
+
 namespace harmonic {
 
 Step::Step(Tape& tape, const Segments& segments, const StateRows& states_in, const StateRows& states_out,
@@ -39,6 +41,13 @@ const int64_t* Step::positions() {
     positions_ = positions;
   }
   return positions_;
+}
+
+const int64_t* Step::positions_in_cache(const StateSlots& cache) {
+  if (cache.in) return positions();
+  auto* zeros = tape_.memory().allocate_array<int64_t>(segments_.count);
+  std::fill_n(zeros, segments_.count, int64_t{0});
+  return zeros;
 }
 
 Tensor Step::rotary_table(const double* frequencies, int64_t count) {

@@ -36,6 +36,8 @@ class Step {
   int64_t position(int64_t b) const { return static_cast<int64_t>(in_.position(b)); }
   // [B] of the segments' first tokens.
   const int64_t* positions();
+  // [B] of them among the tokens that a cache holds: 0 where there is none and segments are whole texts.
+  const int64_t* positions_in_cache(const StateSlots& cache);
   // The cosines and sines of all rows' positions, [R, 2 * count]: one table for all layers, that turn by the
   // same `count` frequencies.
   Tensor rotary_table(const double* frequencies, int64_t count);

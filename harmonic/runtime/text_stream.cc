@@ -71,8 +71,17 @@ Integer number_of(const std::string& text, Integer limit, const std::string& wha
 void TextStream::restart() {
   earlier_ = length();
   state_ = State(inference_.model().state_layout());
-  looked_ahead_ = false;
+  before_.clear();
   pending_ = eot_;
+}
+
+bool TextStream::full() const {
+  const int64_t longest = inference_.model().config().longest_text();
+  return longest > 0 && position() >= static_cast<uint64_t>(longest);
+}
+
+void TextStream::go_back(State& state) const {
+  if (looked_ahead()) std::memcpy(state.data(), before_.data(), before_.size());
 }
 
 // pending_ and then the tokens.
@@ -84,31 +93,36 @@ std::vector<int32_t> TextStream::after_pending(const std::vector<int32_t>& token
 
 void TextStream::score(const std::vector<int32_t>& tokens, std::vector<double>& bits) {
   const std::vector<int32_t> text = after_pending(tokens);
+  go_back(state_);
+  before_.clear();
   inference_.score(state_, text.data(), static_cast<int64_t>(tokens.size()), bits);
-  looked_ahead_ = false;
   pending_ = text.back();
 }
 
 void TextStream::append(const std::vector<int32_t>& tokens) {
   if (tokens.empty()) return;
   const std::vector<int32_t> text = after_pending(tokens);
-  const int64_t fed = looked_ahead_ ? 1 : 0;
-  if (looked_ahead_) std::swap(state_, ahead_);
+  const int64_t fed = looked_ahead() ? 1 : 0;
+  before_.clear();
   if (const auto count = static_cast<int64_t>(tokens.size()); count > fed)
     inference_.advance(state_, text.data() + fed, count - fed);
-  looked_ahead_ = false;
   pending_ = text.back();
 }
 
 Tensor TextStream::next_logits() {
-  ahead_ = state_;
-  const Tensor logits = inference_.advance(ahead_, &pending_, 1);
-  looked_ahead_ = true;
+  go_back(state_);
+  before_.clear();
+  const auto size = static_cast<size_t>(inference_.model().state_layout().bytes_before_caches());
+  std::string before(state_.view().substr(0, size));
+  const Tensor logits = inference_.advance(state_, &pending_, 1);
+  before_ = std::move(before);
   return logits;
 }
 
 void TextStream::save(const std::filesystem::path& path, std::string_view unfinished) const {
-  const std::string_view bytes = state_.view();
+  State state = state_;
+  go_back(state);
+  const std::string_view bytes = state.view();
   Metadata metadata = {{"harmonic_state", kFormats.back()},
                        {"model", identity_of(inference_.model())},
                        {"pending_token", fmt::format("{}", pending_)},
@@ -165,7 +179,7 @@ std::string TextStream::load(const std::filesystem::path& path) {
   state_ = state;
   pending_ = pending;
   earlier_ = earlier;
-  looked_ahead_ = false;
+  before_.clear();
   return unfinished;
 }
 

@@ -16,11 +16,7 @@ namespace harmonic {
 class TextStream {
  public:
   TextStream(Inference& inference, int32_t eot)
-      : inference_(inference),
-        state_(inference.model().state_layout()),
-        ahead_(state_),
-        pending_(eot),
-        eot_(eot) {}
+      : inference_(inference), state_(inference.model().state_layout()), pending_(eot), eot_(eot) {}
 
   // Begins a new document: the model forgets everything.
   void restart();
@@ -35,7 +31,9 @@ class TextStream {
 
   // Tokens so far, those of earlier documents and each leading end-of-text included: the index of the next
   // one, for a sampler.
-  uint64_t length() const { return earlier_ + state_.position() + 1; }
+  uint64_t length() const { return earlier_ + position() + 1; }
+  // Whether the model can take no more of this document: next_logits() would throw.
+  bool full() const;
 
   // To a file and back, exactly. With it goes `unfinished`, which load() returns: the bytes of a character
   // that the text ends within and that its reader has not been shown (Utf8Stream::held()). Loading throws
@@ -46,12 +44,16 @@ class TextStream {
 
  private:
   std::vector<int32_t> after_pending(const std::vector<int32_t>& tokens) const;
+  bool looked_ahead() const { return !before_.empty(); }
+  // Tokens that the state had seen before pending_.
+  uint64_t position() const { return state_.position() - (looked_ahead() ? 1 : 0); }
+  // The state after every token but pending_.
+  void go_back(State& state) const;
 
   Inference& inference_;
-  State state_;                // after every token but pending_
-  State ahead_;                // after pending_ too, when looked_ahead_
-  bool looked_ahead_ = false;  // next_logits() has been here: append() need not do its work again
-  int32_t pending_;            // the last token
+  State state_;         // after every token but pending_; when next_logits() has looked ahead, after it too
+  std::string before_;  // the part before the caches that it then had. What a cache got since, nobody reads
+  int32_t pending_;     // the last token
   int32_t eot_;
   uint64_t earlier_ = 0;  // tokens of earlier documents
 };
