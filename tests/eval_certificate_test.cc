@@ -284,6 +284,24 @@ TEST(HonestModel, OfAStrideBeyondEveryTextIsExaminedAsFarAsTheCertificateSays) {
   }
 }
 
+TEST(HonestModel, WithAWindowIsExaminedBeyondIt) {
+  ModelConfig config;
+  config.vocab_size = 37;
+  config.mixer = {"attention"};
+  config.d_model = 8;
+  config.attention = {.n_heads = 2, .n_kv_heads = 1, .window = 400};
+  Model model(config, cpu_backend(), false);
+  initialise_for_test(model, 1);
+  ThreadPool pool(2);
+  for (const CertificateTest& test :
+       certify(model, pool, {.random_tokens = 2048, .gradients = false}).tests) {
+    EXPECT_TRUE(test.passed) << test.name << ": " << test.detail;
+    if (!test.name.starts_with("random")) {
+      EXPECT_EQ(test.detail, "563 tokens, all bits equal");
+    }
+  }
+}
+
 TEST(LeakingModelThat, LooksAheadWithinALongBlockIsCaught) {
   Model model(with_slowest_stride(8192), cpu_backend(), false, &block_end_ahead);
   initialise_for_test(model, 1);
