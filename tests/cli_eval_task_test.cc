@@ -177,6 +177,14 @@ TEST_F(EvalTask, DataRecallWritesDocumentsThatEveryReaderFinds) {
   expect_holds(shown, "documents           20\n");
 }
 
+TEST_F(EvalTask, DataRecallDoesNotReadFillerWithoutEnd) {
+  const std::string out = folder_ / "recall.txt";
+  const Outcome outcome = run_harmonic({"data", "recall", "--out", out, "--filler", "/dev/zero"});
+  EXPECT_EQ(outcome.status, 1);
+  expect_holds(outcome.err, "more than 268435456 bytes");
+  EXPECT_FALSE(std::filesystem::exists(out));
+}
+
 TEST_F(EvalTask, DataRecallRefusesDocumentsWithoutRoom) {
   const std::string out = folder_ / "recall.txt";
   const Outcome outcome = run_harmonic({"data", "recall", "--out", out, "--length", "20"});

@@ -169,6 +169,62 @@ seeds = [1]
       std::string::npos);
 }
 
+TEST_F(Plan, KeepsWhatTellsItsRunsApartFromTheCommandLine) {
+  const auto error = [&](const std::string& setting, const std::string& scale) -> std::string {
+    try {
+      load(kPlan, scale, {{}, {}, {{setting}}});
+    } catch (const Error& caught) {
+      EXPECT_EQ(caught.kind(), Error::Kind::usage);
+      return caught.what();
+    }
+    return "no error";
+  };
+  for (const char* key : {"train.seed", "train.seq_len", "model.attention.context", "train.batch_size"})
+    EXPECT_NE(error(std::string(key) + "=64", "small").find(std::string(key) + " cannot be set for all runs"),
+              std::string::npos)
+        << key;
+  EXPECT_NE(error("train.seed = 4", "small").find("the grid's seeds set it"), std::string::npos);
+  EXPECT_EQ(error("train.batch_size=4", "other"), "no error") << "without tokens_per_step it is free";
+  EXPECT_EQ(error("train.lr=4e-3", "small"), "no error");
+}
+
+TEST_F(Plan, AppliesALearningRateFactorThatHasNoOther) {
+  std::string text = kPlan;
+  const std::string factors = "lr_factors = [0.5, 2]";
+  text.replace(text.find(factors), factors.size(), "lr_factors = [0.5]\nvariants = [\"wide\"]");
+  const ExperimentPlan plan = load(text);
+  EXPECT_TRUE(plan.tuning().empty());
+  const std::vector<PlannedRun> runs = plan.runs({});
+  EXPECT_EQ(runs[0].config.train.lr, 1e-3);
+  EXPECT_EQ(runs[0].lr_factor, 0.5);
+  EXPECT_EQ(runs[1].config.train.lr, 2e-3) << "narrow is not tuned";
+}
+
+TEST_F(Plan, MakesRoomForTheLongestTextOfATask) {
+  std::string text = kPlan;
+  const std::string states = "states = [\"cold\", \"carry\"]";
+  text.replace(text.find(states), states.size(), "task = \"recall\"\nlongest_text = \"10K\"");
+  const std::vector<PlannedRun> runs = load(text).runs({});
+  EXPECT_EQ(runs[0].config.model.attention.context, 10000);
+  EXPECT_EQ(runs[8].config.model.attention.context, 65536);
+}
+
+TEST_F(Plan, ExpectsTextsWhereTheyAreNeeded) {
+  const auto error = [&](const PlanOverrides& overrides, const std::string& scale) -> std::string {
+    try {
+      load(kPlan, scale, overrides).expect_texts();
+    } catch (const Error& caught) {
+      EXPECT_EQ(caught.kind(), Error::Kind::usage);
+      return caught.what();
+    }
+    return "no error";
+  };
+  EXPECT_NE(error({}, "small").find("tune-wide-512-lr0.5 has no texts to train on; give them with --data"),
+            std::string::npos);
+  EXPECT_NE(error({{"a.txt"}, {}, {}}, "other").find("give them with --valid"), std::string::npos);
+  EXPECT_EQ(error({{"a.txt"}, {}, {}}, "small"), "no error");
+}
+
 TEST_F(Plan, SaysWhatIsWrongAndWhere) {
   const std::string plan = kPlan;
   const struct {
@@ -183,6 +239,13 @@ TEST_F(Plan, SaysWhatIsWrongAndWhere) {
       {"[\"wide\"]\nlengths = [65536]", "[\"wide\"]\nlengths = [1024]", "no error"},
       {"lengths = [65536]\nseeds = [7]", "lengths = [1024]\nseeds = [2]", "planned twice"},
       {"lr_factors = [0.5, 2]", "lr_factors = [0.5, -2]", "lr_factors"},
+      {"lr_factors = [0.5, 2]", "lr_factors = [0.5, 0.50000001]", "two of them are 0.5"},
+      {"[variants.wide.model]", "[variants.\"a/b\".model]\n[variants.wide.model]",
+       "variant \"a/b\": expected"},
+      {"[variants.wide.model]", "[variants.\"\".model]\n[variants.wide.model]", "variant \"\": expected"},
+      {"[variants.wide.model]", "[variants.tune-x.model]\n[variants.wide.model]", "tune-x"},
+      {"[variants.wide.model]", "[variants.\".x\".model]\n[variants.wide.model]", "\".x\""},
+      {"states = [\"cold\", \"carry\"]", "task = \"recal\"", "lambada, recall"},
       {"[variants.narrow.train]", "[variants.narrow]\nlike = \"wid\"\n[variants.narrow.train]",
        "did you mean \"wide\"?"},
       {"variants.narrow.model.n_layers", "variants.narow.model.n_layers", "narow"},

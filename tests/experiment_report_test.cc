@@ -424,5 +424,39 @@ TEST(ReportCommand, WritesThePageMarkdownAndCsvThatReadBack) {
   EXPECT_FALSE(std::filesystem::exists(folder / "other.html"));
 }
 
+TEST(ReportCommand, RefusesToWriteTwoThingsToOneFile) {
+  const TemporaryFolder folder;
+  const ExperimentFixture fixture(folder / "x");
+  fixture.add(FixtureRun{"harmonic", 4096, 1, 2.0});
+  const Outcome outcome = run_harmonic(
+      {"report", folder / "x", "--out", folder / "page.html", "--markdown", folder / "x/../page.html"});
+  EXPECT_EQ(outcome.status, 2);
+  EXPECT_TRUE(has(outcome.err, "--out and --markdown are the same file")) << outcome.err;
+  EXPECT_FALSE(std::filesystem::exists(folder / "page.html"));
+}
+
+TEST(ReportCommand, NamesARunThatIsALinkToItself) {
+  const TemporaryFolder folder;
+  const ExperimentFixture fixture(folder / "x");
+  fixture.add(FixtureRun{"harmonic", 4096, 1, 2.0});
+  std::filesystem::create_symlink("loop", folder / "x/runs/loop");
+  const Outcome outcome = run_harmonic({"report", folder / "x", "--out", folder / "page.html"});
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_TRUE(has(outcome.err, "runs/loop: cannot be looked at")) << outcome.err;
+}
+
+TEST(MedianSpeed, LeavesOutTheFirstStepOnlyWhereThereAreOthers) {
+  const auto steps = [](std::initializer_list<double> speeds) {
+    std::vector<StepMetrics> result;
+    for (const double speed : speeds) result.emplace_back().tokens_per_second = speed;
+    return result;
+  };
+  EXPECT_EQ(median_speed({}), 0);
+  EXPECT_EQ(median_speed(steps({7})), 7);
+  EXPECT_EQ(median_speed(steps({1, 5})), 5);
+  EXPECT_EQ(median_speed(steps({1, 5, 9, 7})), 7);
+  EXPECT_EQ(median_speed(steps({1, 5, NAN, 7})), 7);
+}
+
 }  // namespace
 }  // namespace harmonic

@@ -107,6 +107,17 @@ TEST_F(Checkpoints, TheNewestTwoAreKept) {
             sha256_of_file(out() / "checkpoint-12" / "model.safetensors"));
 }
 
+TEST_F(Checkpoints, AreRemovedWhenARunIsDoneWithThem) {
+  file("run/checkpoint-4/model.safetensors", "x");
+  file("run/checkpoint-2.damaged/model.safetensors", "x");
+  file("run/.checkpoint-6.tmp/model.safetensors", "x");
+  file("run/model.safetensors", "the model");
+  remove_checkpoints(path("run"));
+  std::vector<std::string> left;
+  for (const auto& entry : fs::directory_iterator(path("run"))) left.push_back(entry.path().filename());
+  EXPECT_EQ(left, (std::vector<std::string>{"model.safetensors"}));
+}
+
 TEST_F(Checkpoints, EditingTheRunsWeightsInPlaceLeavesThemWhole) {
   SmallRun(with_checkpoints(6), out()).trainer.run();
   std::fstream(out() / "model.safetensors", std::ios::in | std::ios::out) << "edited";

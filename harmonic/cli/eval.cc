@@ -1,7 +1,7 @@
 // harmonic eval: bits per token and per byte of a whole text, at any lengths of context; and tasks.
 #include <cmath>
 
-#include "harmonic/base/error.h"
+#include "harmonic/base/divergence.h"
 #include "harmonic/base/files.h"
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/json.h"
@@ -93,7 +93,8 @@ class Eval : public Command {
   };
 
   void check_flags() const {
-    const std::vector<std::string> tasks = {"text", "lambada", "recall"};
+    std::vector<std::string> tasks = kTaskNames;
+    tasks.insert(tasks.begin(), "text");
     if (std::find(tasks.begin(), tasks.end(), task_) == tasks.end())
       fail_usage("unknown task \"{}\"; expected text, lambada or recall{}", task_,
                  did_you_mean(task_, tasks));
@@ -182,7 +183,7 @@ class Eval : public Command {
 
   void check_finite(double bits) const {
     if (!std::isfinite(bits))
-      fail("{}: its losses are not finite; its weights are damaged or it has diverged", model_);
+      fail_diverged("{}: its losses are not finite; its weights are damaged or it has diverged", model_);
   }
 
   // A figure of a model that looks ahead is worth nothing, so this comes first and stands beside every

@@ -19,15 +19,19 @@ class Experiment : public Command {
  public:
   void declare(Options& options) override {
     options.add("NAME", &name_, "an experiment of --plans, or a TOML file").placeholder("NAME").required();
-    options.add("--scale", &scale_, "which of the experiment's sizes: smoke, cpu, paper");
+    options.add("--scale", &scale_,
+                "which of the experiment's sizes: smoke, cpu, and paper where a plan has it");
     options.add("--data", &overrides_.train, "texts to train on, in place of the file's")
         .placeholder("PATH...");
     options.add("--valid", &overrides_.valid, "held-out texts, in place of the file's")
         .placeholder("PATH...");
-    options.add("--out", &out_, "folder of the results; runs/NAME-SCALE when left out").placeholder("DIR");
+    options
+        .add("--out", &out_,
+             "folder of the results, new, empty or this experiment's; runs/NAME-SCALE when left out")
+        .placeholder("DIR");
     options.add("--plans", &plans_, "folder of the experiments").placeholder("DIR");
     options.add("--list", &list_, "show the runs and stop");
-    options.add_settings(&overrides_.settings);
+    options.add_settings(&overrides_.settings, Options::Environment::does_not);
   }
 
   int run(const CommandContext& context) override {

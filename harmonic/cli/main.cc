@@ -1,10 +1,10 @@
-// The program's one entry and its exits: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+// The program's one entry and its exits: 0 done, 1 failed, 2 wrong usage, 3 diverged, 130 interrupted.
 #include <unistd.h>
 
 #include <algorithm>
 #include <new>
 
-#include "harmonic/base/error.h"
+#include "harmonic/base/divergence.h"
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/log.h"
 #include "harmonic/cli/command.h"
@@ -27,6 +27,8 @@ int guarded(std::vector<std::string> arguments) {
     const int status = harmonic::run_program(std::move(arguments));
     harmonic::flush_output();
     return status;
+  } catch (const harmonic::Diverged& error) {
+    return report(error.what(), harmonic::kDivergedStatus);
   } catch (const harmonic::Error& error) {
     return report(error.what(), error.kind() == harmonic::Error::Kind::usage ? 2 : 1);
   } catch (const harmonic::Interrupted&) {

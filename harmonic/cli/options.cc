@@ -134,7 +134,8 @@ Options::Option& Options::add_global(std::string name, Field::Target target, std
   return option;
 }
 
-void Options::add_settings(std::vector<Override>* overrides) {
+void Options::add_settings(std::vector<Override>* overrides, Environment environment) {
+  environment_ = environment;
   overrides_ = overrides;
   settings_ = defaults_.fields();
   add("--set", &assignments_, "change settings, as train.lr=3e-3; below are all of them")
@@ -224,8 +225,12 @@ std::string Options::help(std::string_view command, std::string_view summary) co
   result += "\nfor every command (or HARMONIC_THREADS and so on in the environment):\n" + global;
   if (!settings_.empty()) {
     result +=
-        "\nsettings, as keys of the TOML file, as --set KEY=VALUE, as flags, or in the environment\n"
-        "(--train.lr 3e-3 is HARMONIC_TRAIN_LR=3e-3); later ones win:\n";
+        environment_ == Environment::counts
+            ? "\nsettings, as keys of the TOML file, as --set KEY=VALUE, as flags, or in the environment\n"
+              "(--train.lr 3e-3 is HARMONIC_TRAIN_LR=3e-3); later ones win:\n"
+            : "\nsettings, as keys of the TOML file, as --set KEY=VALUE, or as flags; later ones win, and "
+              "the\n"
+              "environment's (HARMONIC_TRAIN_LR) do not count:\n";
     result += row("--set model.preset=NAME",
                   fmt::format("start from a named model: {}", fmt::join(preset_names(), ", ")));
     for (const Field& field : settings_) {

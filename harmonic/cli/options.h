@@ -46,8 +46,9 @@ class Options {
 
   // All settings of a run: --set KEY=VALUE, and every key as a flag of its own (--train.lr 3e-3). What is
   // given is appended to `overrides`, which load_run_config() takes; the defaults shown are those of
-  // RunConfig.
-  void add_settings(std::vector<Override>* overrides);
+  // RunConfig. Whether the environment counts is the command's affair, and said by --help.
+  enum class Environment { counts, does_not };
+  void add_settings(std::vector<Override>* overrides, Environment environment = Environment::counts);
 
   // Sets the variables from the environment, then from the arguments after the command's name. Throws Error
   // (usage), naming the flag and, for an unknown one, the nearest.
@@ -59,6 +60,7 @@ class Options {
  private:
   std::vector<std::unique_ptr<Option>> options_;
   std::vector<Override>* overrides_ = nullptr;
+  Environment environment_ = Environment::counts;
   std::vector<std::string> assignments_;
   RunConfig defaults_;
   std::vector<Field> settings_;  // bound to defaults_

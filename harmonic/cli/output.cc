@@ -30,6 +30,7 @@ void flush_output() {
 
 void prepare_output() {
   ::signal(SIGPIPE, SIG_IGN);
+  ::signal(SIGXFSZ, SIG_IGN);  // a file as large as is allowed is a write that fails, as on a full disk
   for (int descriptor = 0; descriptor <= 2; ++descriptor) {
     // A descriptor that cannot be written fills the place, so that writing to it fails as it should.
     if (::fcntl(descriptor, F_GETFD) < 0 &&

@@ -20,7 +20,8 @@ void print(fmt::format_string<Args...> format, Args&&... args) {
 }
 
 // Call first thing in main(): a closed standard output must stay an error and not become the next file
-// opened, and a broken pipe must be an error that can be handled.
+// opened, and a broken pipe and the limit on the size of files must be errors that can
+// be handled.
 void prepare_output();
 
 }  // namespace harmonic

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 
+#include "harmonic/base/error.h"
 #include "harmonic/base/files.h"
 #include "harmonic/base/log.h"
 #include "harmonic/cli/command.h"
@@ -24,6 +25,7 @@ class Report : public Command {
   }
 
   int run(const CommandContext&) override {
+    check_outputs();
     const std::vector<ExperimentResults> experiments = read_results({folders_.begin(), folders_.end()});
     write(out_, report_page(experiments));
     if (!markdown_.empty()) write(markdown_, report_markdown(experiments));
@@ -39,6 +41,23 @@ class Report : public Command {
   }
 
  private:
+  // Two that are one file would leave what was written last.
+  void check_outputs() const {
+    const std::vector<std::pair<const char*, std::string>> outputs = {
+        {"--out", out_}, {"--markdown", markdown_}, {"--csv", csv_}};
+    const auto place = [](const std::string& path) {
+      std::error_code error;
+      const std::filesystem::path found = std::filesystem::weakly_canonical(path, error);
+      return error ? std::filesystem::path(path).lexically_normal() : found;
+    };
+    for (size_t i = 0; i < outputs.size(); ++i)
+      for (size_t j = i + 1; j < outputs.size(); ++j) {
+        const std::string &first = outputs[i].second, &second = outputs[j].second;
+        if (!first.empty() && !second.empty() && !first.starts_with("/dev/") && place(first) == place(second))
+          fail_usage("{} and {} are the same file, {}; name two", outputs[i].first, outputs[j].first, second);
+      }
+  }
+
   static void write(const std::string& path, const std::string& content) {
     write_file(path, content);
     log("written: {}", path);

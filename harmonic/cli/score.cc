@@ -1,7 +1,7 @@
 // harmonic score: how surprising a text is, in bits. Reads standard input of any length in constant memory.
 #include <cmath>
 
-#include "harmonic/base/error.h"
+#include "harmonic/base/divergence.h"
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/json.h"
 #include "harmonic/cli/command.h"
@@ -102,7 +102,7 @@ class Score : public Command {
 
   void add(int32_t token, double bits) {
     if (!std::isfinite(bits))
-      fail("{}: its losses are not finite; its weights are damaged or it has diverged", model_);
+      fail_diverged("{}: its losses are not finite; its weights are damaged or it has diverged", model_);
     std::string_view bytes = tokenizer_->bytes_of(token);
     if (by_ == "token") report_token(token, bits, bytes);
     document_.bits += bits;

@@ -111,7 +111,7 @@ RecallText::RecallText(std::string filler) : filler_(std::move(filler)), words_(
 
 RecallText RecallText::with_filler_of(const std::string& path) {
   if (path.empty()) return RecallText();
-  std::string filler = read_text(path);
+  std::string filler = read_text(path, kMostFiller);
   if (filler.empty()) fail("{}: is empty; expected a text to cut filler from", path);
   return RecallText(std::move(filler));
 }

@@ -26,12 +26,13 @@ class RecallText {
   static constexpr int64_t kDigits = 2;                 // of a value
   static constexpr int64_t kMostPairs = 26;             // keys are the first letters, in any order
   static constexpr int64_t kMostBytes = 1'000'000'000;  // of a document or a distance: a text is held whole
+  static constexpr int64_t kMostFiller = 256 << 20;     // bytes of the text that filler is cut from
 
   // Filler is cut from this text, in which "=" becomes "-" and NUL bytes blanks; made-up words where it is
   // empty.
   explicit RecallText(std::string filler = "");
-  // The same with the text of a file; made-up words for an empty path. Throws Error as read_text() does, and
-  // for a file without text.
+  // The same with the text of a file; made-up words for an empty path. Throws Error as read_text() does,
+  // for a file without text, and for one of more than kMostFiller bytes.
   static RecallText with_filler_of(const std::string& path);
 
   // A document of exactly `length` bytes. Throws Error (usage) when that has no room for its pairs.

@@ -213,7 +213,7 @@ size_t TextFile::read(char* buffer, size_t size) {
   return done;
 }
 
-std::string read_text(const std::string& path) {
+std::string read_text(const std::string& path, int64_t limit) {
   constexpr size_t kPiece = 1 << 20;
   TextFile file(path);
   std::string text;
@@ -223,6 +223,8 @@ std::string read_text(const std::string& path) {
       text.resize(before + kPiece);
       got = file.read(text.data() + before, kPiece);
       text.resize(before + got);
+      if (static_cast<int64_t>(text.size()) > limit)
+        fail("{}: more than {} bytes of text; a part of it will do", path, limit);
     }
   }
   return text;

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstddef>
+#include <limits>
 #include <memory>
 #include <string>
 
@@ -38,7 +39,8 @@ class TextFile {
   std::unique_ptr<State> state_;
 };
 
-// The whole content of a file, all members of an archive one after the other. Throws as TextFile does.
-std::string read_text(const std::string& path);
+// The whole content of a file, all members of an archive one after the other. Throws as TextFile does, and
+// Error when it is more than `limit` bytes, unpacked.
+std::string read_text(const std::string& path, int64_t limit = std::numeric_limits<int64_t>::max());
 
 }  // namespace harmonic

@@ -21,6 +21,9 @@ struct TaskGroup {
 };
 
 // Where examples come from, one at a time. Not thread-safe.
+// Those of `harmonic eval --task` besides "text".
+inline const std::vector<std::string> kTaskNames = {"lambada", "recall"};
+
 class Task {
  public:
   virtual ~Task() = default;

@@ -7,6 +7,7 @@
 
 #include "harmonic/base/error.h"
 #include "harmonic/base/files.h"
+#include "harmonic/eval/task.h"
 
 namespace harmonic {
 namespace {
@@ -41,6 +42,26 @@ const Value* table_in(const Value& table, std::string_view key) {
 
 void merge_in(Value& into, const Value* from) {
   if (from) merge(into, *from);
+}
+
+std::vector<std::string> names_in(const Value* table) {
+  std::vector<std::string> names;
+  if (table)
+    for (const auto& [key, value] : *table->table()) names.push_back(key);
+  return names;
+}
+
+// A variant's name begins the names of folders, in which "tune-" has a meaning.
+void expect_name(const std::string& name, std::string_view where) {
+  const bool plain = std::all_of(name.begin(), name.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '_' || c == '.';
+  });
+  if (name.empty() || !plain || name.front() == '.' || name.starts_with("tune-"))
+    fail_usage(
+        "{}: variant \"{}\": expected a name of letters, digits, \"-\", \"_\" and \".\" that does not begin "
+        "with \".\" or \"tune-\"",
+        where, name);
 }
 
 void expect_keys(const Value& table, std::string_view what, const std::vector<std::string>& known) {
@@ -79,12 +100,14 @@ std::vector<std::pair<std::string, std::string>> pairs_of(const Value& file) {
 
 void read_evaluation(const Value* table, ExperimentEvaluation& evaluation) {
   if (!table) return;
-  expect_keys(*table, "[evaluate]", {"lengths", "states", "max_tokens", "task", "task_arguments"});
+  expect_keys(*table, "[evaluate]",
+              {"lengths", "states", "max_tokens", "task", "task_arguments", "longest_text"});
   read(*table, Field("lengths", &evaluation.lengths, "").range(1, 1 << 30));
   read(*table, Field("states", &evaluation.states, "").one_of({"cold", "carry"}));
   read(*table, Field("max_tokens", &evaluation.max_tokens, "").amount());
-  read(*table, Field("task", &evaluation.task, ""));
+  read(*table, Field("task", &evaluation.task, "").one_of(kTaskNames));
   read(*table, Field("task_arguments", &evaluation.task_arguments, ""));
+  read(*table, Field("longest_text", &evaluation.longest_text, "").amount().range(0, 1 << 30));
 }
 
 // A variant after those that it is like, the first of them first.
@@ -97,9 +120,7 @@ std::vector<std::string> with_models(const Value& variants, std::string name) {
     const Value* like = variants.find(name)->find(kLike);
     if (!like) return chain;
     set_field(Field(std::string(kLike), &name, ""), *like, kLike);
-    std::vector<std::string> names;
-    for (const auto& [key, value] : *variants.table()) names.push_back(key);
-    expect_variants({name}, names, like->where);
+    expect_variants({name}, names_in(&variants), like->where);
   }
 }
 
@@ -133,13 +154,6 @@ ExperimentPlan ExperimentPlan::load(const std::string& path, const std::string& 
   plan.overrides_ = overrides;
   read(file, Field("title", &plan.title, ""));
   read(file, Field("question", &plan.question, ""));
-
-  const auto names_in = [](const Value* table) {
-    std::vector<std::string> names;
-    if (table)
-      for (const auto& [key, value] : *table->table()) names.push_back(key);
-    return names;
-  };
   const Value* scales = table_in(file, "scales");
   const Value* chosen = scales ? table_in(*scales, scale) : nullptr;
   if (!chosen)
@@ -147,36 +161,55 @@ ExperimentPlan ExperimentPlan::load(const std::string& path, const std::string& 
                did_you_mean(scale, names_in(scales)));
   expect_keys(*chosen, "a scale",
               {"run", "variants", "tokens_per_step", "prepare", "grid", "tune", "evaluate"});
+  plan.read_variants(file, *chosen, path);
+  plan.read_measuring(file, *chosen);
+  plan.read_preparation(*chosen);
+  plan.read_grid(*chosen, path);
+  plan.read_tuning(*chosen);
+  plan.refuse_settings_of_the_grid();
+  plan.tuning();  // both throw now what is wrong with a run's settings
+  plan.runs({});
+  return plan;
+}
 
-  const Value* variants = table_in(file, "variants");
-  plan.variants = names_in(variants);
-  if (plan.variants.empty()) fail_usage("{}: expected at least one [variants.NAME]", path);
-  const Value* own = table_in(*chosen, "variants");
-  if (own) expect_variants(names_in(own), plan.variants, own->where);
-  for (const std::string& name : plan.variants) {
-    Value& run = plan.run_of_[name];
+void ExperimentPlan::read_variants(const Value& file, const Value& chosen, const std::string& path) {
+  const Value* table = table_in(file, "variants");
+  variants = names_in(table);
+  if (variants.empty()) fail_usage("{}: expected at least one [variants.NAME]", path);
+  for (const std::string& variant : variants) expect_name(variant, table->find(variant)->where);
+  const Value* own = table_in(chosen, "variants");
+  if (own) expect_variants(names_in(own), variants, own->where);
+  for (const std::string& variant : variants) {
+    Value& run = run_of_[variant];
     run = {Value::Table{}, path};
     merge_in(run, table_in(file, "run"));
-    for (const std::string& layer : with_models(*variants, name)) merge_in(run, table_in(*variants, layer));
-    merge_in(run, table_in(*chosen, "run"));
-    for (const std::string& layer : with_models(*variants, name))
+    for (const std::string& layer : with_models(*table, variant)) merge_in(run, table_in(*table, layer));
+    merge_in(run, table_in(chosen, "run"));
+    for (const std::string& layer : with_models(*table, variant))
       if (own) merge_in(run, table_in(*own, layer));
     std::erase_if(std::get<Value::Table>(run.data), [](const auto& entry) { return entry.first == kLike; });
   }
-  plan.pairs = pairs_of(file);
-  for (const auto& [first, second] : plan.pairs) expect_variants({first, second}, plan.variants, path);
-  read_evaluation(table_in(file, "evaluate"), plan.evaluation_);
-  read_evaluation(table_in(*chosen, "evaluate"), plan.evaluation_);
-  read(*chosen, Field("tokens_per_step", &plan.tokens_per_step_, "").amount().at_least(1));
-  if (const Value* prepare = chosen->find("prepare")) {
-    const auto* commands = std::get_if<Value::List>(&prepare->data);
-    if (!commands)
-      fail_usage("{}: prepare: expected a list of commands, each a list of words", prepare->where);
-    for (const Value& command : *commands)
-      set_field(Field("prepare", &plan.prepare.emplace_back(), ""), command, "prepare");
-  }
+  pairs = pairs_of(file);
+  for (const auto& [first, second] : pairs) expect_variants({first, second}, variants, path);
+}
 
-  const Value* grid = chosen->find("grid");
+void ExperimentPlan::read_measuring(const Value& file, const Value& chosen) {
+  read_evaluation(table_in(file, "evaluate"), evaluation_);
+  read_evaluation(table_in(chosen, "evaluate"), evaluation_);
+}
+
+void ExperimentPlan::read_preparation(const Value& chosen) {
+  const Value* commands = chosen.find("prepare");
+  if (!commands) return;
+  const auto* list = std::get_if<Value::List>(&commands->data);
+  if (!list) fail_usage("{}: prepare: expected a list of commands, each a list of words", commands->where);
+  for (const Value& command : *list)
+    set_field(Field("prepare", &prepare.emplace_back(), ""), command, "prepare");
+}
+
+void ExperimentPlan::read_grid(const Value& chosen, const std::string& path) {
+  read(chosen, Field("tokens_per_step", &tokens_per_step_, "").amount().at_least(1));
+  const Value* grid = chosen.find("grid");
   const auto* cells = grid ? std::get_if<Value::List>(&grid->data) : nullptr;
   if (!cells || cells->empty())
     fail_usage("{}: expected [[scales.{}.grid]] with lengths and seeds", path, scale);
@@ -184,9 +217,9 @@ ExperimentPlan ExperimentPlan::load(const std::string& path, const std::string& 
     if (!value.table()) fail_usage("{}: grid: expected tables", value.where);
     expect_keys(value, "a grid's entry", {"variants", "lengths", "seeds", "run", "evaluate"});
     Cell cell;
-    cell.variants = plan.variants;
+    cell.variants = variants;
     read(value, Field("variants", &cell.variants, ""));
-    expect_variants(cell.variants, plan.variants, value.where);
+    expect_variants(cell.variants, variants, value.where);
     read(value, Field("lengths", &cell.lengths, "").range(1, 1 << 30));
     read(value, Field("seeds", &cell.seeds, "").at_least(0));
     read(value, Field("evaluate", &cell.evaluated, ""));
@@ -194,24 +227,58 @@ ExperimentPlan ExperimentPlan::load(const std::string& path, const std::string& 
       fail_usage("{}: expected lengths = [...] and seeds = [...]", value.where);
     cell.run = {Value::Table{}, value.where};
     merge_in(cell.run, table_in(value, "run"));
-    plan.grid_.push_back(std::move(cell));
+    grid_.push_back(std::move(cell));
   }
+}
 
-  if (const Value* tune = table_in(*chosen, "tune")) {
-    expect_keys(*tune, "[tune]", {"lr_factors", "length", "seed", "variants", "run"});
-    plan.tuned_ = plan.variants;
-    plan.tune_length_ = plan.grid_.front().lengths.front();
-    read(*tune, Field("lr_factors", &plan.lr_factors_, "").above(0, 1e3));
-    read(*tune, Field("length", &plan.tune_length_, "").range(1, 1 << 30));
-    read(*tune, Field("seed", &plan.tune_seed_, "").at_least(0));
-    read(*tune, Field("variants", &plan.tuned_, ""));
-    expect_variants(plan.tuned_, plan.variants, tune->where);
-    plan.tune_run_ = {Value::Table{}, tune->where};
-    merge_in(plan.tune_run_, table_in(*tune, "run"));
+void ExperimentPlan::read_tuning(const Value& chosen) {
+  const Value* tune = table_in(chosen, "tune");
+  if (!tune) return;
+  expect_keys(*tune, "[tune]", {"lr_factors", "length", "seed", "variants", "run"});
+  tuned_ = variants;
+  tune_length_ = grid_.front().lengths.front();
+  read(*tune, Field("lr_factors", &lr_factors_, "").above(0, 1e3));
+  read(*tune, Field("length", &tune_length_, "").range(1, 1 << 30));
+  read(*tune, Field("seed", &tune_seed_, "").at_least(0));
+  read(*tune, Field("variants", &tuned_, ""));
+  expect_variants(tuned_, variants, tune->where);
+  tune_run_ = {Value::Table{}, tune->where};
+  merge_in(tune_run_, table_in(*tune, "run"));
+  std::vector<std::string> shown;  // as runs are named by them
+  for (const double factor : lr_factors_) {
+    const std::string text = fmt::format("{:g}", factor);
+    if (std::find(shown.begin(), shown.end(), text) != shown.end())
+      fail_usage("{}: lr_factors: two of them are {}, to six digits", tune->find("lr_factors")->where, text);
+    shown.push_back(text);
   }
-  plan.tuning();  // both throw now what is wrong with a run's settings
-  plan.runs({});
-  return plan;
+}
+
+// What names a run or follows from it may not be another value in its settings.
+void ExperimentPlan::refuse_settings_of_the_grid() const {
+  std::vector<std::pair<std::string, std::string>> fixed = {
+      {"train.seed", "the grid's seeds set it"},
+      {"train.seq_len", "the grid's lengths set it"},
+      {"model.attention.context", "it follows from the lengths that a run is trained and measured at"}};
+  if (tokens_per_step_ > 0) fixed.push_back({"train.batch_size", "it follows from tokens_per_step"});
+  for (const Override& setting : overrides_.settings) {
+    std::string key = setting.assignment.substr(0, setting.assignment.find('='));
+    std::erase(key, ' ');
+    for (const auto& [known, reason] : fixed)
+      if (key == known)
+        fail_usage("{}: {} cannot be set for all runs: {}; change the plan", setting.where, key, reason);
+  }
+}
+
+void ExperimentPlan::expect_texts() const {
+  std::vector<PlannedRun> all = tuning();
+  for (PlannedRun& run : runs({})) all.push_back(std::move(run));
+  for (const PlannedRun& run : all) {
+    if (run.config.data.train.empty())
+      fail_usage("{} at scale {}: {} has no texts to train on; give them with --data", name, scale, run.id);
+    if (run.evaluated && run.config.data.valid.empty())
+      fail_usage("{} at scale {}: {} has no held-out texts to be measured on; give them with --valid", name,
+                 scale, run.id);
+  }
 }
 
 PlannedRun ExperimentPlan::planned(const std::string& variant, int64_t length, int64_t seed,
@@ -226,7 +293,7 @@ PlannedRun ExperimentPlan::planned(const std::string& variant, int64_t length, i
   run.at("train.seq_len").data = length;
   run.at("train.seed").data = seed;
   if (tokens_per_step_ > 0) run.at("train.batch_size").data = std::max<int64_t>(1, tokens_per_step_ / length);
-  int64_t longest = length;
+  int64_t longest = std::max(length, evaluation_.longest_text);
   for (const int64_t evaluated : evaluation_.lengths) longest = std::max(longest, evaluated);
   run.at("model.attention.context").data = longest;
   const auto put_texts = [&](const std::vector<std::string>& texts, const char* key) {
@@ -251,6 +318,12 @@ void scale_rates(PlannedRun& run, double factor) {
 }
 
 }  // namespace
+
+double ExperimentPlan::factor_of(const std::string& variant) const {
+  const bool given =
+      lr_factors_.size() == 1 && std::find(tuned_.begin(), tuned_.end(), variant) != tuned_.end();
+  return given ? lr_factors_.front() : 1;
+}
 
 std::vector<PlannedRun> ExperimentPlan::tuning() const {
   std::vector<PlannedRun> result;
@@ -280,7 +353,7 @@ std::vector<PlannedRun> ExperimentPlan::runs(const std::map<std::string, double>
           run.evaluated = cell.evaluated;
           run.id = fmt::format("{}-{}-{}", variant, length, seed);
           const auto factor = lr_factors.find(variant);
-          scale_rates(run, factor == lr_factors.end() ? 1 : factor->second);
+          scale_rates(run, factor == lr_factors.end() ? factor_of(variant) : factor->second);
           const bool twice =
               std::any_of(result.begin(), result.end(), [&](const auto& r) { return r.id == run.id; });
           if (twice) fail_usage("{}: {} is planned twice in the grid of scale {}", name, run.id, scale);

@@ -18,6 +18,7 @@ struct ExperimentEvaluation {
   int64_t max_tokens = 0;                      // 0 is the whole split
   std::string task;                            // of `harmonic eval --task`, or none
   std::vector<std::string> task_arguments;     // the flags that belong to it
+  int64_t longest_text = 0;                    // tokens that a model must be able to hold for its task
 };
 
 struct PlannedRun {
@@ -34,7 +35,7 @@ struct PlannedRun {
 // What the command line puts in place of what the file says.
 struct PlanOverrides {
   std::vector<std::string> train, valid;  // texts; empty leaves the file's
-  std::vector<Override> settings;         // of every run
+  std::vector<Override> settings;         // of every run, but for what tells the runs apart
 };
 
 // One scale of one experiment. The file's keys: docs/experiments.md.
@@ -56,6 +57,8 @@ class ExperimentPlan {
   std::vector<PlannedRun> tuning() const;
   // The runs that count, given the factor of each variant (1 where it has none).
   std::vector<PlannedRun> runs(const std::map<std::string, double>& lr_factors) const;
+  // Throws Error (usage) naming the first run that has no texts to train on or to be measured on.
+  void expect_texts() const;
 
  private:
   struct Cell {  // of the grid
@@ -64,6 +67,14 @@ class ExperimentPlan {
     Value run;  // what it changes of the run
     bool evaluated = true;
   };
+  // The parts of load(): each reads its keys of the file or of the scale that was chosen.
+  void read_variants(const Value& file, const Value& chosen, const std::string& path);
+  void read_measuring(const Value& file, const Value& chosen);
+  void read_preparation(const Value& chosen);
+  void read_grid(const Value& chosen, const std::string& path);
+  void read_tuning(const Value& chosen);
+  void refuse_settings_of_the_grid() const;
+
   PlannedRun planned(const std::string& variant, int64_t length, int64_t seed, const Value& change) const;
 
   std::map<std::string, Value> run_of_;  // each variant's, before the grid's changes
@@ -72,7 +83,8 @@ class ExperimentPlan {
   PlanOverrides overrides_;
   int64_t tokens_per_step_ = 0;
   std::vector<double> lr_factors_;
-  std::vector<std::string> tuned_;  // variants
+  std::vector<std::string> tuned_;                     // variants
+  double factor_of(const std::string& variant) const;  // of learning rates, before any was chosen
   int64_t tune_length_ = 0, tune_seed_ = 1;
   Value tune_run_;
 };

@@ -181,26 +181,15 @@ void read_result_file(const fs::path& path, RunResults& run) {
       object.wrong("tasks", fmt::format("one result of task {} and group {}", a.task, a.group));
 }
 
-double median(std::vector<double> values) {
-  std::erase_if(values, [](double value) { return !std::isfinite(value); });
-  if (values.empty()) return 0;
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
 // What a run without result.json has come to, as far as its curve tells.
 void take_from_metrics(const Metrics& metrics, RunResults& run) {
   if (metrics.steps.empty()) return;
   const StepMetrics& last = metrics.steps.back();
-  std::vector<double> speeds;
-  for (const StepMetrics& step : metrics.steps) {
-    speeds.push_back(step.tokens_per_second);
+  for (const StepMetrics& step : metrics.steps)
     run.peak_memory_bytes = std::max(run.peak_memory_bytes, step.peak_memory_bytes);
-  }
   run.train_tokens = last.tokens;
   run.steps = last.step;
-  run.tokens_per_second = median(speeds);
+  run.tokens_per_second = median_speed(metrics.steps);
   run.seconds = std::isfinite(last.seconds) ? last.seconds : 0;
 }
 
@@ -255,9 +244,13 @@ ExperimentResults read_experiment(const fs::path& folder) {
   std::vector<fs::path> folders;
   std::error_code error;
   for (fs::directory_iterator i(folder / "runs", error), end; !error && i != end; i.increment(error)) {
-    if (!i->path().filename().string().starts_with('.') && fs::is_directory(i->path()))
-      folders.push_back(i->path());
+    if (i->path().filename().string().starts_with('.')) continue;
+    std::error_code unfollowed;
+    if (fs::is_directory(i->path(), unfollowed)) folders.push_back(i->path());
+    if (unfollowed && unfollowed != std::errc::no_such_file_or_directory)
+      fail("{}: cannot be looked at: {}; take it away", i->path().string(), unfollowed.message());
   }
+  if (error) fail("{}: cannot list the folder: {}", (folder / "runs").string(), error.message());
   if (folders.empty())
     fail("{}: expected a folder for each run, found none; run the experiment first",
          (folder / "runs").string());

@@ -8,20 +8,30 @@
 #include <fstream>
 #include <optional>
 
+#include "harmonic/base/divergence.h"
+#include "harmonic/base/file_lock.h"
 #include "harmonic/base/files.h"
 #include "harmonic/base/json.h"
 #include "harmonic/base/log.h"
 #include "harmonic/experiment/child_program.h"
+#include "harmonic/experiment/run_plan.h"
 #include "harmonic/model/model.h"
 #include "harmonic/ops/machine_peak.h"
 #include "harmonic/ops/simd_targets.h"
+#include "harmonic/train/checkpoint.h"
 #include "harmonic/train/metrics.h"
 
 namespace harmonic {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr int64_t kLargestJson = 1 << 26;
+constexpr int64_t kLargestJson = 1 << 26, kLargestPlan = 1 << 20;
+constexpr const char* kLock = ".lock";
+
+bool is_there(const fs::path& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
 
 std::string line_of(const char* path, std::string_view key) {
   std::ifstream file(path);
@@ -58,21 +68,21 @@ std::string_view without_time(std::string_view line) {
 
 Json read_json(const fs::path& path) { return parse_json(read_file(path, kLargestJson), path.string()); }
 
-// The speed and memory of a run.
+// The last line of a child that failed, without what every error begins with.
+std::string without_name(const std::string& line) {
+  constexpr std::string_view kName = "harmonic: error: ";
+  return line.starts_with(kName) ? line.substr(kName.size()) : line;
+}
+
+// The speed and memory of a run; of one that diverged at its first step there is nothing to tell.
 Json speed_of(const fs::path& path) {
-  std::vector<StepMetrics> steps = read_metrics(path).steps;
-  if (steps.empty()) fail("{}: expected a line for each step; found none", path.string());
-  const StepMetrics last = steps.back();
+  const std::vector<StepMetrics> steps = read_metrics(path).steps;
+  const StepMetrics last = steps.empty() ? StepMetrics() : steps.back();
   int64_t peak = 0;
   for (const StepMetrics& step : steps) peak = std::max(peak, step.peak_memory_bytes);
-  if (steps.size() > 1) steps.erase(steps.begin());  // in which the machine warms up
-  const auto middle = steps.begin() + static_cast<std::ptrdiff_t>(steps.size() / 2);
-  std::nth_element(steps.begin(), middle, steps.end(), [](const StepMetrics& a, const StepMetrics& b) {
-    return a.tokens_per_second < b.tokens_per_second;
-  });
   return {{"train_tokens", last.tokens},
           {"steps", last.step},
-          {"tokens_per_second", middle->tokens_per_second},
+          {"tokens_per_second", median_speed(steps)},
           {"peak_memory_bytes", peak},
           {"seconds", last.seconds}};
 }
@@ -90,12 +100,12 @@ Json size_of_model(const fs::path& folder) {
 class Runner {
  public:
   Runner(const ExperimentPlan& plan, fs::path out, int threads, std::string build)
-      : plan_(plan), out_(std::move(out)), threads_(threads), build_(std::move(build)) {
-    for (const char* folder : {"plans", "logs", "runs"}) make_folder(out_ / folder);
+      : plan_(plan), out_(std::move(out)), threads_(threads), build_(std::move(build)), lock_(locked(out_)) {
+    describe();
+    for (const char* folder : {"plans", "settings", "logs", "runs"}) make_folder(out_ / folder);
   }
 
   void run() {
-    describe();
     prepare();
     const std::vector<PlannedRun> tuning = plan_.tuning();
     const size_t counted = plan_.runs({}).size();
@@ -113,32 +123,61 @@ class Runner {
       if (!factors.count(run.variant))
         fail("{}: every learning rate that was tried for {} diverged; lower train.lr", out_.string(),
              run.variant);
-    for (const auto& [variant, factor] : factors) log("{}: learning rates times {:g}", variant, factor);
+    for (const auto& [variant, factor] : factors) {
+      log("{}: learning rates times {:g}", variant, factor);
+      warn_at_the_edge(tuning, variant, factor);
+    }
     for (const PlannedRun& run : plan_.runs(factors)) take(run);
   }
 
  private:
+  // Throws Error, and changes nothing, where the folder holds something else or another process works in it.
+  static FileLock locked(const fs::path& out) {
+    std::error_code error;
+    if (is_there(out) && !is_there(out / "experiment.json"))
+      for (fs::directory_iterator i(out, error), end; !error && i != end; i.increment(error))
+        if (i->path().filename() != kLock)
+          fail_usage("{}: holds {} and no experiment.json; name an empty folder, or a new one, with --out",
+                     out.string(), i->path().filename().string());
+    make_folder(out);
+    FileLock lock(out / kLock, FileLock::Kind::exclusive);
+    if (lock.state() == FileLock::State::taken)
+      fail("{}: another process runs this experiment; wait for it or stop it", out.string());
+    return lock;
+  }
+
+  // What is only told of the plan is that of the newest start.
   void describe() const {
     const fs::path path = out_ / "experiment.json";
-    std::error_code ignored;
-    if (fs::exists(path, ignored)) {
-      const Json there = read_json(path);
-      if (there.value("name", "") != plan_.name || there.value("scale", "") != plan_.scale)
+    Json described;
+    if (is_there(path)) {
+      described = read_json(path);
+      if (described.value("name", "") != plan_.name || described.value("scale", "") != plan_.scale)
         fail("{}: holds the experiment {} at scale {}; name another folder with --out", out_.string(),
-             there.value("name", "?"), there.value("scale", "?"));
-      return;
+             described.value("name", "?"), described.value("scale", "?"));
+    } else {
+      described = {{"name", plan_.name}, {"scale", plan_.scale},   {"title", ""},
+                   {"question", ""},     {"date", today()},        {"machine", describe_machine(threads_)},
+                   {"build", build_},    {"pairs", Json::array()}, {"reference", "bits_per_byte"}};
     }
-    write_file(path, Json{{"name", plan_.name},
-                          {"scale", plan_.scale},
-                          {"title", plan_.title},
-                          {"question", plan_.question},
-                          {"date", today()},
-                          {"machine", describe_machine(threads_)},
-                          {"build", build_},
-                          {"pairs", plan_.pairs},
-                          {"reference", "bits_per_byte"}}
-                             .dump(2) +
-                         "\n");
+    const Json before = described;
+    described["title"] = plan_.title;
+    described["question"] = plan_.question;
+    described["pairs"] = plan_.pairs;
+    if (described != before || !is_there(path)) write_file(path, described.dump(2) + "\n");
+  }
+
+  static void warn_at_the_edge(const std::vector<PlannedRun>& tuning, const std::string& variant,
+                               double best) {
+    double least = best, most = best;
+    for (const PlannedRun& run : tuning) {
+      if (run.variant != variant) continue;
+      least = std::min(least, run.lr_factor);
+      most = std::max(most, run.lr_factor);
+    }
+    if (least < most && (best == least || best == most))
+      warn("{}: the best factor is the grid's last: try {} ones", variant,
+           best == least ? "smaller" : "greater");
   }
 
   std::string in_folder(std::string text) const {
@@ -150,17 +189,34 @@ class Runner {
 
   void prepare() const {
     const fs::path done = out_ / "prepared", log = out_ / "logs" / "prepare.txt";
-    std::error_code ignored;
-    if (plan_.prepare.empty() || fs::exists(done, ignored)) return;
+    if (plan_.prepare.empty()) return;
+    const std::string commands = Json(plan_.prepare).dump() + "\n";
+    if (is_there(done)) {
+      if (read_file(done, kLargestPlan) == commands) return;
+      // Each run holds to its plan, which tells of them too; without runs they may change.
+      std::error_code error;
+      for (fs::directory_iterator i(out_ / "runs", error), end; !error && i != end; i.increment(error))
+        if (holds_a_run(i->path()))
+          fail("{}: its texts were made by other commands than {} has now; name another folder with --out",
+               out_.string(), plan_.name);
+      fs::remove(done, error);
+    }
     for (std::vector<std::string> words : plan_.prepare) {
       for (std::string& word : words) word = in_folder(word);
       const ProcessOutcome outcome =
           run_child(words, {}, log, [](const std::string& line) { progress(line); });
       if (outcome.status != 0)
-        fail("{}: ended with status {}: {}", fmt::join(words, " "), outcome.status, outcome.last_error);
+        fail("{}: ended with status {}: {}", fmt::join(words, " "), outcome.status,
+             without_name(outcome.last_error));
     }
     end_progress();
-    write_file(done, "");
+    write_file(done, commands);
+  }
+
+  // Whether anything was made there; a start that failed before leaves an empty folder.
+  static bool holds_a_run(const fs::path& folder) {
+    return is_there(folder / "run.toml") || is_there(folder / "result.json") ||
+           (is_there(folder) && !checkpoint_steps(folder).empty());
   }
 
   // Trains and measures, unless that was done before. Returns the bits per byte of the first measurement;
@@ -168,25 +224,52 @@ class Runner {
   std::optional<double> take(const PlannedRun& run) {
     ++number_;
     const fs::path folder = out_ / "runs" / run.id, plan = out_ / "plans" / (run.id + ".toml");
-    const fs::path result = folder / "result.json";
+    const fs::path result = folder / "result.json", settings = out_ / "settings" / (run.id + ".toml");
     RunConfig config = run.config;
     for (std::vector<std::string>* texts : {&config.data.train, &config.data.valid})
       for (std::string& text : *texts) text = in_folder(text);
-    const std::string settings = config.to_toml();
-    std::error_code ignored;
-    if (fs::exists(plan, ignored) && read_file(plan, 1 << 20) != settings)
+    const std::string planned = run_plan_text(run, config, plan_.prepare);
+    const PlanChange change = is_there(plan)
+                                  ? plan_change(read_file(plan, kLargestPlan), planned, plan.string())
+                                  : PlanChange::none;
+    if (change == PlanChange::training && holds_a_run(folder))
       fail("{}: was made with other settings than {} has now ({}); name another folder with --out",
            folder.string(), plan_.name, plan.string());
-    if (!fs::exists(result, ignored)) {
-      write_file(plan, settings);
+    if (!is_there(result)) {
+      write_file(plan, planned);
+      write_file(settings, config.to_toml());
       make_folder(folder);
-      write_file(result, measured(run, folder, plan).dump(2) + "\n");
-      remove_checkpoints(folder);
+      train(run, folder, settings, result);
+    } else if (change == PlanChange::evaluation) {
+      log("{}: is to be measured otherwise than it was; measuring it again", run.id);
+      // One whose training diverged has no model to measure.
+      if (read_json(result).value("steps", int64_t{0}) == config.train.total_steps())
+        write_file(result, measured(run, folder).dump(2) + "\n");
+      write_file(plan, planned);  // last: a stop before leaves the old plan, and it is measured again
     }
+    remove_checkpoints(folder);  // which only a resumed run would need
     return first_bits(run, read_json(result));
   }
 
-  Json measured(const PlannedRun& run, const fs::path& folder, const fs::path& plan) {
+  void train(const PlannedRun& run, const fs::path& folder, const fs::path& settings,
+             const fs::path& result) {
+    const ProcessOutcome trained = child(
+        run, {"train", "--config", settings.string(), "--out", folder.string(), "--resume"}, {}, "training");
+    if (trained.status != 0 && trained.status != kDivergedStatus) give_up(run, trained);
+    const Json found = trained.status == kDivergedStatus
+                           ? diverged(described(run, folder), without_name(trained.last_error))
+                           : measured(run, folder);
+    write_file(result, found.dump(2) + "\n");
+  }
+
+  static Json diverged(Json result, const std::string& message) {
+    result["status"] = "diverged";
+    result["message"] = message;
+    return result;
+  }
+
+  // What there is to tell before anything is measured.
+  static Json described(const PlannedRun& run, const fs::path& folder) {
     Json result = {{"id", run.id},
                    {"kind", run.tuning ? "tune" : "run"},
                    {"status", "finished"},
@@ -195,18 +278,37 @@ class Runner {
                      {"length", std::to_string(run.length)},
                      {"seed", std::to_string(run.seed)},
                      {"lr_factor", fmt::format("{:g}", run.lr_factor)}}}};
-    const ProcessOutcome trained = child(
-        run, {"train", "--config", plan.string(), "--out", folder.string(), "--resume"}, {}, "training");
-    const bool diverged = trained.last_error.find("training diverged") != std::string::npos;
-    if (trained.status != 0 && !diverged) give_up(run, trained);
     result.update(size_of_model(folder));
     result.update(speed_of(folder / "metrics.jsonl"));
-    if (diverged) {
-      result["status"] = "diverged";
-      result["message"] = trained.last_error;
-      return result;
-    }
+    return result;
+  }
+
+  Json measured(const PlannedRun& run, const fs::path& folder) {
+    Json result = described(run, folder);
     if (!run.evaluated) return result;
+    try {
+      measure_texts(run, folder, result);
+      if (!run.evaluation.task.empty()) measure_task(run, folder, result);
+    } catch (const Diverged& error) {
+      return diverged(described(run, folder), error.what());
+    }
+    // A guess of all tokens alike costs log2 of their number; at lengths that it was not trained at a sound
+    // model may do worse.
+    const double limit = std::log2(static_cast<double>(load_model_config(folder).vocab_size)) + 1;
+    for (const Json& entry : result["results"]) {
+      const double bits = entry["bits_per_token"];
+      if (entry["length"] <= run.length && bits > limit)
+        return diverged(
+            std::move(result),
+            fmt::format(
+                "the trained model takes {:.2f} bits per token; {:.2f}, one more than knowing nothing "
+                "costs, is the limit",
+                bits, limit));
+    }
+    return result;
+  }
+
+  void measure_texts(const PlannedRun& run, const fs::path& folder, Json& result) {
     result["results"] = Json::array();
     for (const std::string& state : run.evaluation.states) {
       std::vector<std::string> arguments = {"--state", state, "--max-tokens",
@@ -216,27 +318,28 @@ class Runner {
       result["certificate"] = found["certificate"];
       for (const Json& entry : found["results"]) result["results"].push_back(entry);
     }
-    if (!run.evaluation.task.empty()) {
-      std::vector<std::string> arguments = {"--task", run.evaluation.task};
-      arguments.insert(arguments.end(), run.evaluation.task_arguments.begin(),
-                       run.evaluation.task_arguments.end());
-      const Json found = evaluated(run, folder, {}, "task", arguments);
-      result["tasks"] = Json::array();
-      for (Json entry : found["results"]) {
-        // "2 pairs at 64" is the task "recall, 2 pairs" at 64.
-        std::string task = run.evaluation.task, group = entry["group"];
-        if (const size_t at = group.find(" at "); at != group.npos) {
-          task += ", " + group.substr(0, at);
-          group = group.substr(at + 4);
-        }
-        entry["task"] = task;
-        entry["group"] = group;
-        result["tasks"].push_back(std::move(entry));
-      }
-    }
-    return result;
   }
 
+  void measure_task(const PlannedRun& run, const fs::path& folder, Json& result) {
+    std::vector<std::string> arguments = {"--task", run.evaluation.task};
+    arguments.insert(arguments.end(), run.evaluation.task_arguments.begin(),
+                     run.evaluation.task_arguments.end());
+    const Json found = evaluated(run, folder, {}, "task", arguments);
+    result["tasks"] = Json::array();
+    for (Json entry : found["results"]) {
+      // "2 pairs at 64" is the task "recall, 2 pairs" at 64.
+      std::string task = run.evaluation.task, group = entry["group"];
+      if (const size_t at = group.find(" at "); at != group.npos) {
+        task += ", " + group.substr(0, at);
+        group = group.substr(at + 4);
+      }
+      entry["task"] = task;
+      entry["group"] = group;
+      result["tasks"].push_back(std::move(entry));
+    }
+  }
+
+  // Throws Diverged when the model has.
   Json evaluated(const PlannedRun& run, const fs::path& folder, const std::vector<std::string>& texts,
                  const std::string& name, const std::vector<std::string>& more) {
     const fs::path json = folder / (name + ".json");
@@ -247,6 +350,7 @@ class Runner {
     std::error_code ignored;
     fs::remove(json, ignored);
     const ProcessOutcome outcome = child(run, arguments, {}, "evaluating");
+    if (outcome.status == kDivergedStatus) fail_diverged("{}", without_name(outcome.last_error));
     // Status 1 with results: the certificate has failed, which they say.
     if (outcome.status != 0 && !(outcome.status == 1 && fs::exists(json, ignored))) give_up(run, outcome);
     return read_json(json);
@@ -265,8 +369,8 @@ class Runner {
   fs::path log_of(const PlannedRun& run) const { return out_ / "logs" / (run.id + ".txt"); }
 
   [[noreturn]] void give_up(const PlannedRun& run, const ProcessOutcome& outcome) const {
-    fail("{}: ended with status {}: {} (all of it: {})", run.id, outcome.status, outcome.last_error,
-         log_of(run).string());
+    fail("{}: ended with status {}: {} (all of it: {})", run.id, outcome.status,
+         without_name(outcome.last_error), log_of(run).string());
   }
 
   std::optional<double> first_bits(const PlannedRun& run, const Json& result) const {
@@ -286,25 +390,18 @@ class Runner {
     return bits;
   }
 
-  // What a resumed run would need; the model stays.
-  void remove_checkpoints(const fs::path& folder) const {
-    std::error_code ignored;
-    std::vector<fs::path> checkpoints;
-    for (fs::directory_iterator i(folder, ignored), end; i != end; i.increment(ignored))
-      if (i->path().filename().string().starts_with("checkpoint-")) checkpoints.push_back(i->path());
-    for (const fs::path& checkpoint : checkpoints) fs::remove_all(checkpoint, ignored);
-  }
-
   const ExperimentPlan& plan_;
   fs::path out_;
   int threads_;
   std::string build_;
+  FileLock lock_;
   size_t number_ = 0, total_ = 0;
 };
 
 }  // namespace
 
 void run_experiment(const ExperimentPlan& plan, const fs::path& out, int threads, const std::string& build) {
+  plan.expect_texts();  // before anything is made
   Runner(plan, out, threads, build).run();
 }
 

@@ -10,8 +10,9 @@ namespace harmonic {
 
 // What is finished in `out` is not run again; what was stopped goes on from its last checkpoint. A run that
 // diverges is recorded as such and the others go on. `build` names the program's version. Throws Error naming
-// the run and its log when one fails otherwise, and for results there that were made with other settings;
-// Interrupted after a request to stop.
+// the run and its log when one fails otherwise, for results there that were made with other settings, and
+// where another process works in `out`; (usage) where texts are missing or `out` holds something else. Where
+// only the evaluation has changed, a finished run is measured again. Interrupted after a request to stop.
 void run_experiment(const ExperimentPlan& plan, const std::filesystem::path& out, int threads,
                     const std::string& build);
 

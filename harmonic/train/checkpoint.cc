@@ -75,14 +75,16 @@ void discard(const fs::path& run, int64_t step) {
   remove_folder(old);
 }
 
-void remove_partial(const fs::path& run) {
+void remove_all_that_begin_with(const fs::path& run, std::string_view prefix) {
   std::vector<fs::path> found;
   std::error_code error;
   for (fs::directory_iterator i(run, error), end; !error && i != end; i.increment(error)) {
-    if (i->path().filename().string().starts_with(kPartial)) found.push_back(i->path());
+    if (i->path().filename().string().starts_with(prefix)) found.push_back(i->path());
   }
   for (const fs::path& path : found) remove_folder(path);
 }
+
+void remove_partial(const fs::path& run) { remove_all_that_begin_with(run, kPartial); }
 
 void save_states(const fs::path& path, const StateRows& states) {
   const int64_t bytes = states.layout->bytes();
@@ -224,6 +226,11 @@ void publish_checkpoint(const fs::path& run, int64_t step) {
   copy_atomically(folder_of(run, step) / "model.safetensors", run / "model.safetensors");
   const std::vector<int64_t> steps = checkpoint_steps(run);
   for (size_t i = kKept; i < steps.size(); ++i) discard(run, steps[i]);
+}
+
+void remove_checkpoints(const fs::path& run) {
+  remove_partial(run);
+  remove_all_that_begin_with(run, kPrefix);
 }
 
 std::optional<Checkpoint> find_checkpoint(const fs::path& run) {

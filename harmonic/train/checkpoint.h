@@ -51,6 +51,10 @@ void save_checkpoint(const std::filesystem::path& run, const CheckpointRecord& r
 // all but the newest two. Throws Error; the checkpoint is whole all the same.
 void publish_checkpoint(const std::filesystem::path& run, int64_t step);
 
+// Removes all of a finished run's checkpoints, damaged and half-written ones too; its model stays. Warns
+// about what cannot be removed.
+void remove_checkpoints(const std::filesystem::path& run);
+
 struct Checkpoint {
   std::filesystem::path folder;
   CheckpointRecord record;

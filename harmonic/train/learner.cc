@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "harmonic/base/checked.h"
+#include "harmonic/base/divergence.h"
 #include "harmonic/train/schedule.h"
 
 namespace harmonic {
@@ -86,7 +87,7 @@ StepReport Learner::advance() {
   report.loss = sum.nats / static_cast<double>(sum.targets);
   report.gradient_norm = optimizer_.gradient_norm(context_);
   if (!std::isfinite(report.loss) || !std::isfinite(report.gradient_norm))
-    fail(
+    fail_diverged(
         "training diverged at step {}: the loss is {} and the gradient's norm {}; a lower train.lr, a longer "
         "train.warmup or a smaller train.clip may help",
         report.step, report.loss, report.gradient_norm);

@@ -24,7 +24,7 @@ class Learner {
   // Throws Error when the corpus is too short for the configuration.
   Learner(Model& model, const RunConfig& config, TokenCorpus corpus, ThreadPool& pool);
 
-  // Takes the next step. Throws Error when the loss or the gradient is not finite, before any parameter
+  // Takes the next step. Throws Diverged when the loss or the gradient is not finite, before any parameter
   // changes.
   StepReport advance();
 

@@ -1,5 +1,6 @@
 #include "harmonic/train/metrics.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string_view>
 
@@ -96,6 +97,16 @@ Metrics read_metrics(const std::filesystem::path& path) {
     }
   }
   return metrics;
+}
+
+double median_speed(const std::vector<StepMetrics>& steps) {
+  std::vector<double> speeds;
+  for (size_t i = steps.size() > 1 ? 1 : 0; i < steps.size(); ++i)
+    if (std::isfinite(steps[i].tokens_per_second)) speeds.push_back(steps[i].tokens_per_second);
+  if (speeds.empty()) return 0;
+  const auto middle = speeds.begin() + static_cast<std::ptrdiff_t>(speeds.size() / 2);
+  std::nth_element(speeds.begin(), middle, speeds.end());
+  return *middle;
 }
 
 MetricsFile::MetricsFile(const std::filesystem::path& folder, int64_t last_step, bool events)

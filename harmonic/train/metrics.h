@@ -35,6 +35,10 @@ struct Metrics {
 // resumed run would remove it. Throws Error naming the line that is neither kind.
 Metrics read_metrics(const std::filesystem::path& path);
 
+// The median of the steps' tokens a second, without the first step, in which the machine warms up, where
+// there are others; of an even number of steps the greater of the two in the middle. 0 without any.
+double median_speed(const std::vector<StepMetrics>& steps);
+
 // The metrics.jsonl of a run's folder. Not thread-safe.
 class MetricsFile {
  public:

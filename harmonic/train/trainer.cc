@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "harmonic/base/checked.h"
+#include "harmonic/base/divergence.h"
 #include "harmonic/base/files.h"
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/log.h"
@@ -121,6 +122,8 @@ void Trainer::take_step(MetricsFile& metrics) {
   StepReport report;
   try {
     report = learner_.advance();
+  } catch (const Diverged& error) {
+    fail_diverged("{}; {}", error.what(), last_checkpoint());
   } catch (const Error& error) {
     fail("{}; {}", error.what(), last_checkpoint());
   }

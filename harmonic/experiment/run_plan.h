@@ -1,0 +1,26 @@
+// What a run of an experiment is to be, as a file beside its results: they are held to it.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "harmonic/experiment/plan.h"
+
+namespace harmonic {
+
+// The text of plans/ID.toml: the settings of the training, the commands that make its texts ("prepare"), and
+// [evaluate], how its model is measured. Equal plans give equal texts.
+std::string run_plan_text(const PlannedRun& run, RunConfig config,
+                          const std::vector<std::vector<std::string>>& prepare);
+
+enum class PlanChange {
+  none,
+  evaluation,  // the model is the same and measured otherwise
+  training,
+};
+
+// Of such a text, read from the file `source`, against the text of now. Throws Error where it is none.
+PlanChange plan_change(std::string_view before, std::string_view now, std::string_view source);
+
+}  // namespace harmonic
