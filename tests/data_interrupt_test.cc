@@ -68,7 +68,8 @@ TEST_F(DataInterrupt, WaitingForTheWriterOfAPipeEndsWheneverTheRequestComes) {
 
 TEST_F(DataInterrupt, APipeIsReadWhoseWriterComesLater) {
   ASSERT_EQ(::mkfifo(path("pipe").c_str(), 0600), 0);
-  for (const auto& read : {&read_text, +[](const std::string& pipe) { return read_file(pipe); }}) {
+  for (const auto& read : {+[](const std::string& pipe) { return read_text(pipe); },
+                           +[](const std::string& pipe) { return read_file(pipe); }}) {
     std::thread writer([&] {
       std::this_thread::sleep_for(std::chrono::milliseconds(50));
       std::ofstream(path("pipe")) << "a prompt";
