@@ -124,6 +124,19 @@ TEST(ModelConfig, ConfigJsonReadsBackWhatWasWritten) {
     EXPECT_NE(text.find(key), std::string::npos) << key;
 }
 
+TEST(ModelConfig, TheTokenThatBeginsTextsIsWrittenWhereItIsAnother) {
+  ModelConfig config;
+  config.vocab_size = 300;
+  config.eot_token_id = 2;
+  EXPECT_EQ(config.bos(), 2);
+  config.bos_token_id = 2;
+  EXPECT_EQ(config.to_json().find("bos_token_id"), std::string::npos);
+  config.bos_token_id = 1;
+  EXPECT_EQ(ModelConfig::from_json(config.to_json(), "config.json").bos(), 1);
+  config.bos_token_id = 300;
+  EXPECT_THROW(config.validate(), Error);
+}
+
 TEST(ModelConfig, ConfigJsonOfAnotherKindIsRefusedWithTheFileAndTheCure) {
   const auto read = [](std::string_view text) {
     return error_of([&] { ModelConfig::from_json(text, "m/config.json"); });

@@ -72,7 +72,7 @@ void TextStream::restart() {
   earlier_ = length();
   state_ = State(inference_.model().state_layout());
   looked_ahead_ = false;
-  pending_ = eot_;
+  pending_ = bos_;
 }
 
 // pending_ and then the tokens.

@@ -12,15 +12,15 @@
 namespace harmonic {
 
 // Constant memory, whatever the length. Not thread-safe; shares the Inference with other streams of the same
-// thread. Every document begins with the end-of-text token. Tokens must be of the model's vocabulary.
+// thread. Every document begins with the token `bos`. Tokens must be of the model's vocabulary.
 class TextStream {
  public:
-  TextStream(Inference& inference, int32_t eot)
+  TextStream(Inference& inference, int32_t bos)
       : inference_(inference),
         state_(inference.model().state_layout()),
         ahead_(state_),
-        pending_(eot),
-        eot_(eot) {}
+        pending_(bos),
+        bos_(bos) {}
 
   // Begins a new document: the model forgets everything.
   void restart();
@@ -33,7 +33,10 @@ class TextStream {
   // Logits [1, V] of the next token; they live until the next call. The text does not change.
   Tensor next_logits();
 
-  // Tokens so far, those of earlier documents and each leading end-of-text included: the index of the next
+  // Whether the document has no token yet.
+  bool at_beginning() const { return state_.position() == 0; }
+
+  // Tokens so far, those of earlier documents and each leading one included: the index of the next
   // one, for a sampler.
   uint64_t length() const { return earlier_ + state_.position() + 1; }
 
@@ -52,7 +55,7 @@ class TextStream {
   State ahead_;                // after pending_ too, when looked_ahead_
   bool looked_ahead_ = false;  // next_logits() has been here: append() need not do its work again
   int32_t pending_;            // the last token
-  int32_t eot_;
+  int32_t bos_;
   uint64_t earlier_ = 0;  // tokens of earlier documents
 };
 
