@@ -175,8 +175,8 @@ ModelConfig ModelConfig::from_json(std::string_view text, std::string_view sourc
   if (!file.table()) fail("{}: expected a JSON object with the configuration of a model", source);
   const Value* type = file.find("model_type");
   if (!type || inline_text(*type) != "\"harmonic\"")
-    fail("{}: model_type is {}; \"harmonic\" was expected; this version reads its own models only", source,
-         type ? inline_text(*type) : "missing");
+    fail("{}: model_type is {}; \"harmonic\" was expected; harmonic convert makes such a model of a Llama",
+         source, type ? inline_text(*type) : "missing");
   ModelConfig config;
   const std::vector<Field> own = {Field("vocab_size", &config.vocab_size, "tokens of the vocabulary"),
                                   Field("eot_token_id", &config.eot_token_id, "the end-of-text token")};
