@@ -337,6 +337,43 @@ TEST(SentencePiece, DamagedModelsNeverDoHarm) {
   EXPECT_GT(read, 100) << "some damage is harmless, e.g. in a score";
 }
 
+TEST(SentencePiece, DamagedTokenizerJsonNeverDoesHarm) {
+  const std::string good = small_sentencepiece()->to_json();
+  const Random random(6, stream_of("damaged files"));
+  uint64_t draw = 0;
+  int64_t refused = 0, read = 0;
+  for (int round = 0; round < 3000; ++round) {
+    std::string file = good;
+    for (uint64_t changes = 1 + random.below(draw++, 3); changes > 0; --changes) {
+      const size_t at = random.below(draw++, file.size());
+      const size_t length = std::min<size_t>(random.below(draw++, 12), file.size() - at);
+      switch (random.below(draw++, 4)) {
+        case 0:
+          file[at] = static_cast<char>(random.bits(draw++));
+          break;
+        case 1:
+          file.erase(at, length);
+          break;
+        case 2:
+          file.insert(at, file.substr(random.below(draw++, file.size()), length));
+          break;
+        default:
+          file[at] = "0123456789{}[]\",:-<>"[random.below(draw++, 20)];
+      }
+    }
+    try {
+      const auto tokenizer = read_tokenizer_json(file, "damaged.json");
+      ASSERT_EQ(tokenizer->decode(tokenizer->encode("once the \xE2\x82\xAC\xFF")),
+                "once the \xE2\x82\xAC\xFF");
+      ++read;
+    } catch (const Error&) {
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, 1000);
+  EXPECT_GT(read, 10) << "some damage is harmless, e.g. in white space";
+}
+
 namespace {
 
 class Llama : public testing::Test {
