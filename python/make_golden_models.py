@@ -1,16 +1,20 @@
 #!/usr/bin/env python3
-"""Writes the golden files that the baselines are held against: tests/golden/{llama,mamba}.safetensors.
+"""Writes the golden files that the baselines and the conversion are held against: tests/golden/{llama,mamba}.safetensors,
+and tests/golden/llama_folder with llama_folder.safetensors.
 
     make_golden_models.py FOLDER        (pip install torch transformers safetensors)
 
 Small models of the Hugging Face library with random weights, LlamaForCausalLM and MambaForCausalLM: their weights
-under Harmonic's names, a text (`tokens`) and the logits that the library gives it (`logits`).
+under Harmonic's names, a text (`tokens`) and the logits that the library gives it (`logits`). llama_folder is a folder as
+the library saves it, bf16 in two shards with a tokenizer of SentencePiece's kind; beside it the text that its metadata
+holds, as the library's `tokens`, and their `logits`.
 """
 import json
 import re
 import sys
 from pathlib import Path
 
+import tokenizers
 import torch
 import transformers
 from safetensors.torch import save_file
@@ -67,6 +71,50 @@ def write(path, model, settings):
     print(f"{path}: {sum(t.numel() for t in tensors.values())} numbers")
 
 
+TEXT = "Once upon a time the  cat sat\non the mat, ünd \U0001F600 <s> went on."
+
+
+def small_tokenizer():
+    """A vocabulary as sentencepiece-trained Llama models have it."""
+    tokens = ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)]
+    merges = [("\u2581", "t"), ("h", "e"), ("a", "t"), ("\u2581t", "he"), ("o", "n"), ("\u2581", "on"),
+              ("\u2581", "\u2581"), ("c", "e")]
+    tokens += [left + right for left, right in merges] + list("\u2581thecaonsmiudp,.wOü")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(
+        vocab={token: i for i, token in enumerate(tokens)}, merges=merges, unk_token="<unk>", fuse_unk=True,
+        byte_fallback=True))
+    tokenizer.normalizer = tokenizers.normalizers.Sequence(
+        [tokenizers.normalizers.Prepend("\u2581"), tokenizers.normalizers.Replace(" ", "\u2581")])
+    decoders = tokenizers.decoders
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    tokenizer.add_special_tokens([tokenizers.AddedToken(token, normalized=False) for token in tokens[:3]])
+    return tokenizer
+
+
+def write_folder(path, expected):
+    tokenizer = small_tokenizer()
+    config = transformers.LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(), hidden_size=24, intermediate_size=44, num_hidden_layers=LAYERS,
+        num_attention_heads=4, num_key_value_heads=2, rms_norm_eps=1e-5, rope_theta=500.0, tie_word_embeddings=False,
+        attn_implementation="eager", max_position_embeddings=64, bos_token_id=1, eos_token_id=2)
+    model = transformers.LlamaForCausalLM(config).eval()
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * (torch.rand(parameter.shape, generator=generator) - 0.5))
+        model.bfloat16().save_pretrained(path, max_shard_size="30KB")
+        model = transformers.LlamaForCausalLM.from_pretrained(path, dtype=torch.float64, attn_implementation="eager")
+        tokenizer.save(str(path / "tokenizer.json"))
+        # Its special tokens in the text are no text here: they are spelt.
+        text = TEXT.replace("<s>", "< s>")
+        ids = [1] + tokenizer.encode(text, add_special_tokens=False).ids
+        logits = model(torch.tensor([ids]), use_cache=False).logits[0]
+    save_file({"tokens": torch.tensor(ids).int(), "logits": logits.float()}, expected,
+              metadata={"format": "pt", "text": text, "transformers": transformers.__version__})
+    print(f"{path}: {sum(p.numel() for p in model.parameters())} numbers, {len(ids)} tokens")
+
+
 def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
@@ -74,6 +122,7 @@ def main():
     folder = Path(sys.argv[1])
     write(folder / "llama.safetensors", transformers.LlamaForCausalLM(LLAMA).eval(), SETTINGS["llama"])
     write(folder / "mamba.safetensors", transformers.MambaForCausalLM(MAMBA).eval(), SETTINGS["mamba"])
+    write_folder(folder / "llama_folder", folder / "llama_folder.safetensors")
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ TEST_F(BadInput, AConfigThatSaysWhatCannotBe) {
       {"\"d_model\": 8", "\"d_model\": null", {"d_model"}},
       {"\"d_model\": 8", "\"d_model\": NaN", {}},
       {"\"cell\": \"decay\"", "\"cell\": \"deacy\"", {"cell", "decay", "selective"}},
-      {"\"model_type\": \"harmonic\"", "\"model_type\": \"llama\"", {"llama", "its own models only"}},
+      {"\"model_type\": \"harmonic\"", "\"model_type\": \"llama\"", {"llama", "harmonic convert"}},
       {"\"model_type\"", "\"model_typ\"", {"model_type", "missing"}},
       {"\"vocab_size\": 256,", "", {"vocab_size", "missing"}},
       {"\"eot_token_id\": 0", "\"eot_token_id\": 256", {"eot_token_id", "256"}},

@@ -3,6 +3,7 @@
 
 #include "harmonic/base/utf8.h"
 #include "tests/cli_process.h"
+#include "tests/sentencepiece_fixture.h"
 
 namespace harmonic {
 namespace {
@@ -150,6 +151,23 @@ TEST_F(Generate, APromptThatContinuesAStateIsPartOfTheText) {
   text({"--prompt", "Once upon", "--max-tokens", "0", "--state-out", state});
   EXPECT_EQ("Once upon" + text({"--prompt", " a time", "--state-in", state}),
             text({"--prompt", "Once upon a time"}));
+}
+
+// The space that leads every text of such a vocabulary is neither shown nor put into the middle of a text.
+TEST_F(Generate, WordsThatBeginWithASpaceGoOnAndBeginAsTheyShould) {
+  const std::string pieces = make_model_folder(folder_ / "pieces", *small_sentencepiece(), 3);
+  const std::string state = folder_ / "state";
+  const auto text_of = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"generate", "--model", pieces, "--threads", "1"});
+    const Outcome outcome = run_harmonic(more);
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
+    return outcome.out.substr(0, outcome.out.size() - 1);
+  };
+  EXPECT_EQ(text_of({"--prompt", "the", "--max-tokens", "0"}), "the");
+  EXPECT_EQ(text_of({"--prompt", "once the", "--max-tokens", "0", "--state-out", state}), "once the");
+  const std::string rest = text_of({"--prompt", "the", "--state-in", state, "--max-tokens", "20"});
+  EXPECT_TRUE(rest.starts_with("the"));
+  EXPECT_EQ("once the" + rest, text_of({"--prompt", "once thethe", "--max-tokens", "20"}));
 }
 
 TEST_F(Generate, TheStateMayBeWrittenOverTheOneThatWasRead) {

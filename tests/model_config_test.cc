@@ -124,6 +124,19 @@ TEST(ModelConfig, ConfigJsonReadsBackWhatWasWritten) {
     EXPECT_NE(text.find(key), std::string::npos) << key;
 }
 
+TEST(ModelConfig, TheTokenThatBeginsTextsIsWrittenWhereItIsAnother) {
+  ModelConfig config;
+  config.vocab_size = 300;
+  config.eot_token_id = 2;
+  EXPECT_EQ(config.bos(), 2);
+  config.bos_token_id = 2;
+  EXPECT_EQ(config.to_json().find("bos_token_id"), std::string::npos);
+  config.bos_token_id = 1;
+  EXPECT_EQ(ModelConfig::from_json(config.to_json(), "config.json").bos(), 1);
+  config.bos_token_id = 300;
+  EXPECT_THROW(config.validate(), Error);
+}
+
 TEST(ModelConfig, ConfigJsonOfAnotherKindIsRefusedWithTheFileAndTheCure) {
   const auto read = [](std::string_view text) {
     return error_of([&] { ModelConfig::from_json(text, "m/config.json"); });
@@ -133,7 +146,7 @@ TEST(ModelConfig, ConfigJsonOfAnotherKindIsRefusedWithTheFileAndTheCure) {
   EXPECT_EQ(read("{" + base + R"(, "transformers_version": "4.40", "torch_dtype": "float32"})"), "no error");
   EXPECT_EQ(read("{" + base + R"(, "d_modle": 3})"),
             "m/config.json: unknown key \"d_modle\"; did you mean \"d_model\"?");
-  EXPECT_NE(read(R"({"model_type": "llama"})").find("reads its own models only"), std::string::npos);
+  EXPECT_NE(read(R"({"model_type": "llama"})").find("harmonic convert"), std::string::npos);
   EXPECT_NE(read(R"({"model_type": "harmonic", "eot_token_id": 0})").find("\"vocab_size\" is missing"),
             std::string::npos);
   for (const std::string& text :

@@ -52,8 +52,7 @@ class TemporaryFolder {
 // All three rates, a convolution and a predictor, as small as they come.
 inline ModelConfig tiny_config(const Tokenizer& tokenizer) {
   ModelConfig config;
-  config.vocab_size = tokenizer.vocab_size();
-  config.eot_token_id = tokenizer.eot();
+  take_vocabulary(config, tokenizer);
   config.d_model = 8;
   config.harmonic.d_state = 6;
   config.harmonic.strides = {1, 4, 16};

@@ -4,6 +4,7 @@
 
 #include "harmonic/base/random.h"
 #include "tests/model_folder_fixture.h"
+#include "tests/sentencepiece_fixture.h"
 
 namespace harmonic {
 namespace {
@@ -35,9 +36,9 @@ std::string mixed_text() {
 }
 
 TEST(StreamEncoder, GivesTheTokensOfTheWholeHoweverThePiecesFall) {
-  const auto bpe = small_bpe(), bytes = make_byte_tokenizer();
+  const auto bpe = small_bpe(), bytes = make_byte_tokenizer(), pieces = small_sentencepiece();
   const std::string text = mixed_text();
-  for (const Tokenizer* tokenizer : {bpe.get(), bytes.get()}) {
+  for (const Tokenizer* tokenizer : {bpe.get(), bytes.get(), pieces.get()}) {
     const std::vector<int32_t> whole = tokenizer->encode(text);
     for (const size_t most : {1, 2, 3, 7, 64, 4096, 1 << 20})
       EXPECT_EQ(in_pieces(*tokenizer, text, most, most), whole) << "pieces of up to " << most << " bytes";
@@ -125,6 +126,17 @@ TEST(StreamEncoder, TheNextTextStartsAfresh) {
   tokens.clear();
   encoder.finish(tokens);
   EXPECT_TRUE(tokens.empty());
+}
+
+TEST(StreamEncoder, EveryTextBeginsAsOne) {
+  const auto pieces = small_sentencepiece();
+  StreamEncoder encoder(*pieces);
+  for (int document = 0; document < 2; ++document) {
+    std::vector<int32_t> tokens;
+    encoder.push("the", tokens);
+    encoder.finish(tokens);
+    EXPECT_EQ(tokens, pieces->encode("the"));
+  }
 }
 
 }  // namespace

@@ -54,7 +54,7 @@ class Check : public Command {
 
   // Context is freshest just after a slow block has closed, so that honest models differ by phase too.
   void show_phases(const LoadedModel& loaded, const std::string& text, ThreadPool& pool) const {
-    std::vector<int32_t> tokens = {loaded.tokenizer->eot()};
+    std::vector<int32_t> tokens = {loaded.tokenizer->bos()};
     loaded.tokenizer->encode(text, tokens);
     tokens.push_back(loaded.tokenizer->eot());
     Inference inference(*loaded.model, pool);

@@ -52,7 +52,7 @@ class Generate : public Command {
     Inference inference(*loaded.model, pool);
     loaded.model->pack(inference.context());
     const Tokenizer& tokenizer = *loaded.tokenizer;
-    TextStream stream(inference, tokenizer.eot());
+    TextStream stream(inference, tokenizer.bos());
     // The prompt goes the same way as what follows, since a character may begin in it and end after it; and
     // one may have begun in the text before.
     Utf8Stream characters;
@@ -62,7 +62,7 @@ class Generate : public Command {
     const std::string prompt = read_prompt();
     write_output(characters.push(prompt));
     flush_output();
-    append(stream, encode_in_parallel(tokenizer, prompt, pool));
+    append(stream, encode_in_parallel(tokenizer, prompt, pool, !stream.at_beginning()));
     write(stream, tokenizer, characters);
     if (state_out_.empty()) write_output(characters.flush());
     write_output("\n");
@@ -113,8 +113,9 @@ class Generate : public Command {
         if (!ignore_end_) return;
         write_output("\n\n");
       } else {
+        write_output(characters.push(stream.at_beginning() ? tokenizer.first_bytes_of(token)
+                                                           : tokenizer.bytes_of(token)));
         stream.append({token});
-        write_output(characters.push(tokenizer.bytes_of(token)));
       }
       flush_output();
     }

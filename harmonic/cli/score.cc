@@ -44,7 +44,7 @@ class Score : public Command {
     tokenizer_ = loaded.tokenizer.get();
     Inference inference(*loaded.model, pool);
     loaded.model->pack(inference.context());
-    TextStream stream(inference, tokenizer_->eot());
+    TextStream stream(inference, tokenizer_->bos());
     try {
       score_input(stream);
     } catch (const Interrupted&) {
@@ -103,7 +103,8 @@ class Score : public Command {
   void add(int32_t token, double bits) {
     if (!std::isfinite(bits))
       fail_diverged("{}: its losses are not finite; its weights are damaged or it has diverged", model_);
-    std::string_view bytes = tokenizer_->bytes_of(token);
+    std::string_view bytes = begun_ ? tokenizer_->bytes_of(token) : tokenizer_->first_bytes_of(token);
+    begun_ = true;
     if (by_ == "token") report_token(token, bits, bytes);
     document_.bits += bits;
     document_.bytes += static_cast<int64_t>(bytes.size());
@@ -134,6 +135,7 @@ class Score : public Command {
     ++documents_;
     if (by_ == "document") report_document();
     document_ = {};
+    begun_ = false;
     stream.restart();
   }
 
@@ -169,7 +171,7 @@ class Score : public Command {
   }
 
   std::string model_, by_ = "document";
-  bool json_ = false;
+  bool json_ = false, begun_ = false;  // begun_: the document at hand has a token
   const Tokenizer* tokenizer_ = nullptr;
   std::vector<int32_t> tokens_;  // read, not scored yet
   std::vector<double> bits_;

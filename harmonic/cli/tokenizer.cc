@@ -79,7 +79,7 @@ class Decode : public Command {
     const auto tokenizer = load_tokenizer(tokenizer_);
     const std::string text = read_standard_input();
     const char *at = text.data(), *end = at + text.size();
-    for (;;) {
+    for (bool first = true;;) {
       while (at != end && (*at == ' ' || *at == '\n' || *at == '\r' || *at == '\t' || *at == ',')) ++at;
       if (at == end) return 0;
       int32_t token = 0;
@@ -87,7 +87,8 @@ class Decode : public Command {
       if (error != std::errc())
         fail("standard input: expected token ids, numbers apart by spaces; found \"{}\"",
              std::string_view(at, std::min<size_t>(20, static_cast<size_t>(end - at))));
-      write_output(tokenizer->bytes_of(token));
+      write_output(first ? tokenizer->first_bytes_of(token) : tokenizer->bytes_of(token));
+      first = token == tokenizer->bos() || token == tokenizer->eot();
       at = next;
     }
   }
@@ -103,8 +104,9 @@ class Info : public Command {
   }
   int run(const CommandContext&) override {
     const auto tokenizer = load_tokenizer(path_);
-    print("{:<12}{}\n{:<12}{}\n{:<12}{}\n", "vocabulary", tokenizer->vocab_size(), "end of text",
-          tokenizer->eot(), "hash", tokenizer->hash());
+    print("{:<12}{}\n", "vocabulary", tokenizer->vocab_size());
+    if (tokenizer->bos() != tokenizer->eot()) print("{:<12}{}\n", "begin", tokenizer->bos());
+    print("{:<12}{}\n{:<12}{}\n", "end of text", tokenizer->eot(), "hash", tokenizer->hash());
     return 0;
   }
 

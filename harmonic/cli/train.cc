@@ -2,6 +2,7 @@
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/log.h"
 #include "harmonic/cli/command.h"
+#include "harmonic/eval/model_folder.h"
 #include "harmonic/train/run_folder.h"
 #include "harmonic/train/trainer.h"
 
@@ -36,8 +37,7 @@ class Train : public Command {
     ThreadPool pool(context.threads);
     const TrainingData data = load_training_data(
         config.data, checkpoint ? checkpoint->folder / "tokenizer.json" : std::filesystem::path(), pool);
-    config.model.vocab_size = data.tokenizer->vocab_size();
-    config.model.eot_token_id = data.tokenizer->eot();
+    take_vocabulary(config.model, *data.tokenizer);
     Model model(config.model, cpu_backend(), true);
     model.parameters().initialise(static_cast<uint64_t>(config.train.seed));
 

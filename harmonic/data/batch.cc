@@ -25,14 +25,20 @@ void Batch::append(const TokenCorpus& corpus, int64_t position, int64_t count, b
   corpus.read(position + count, 1, &targets.back());
   target_count += count;
 
+  const int32_t bos = corpus.identity().bos;
+  const bool own_bos = bos != corpus.identity().eot;
   int64_t document = corpus.document_at(position);
-  continues = continues && corpus.document_begin(document) != position;
-  segments.push_back({sequences - 1, position, continues});
-  if (cut_at_documents) {
+  const bool begins = corpus.document_begin(document) == position;
+  if (begins && own_bos) tokens[static_cast<size_t>(first)] = bos;
+  segments.push_back({sequences - 1, position, continues && !begins});
+  if (cut_at_documents || own_bos) {
     for (++document; document < corpus.documents(); ++document) {
       const int64_t begin = corpus.document_begin(document);
       if (begin >= position + count) break;
-      offsets.push_back(first + begin - position);
+      const int64_t row = first + begin - position;
+      if (own_bos) tokens[static_cast<size_t>(row)] = bos;
+      if (!cut_at_documents) continue;
+      offsets.push_back(row);
       segments.push_back({sequences - 1, begin, false});
     }
   }

@@ -31,9 +31,10 @@ struct Batch {
   // Opens the next sequence, without rows yet.
   void add_sequence() { ++sequences; }
   // Appends the positions [position, position + count) of the stream, each with the token after it as its
-  // target, to the last sequence: position + count must be below corpus.tokens(). They start a segment, which
-  // continues or not, except that a document start never continues. With `cut_at_documents` each document
-  // start inside opens another.
+  // target, to the last sequence: position + count must be below corpus.tokens(). Where another token than
+  // the EOT begins texts, it stands in place of the EOT that leads a document, but not as a target. They
+  // start a segment, which continues or not, except that a document start never continues. With
+  // `cut_at_documents` each document start inside opens another.
   void append(const TokenCorpus& corpus, int64_t position, int64_t count, bool continues,
               bool cut_at_documents);
 };

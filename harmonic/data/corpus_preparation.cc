@@ -104,7 +104,11 @@ void tokenise(const std::vector<std::string>& inputs, const Tokenizer& tokenizer
           following.read(source);
         } else {
           round[index].tokens.clear();
-          tokenizer.encode(round[index].text, round[index].tokens);
+          if (round[index].first) {
+            tokenizer.encode(round[index].text, round[index].tokens);
+          } else {
+            tokenizer.encode_continuation(round[index].text, round[index].tokens);
+          }
         }
       });
       read_following = false;

@@ -17,7 +17,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "shards are read in place");
 
 constexpr std::string_view kMagic = "HARMTOKN";
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 1, kVersionWithBos = 2;
 constexpr int64_t kMostNarrow = 65536;
 
 struct Header {
@@ -25,7 +25,7 @@ struct Header {
   uint32_t version, token_bytes;
   uint64_t vocab_size, eot, tokens, documents, source_bytes, tokens_checksum, index_checksum;
   uint8_t tokenizer_hash[32];
-  uint64_t zeros[2];
+  uint64_t bos, zeros;  // bos: 0 in version 1
   uint64_t header_checksum;
 };
 static_assert(sizeof(Header) == 128 && offsetof(Header, header_checksum) == 120);
@@ -70,7 +70,7 @@ constexpr int64_t kPiece = int64_t{1} << 26;
 }  // namespace
 
 TokenizerIdentity identity_of(const Tokenizer& tokenizer) {
-  return {tokenizer.vocab_size(), tokenizer.eot(), tokenizer.hash()};
+  return {tokenizer.vocab_size(), tokenizer.eot(), tokenizer.hash(), tokenizer.bos()};
 }
 
 TokenShardBuilder::TokenShardBuilder(TokenizerIdentity identity)
@@ -79,6 +79,8 @@ TokenShardBuilder::TokenShardBuilder(TokenizerIdentity identity)
   hash_to_bytes(identity_.hash, bytes);
   if (identity_.eot < 0 || identity_.eot >= identity_.vocab_size)
     fail("end-of-text token {} is outside the vocabulary of {}", identity_.eot, identity_.vocab_size);
+  if (identity_.bos < 0 || identity_.bos >= identity_.vocab_size)
+    fail("begin-of-text token {} is outside the vocabulary of {}", identity_.bos, identity_.vocab_size);
 }
 
 void TokenShardBuilder::add(std::span<const int32_t> tokens, int64_t text_bytes) {
@@ -134,10 +136,12 @@ void TokenShardBuilder::emit(Sink sink) const {
 
   Header header = {};
   std::memcpy(header.magic, kMagic.data(), kMagic.size());
-  header.version = kVersion;
+  const bool own_bos = identity_.bos != identity_.eot;
+  header.version = own_bos ? kVersionWithBos : kVersion;
   header.token_bytes = static_cast<uint32_t>(width);
   header.vocab_size = static_cast<uint64_t>(identity_.vocab_size);
   header.eot = static_cast<uint64_t>(identity_.eot);
+  if (own_bos) header.bos = static_cast<uint64_t>(identity_.bos);
   header.tokens = static_cast<uint64_t>(tokens()) + 1;
   header.documents = bytes_.size();
   for (uint64_t bytes : bytes_) header.source_bytes += bytes;
@@ -195,9 +199,9 @@ void TokenShard::parse(std::span<const uint8_t> file, ShardCheck check) {
   std::memcpy(&header, file.data(), sizeof header);
   if (std::string_view(header.magic, sizeof header.magic) != kMagic)
     damaged("it does not begin with HARMTOKN");
-  if (header.version != kVersion)
-    fail("{}: token shard of version {}; this program reads version {}; prepare the data again", name_,
-         header.version, kVersion);
+  if (header.version != kVersion && header.version != kVersionWithBos)
+    fail("{}: token shard of version {}; this program reads versions {} and {}; prepare the data again",
+         name_, header.version, kVersion, kVersionWithBos);
   if (header.header_checksum != checksum_of(&header, offsetof(Header, header_checksum)))
     damaged("the header does not match its checksum");
   // A checksum is no seal: a file made on purpose must not get further either.
@@ -207,7 +211,11 @@ void TokenShard::parse(std::span<const uint8_t> file, ShardCheck check) {
   if (header.token_bytes != token_bytes_)
     damaged(fmt::format("{} bytes a token, where a vocabulary of {} takes {}", header.token_bytes,
                         header.vocab_size, token_bytes_));
-  if (header.zeros[0] || header.zeros[1]) damaged("reserved bytes are not zero");
+  const bool own_bos = header.version == kVersionWithBos;
+  if (header.zeros || (!own_bos && header.bos)) damaged("reserved bytes are not zero");
+  if (own_bos && (header.bos >= header.vocab_size || header.bos == header.eot))
+    damaged(fmt::format("begin-of-text token {}, vocabulary of {}, end-of-text token {}", header.bos,
+                        header.vocab_size, header.eot));
   token_count_ = checked_narrow<int64_t>(header.tokens, name_ + ": tokens");
   document_count_ = checked_narrow<int64_t>(header.documents, name_ + ": documents");
   source_bytes_ = checked_narrow<int64_t>(header.source_bytes, name_ + ": source bytes");
@@ -224,6 +232,7 @@ void TokenShard::parse(std::span<const uint8_t> file, ShardCheck check) {
 
   identity_.vocab_size = static_cast<int64_t>(header.vocab_size);
   identity_.eot = static_cast<int32_t>(header.eot);
+  identity_.bos = own_bos ? static_cast<int32_t>(header.bos) : identity_.eot;
   for (uint8_t byte : header.tokenizer_hash) identity_.hash += fmt::format("{:02x}", byte);
   checksum_ = header.header_checksum;
   tokens_ = file.data() + sizeof header;

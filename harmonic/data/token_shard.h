@@ -1,13 +1,15 @@
 // Token shards: tokenised documents in one file that is mapped, not loaded.
 //
 // The stream of a corpus is, for each document, an end-of-text token (EOT) and the document's tokens, and one
-// last EOT after the last document. So document d owns positions [offset[d], offset[d+1]), the first of which
-// is its leading EOT, and the target of every position is simply the token after it: a document's last target
-// is the EOT that leads the next one, or the last one.
+// last EOT after the last document. Where another token than the EOT begins texts (BOS), it is read in place
+// of the EOT that leads a document (Batch), which stays what the document before has to predict. So document
+// d owns positions [offset[d], offset[d+1]), the first of which is its leading EOT, and the target of every
+// position is simply the token after it: a document's last target is the EOT that leads the next one, or the
+// last one.
 //
 // The file, all numbers little-endian and unsigned, no gaps but the one named:
 //   byte    0   8  magic "HARMTOKN"
-//           8   4  format version, 1
+//           8   4  format version: 1, or 2 where another token than the EOT begins texts
 //          12   4  bytes a token: 2 when the vocabulary has at most 65,536 tokens, otherwise 4
 //          16   8  V, size of the vocabulary
 //          24   8  id of the EOT, below V
@@ -17,7 +19,8 @@
 //          56   8  checksum of the tokens (with their padding)
 //          64   8  checksum of offset[D + 1] and bytes[D]
 //          72  32  SHA-256 that identifies the tokenizer, 32 raw bytes
-//         104  16  zeros
+//         104   8  version 2: id of the BOS, below V and not the EOT; version 1: zeros
+//         112   8  zeros
 //         120   8  checksum of bytes 0..119
 //         128      N tokens, then zeros up to a multiple of 8
 //                  offset[D + 1], 8 bytes each: offset[0] = 0, strictly rising, offset[D] = N - 1
@@ -43,7 +46,8 @@ namespace harmonic {
 struct TokenizerIdentity {
   int64_t vocab_size = 0;
   int32_t eot = 0;
-  std::string hash;  // 64 lower-case hexadecimal digits
+  std::string hash;   // 64 lower-case hexadecimal digits
+  int32_t bos = eot;  // the token that leads a document
   bool operator==(const TokenizerIdentity&) const = default;
 };
 TokenizerIdentity identity_of(const Tokenizer& tokenizer);

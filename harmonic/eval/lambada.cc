@@ -19,10 +19,10 @@ bool LambadaTask::next(TaskExample& example) {
   if (space == std::string_view::npos)
     fail("{}: document {} has no last word to guess: expected words divided by spaces",
          fmt::join(inputs_, ", "), number_);
-  example.prefix.assign(1, tokenizer_.eot());
+  example.prefix.assign(1, tokenizer_.bos());
   tokenizer_.encode(text.substr(0, space), example.prefix);
   example.target.clear();
-  tokenizer_.encode(text.substr(space), example.target);
+  tokenizer_.encode_continuation(text.substr(space), example.target);
   example.group = 0;
   return true;
 }

@@ -28,7 +28,7 @@ void check_folder(const fs::path& folder) {
 }
 
 std::string generation_config(const ModelConfig& config) {
-  const Json json = {{"bos_token_id", config.eot_token_id}, {"eos_token_id", config.eot_token_id}};
+  const Json json = {{"bos_token_id", config.bos()}, {"eos_token_id", config.eot_token_id}};
   return json.dump(2) + '\n';
 }
 
@@ -43,6 +43,18 @@ void check_tokenizer(const ModelConfig& config, const Tokenizer& tokenizer, cons
         "{}: the tokenizer's end-of-text token is {}; the model's configuration expects {}: they do not "
         "belong together",
         source, tokenizer.eot(), config.eot_token_id);
+  if (tokenizer.bos() != config.bos())
+    fail(
+        "{}: the tokenizer's begin-of-text token is {}; the model's configuration expects {}: they do not "
+        "belong together",
+        source, tokenizer.bos(), config.bos());
+}
+
+void take_vocabulary(ModelConfig& config, const Tokenizer& tokenizer) {
+  config.vocab_size = tokenizer.vocab_size();
+  config.eot_token_id = tokenizer.eot();
+  config.bos_token_id.reset();
+  if (tokenizer.bos() != tokenizer.eot()) config.bos_token_id = tokenizer.bos();
 }
 
 std::unique_ptr<Tokenizer> load_folder_tokenizer(const fs::path& folder, const ModelConfig& config) {

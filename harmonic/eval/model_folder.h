@@ -26,8 +26,11 @@ LoadedModel load_model_folder(const std::filesystem::path& folder, const Backend
 std::unique_ptr<Tokenizer> load_folder_tokenizer(const std::filesystem::path& folder,
                                                  const ModelConfig& config);
 
-// Throws Error, naming `source`, unless the tokenizer has the model's vocabulary and end-of-text token.
+// Throws Error, naming `source`, unless the tokenizer has the model's vocabulary and the tokens that begin
+// and end its texts.
 void check_tokenizer(const ModelConfig& config, const Tokenizer& tokenizer, const std::string& source);
+// Gives the configuration what check_tokenizer() asks for.
+void take_vocabulary(ModelConfig& config, const Tokenizer& tokenizer);
 
 // Writes the four files. A folder that is not there yet appears when it is complete; in one that is, each
 // file is replaced when it is complete, the weights last. Throws Error; what was there before is untouched

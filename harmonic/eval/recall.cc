@@ -31,10 +31,10 @@ bool RecallTask::next(TaskExample& example) {
                      options_.pairs[group / options_.distances.size()],
                      options_.distances[group % options_.distances.size()]);
   ++next_;
-  example.prefix.assign(1, tokenizer_.eot());
+  example.prefix.assign(1, tokenizer_.bos());
   tokenizer_.encode(question.prefix, example.prefix);
   example.target.clear();
-  tokenizer_.encode(question.value, example.target);
+  tokenizer_.encode_continuation(question.value, example.target);
   example.group = group;
   return true;
 }

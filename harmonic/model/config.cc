@@ -141,6 +141,8 @@ void ModelConfig::validate() const {
   if (eot_token_id < 0 || eot_token_id >= vocab_size)
     fail_usage("eot_token_id = {}: expected a token of the vocabulary, 0 to {}", eot_token_id,
                vocab_size - 1);
+  if (bos() < 0 || bos() >= vocab_size)
+    fail_usage("bos_token_id = {}: expected a token of the vocabulary, 0 to {}", bos(), vocab_size - 1);
   if (mixer.empty() || (mixer.size() != 1 && static_cast<int64_t>(mixer.size()) != n_layers))
     fail_usage("model.mixer: expected one for all layers or {} of them, one a layer; found {}", n_layers,
                mixer.size());
@@ -163,6 +165,7 @@ std::string ModelConfig::to_json() const {
   table.at("architectures").data = Value::List{Value{"HarmonicForCausalLM", {}}};
   table.at("vocab_size").data = vocab_size;
   table.at("eot_token_id").data = eot_token_id;
+  if (bos() != eot_token_id) table.at("bos_token_id").data = bos();
   for (const Field& field : copy.fields()) table.at(field.key) = value_of(field);
   return harmonic::to_json(table);
 }
@@ -172,8 +175,8 @@ ModelConfig ModelConfig::from_json(std::string_view text, std::string_view sourc
   if (!file.table()) fail("{}: expected a JSON object with the configuration of a model", source);
   const Value* type = file.find("model_type");
   if (!type || inline_text(*type) != "\"harmonic\"")
-    fail("{}: model_type is {}; \"harmonic\" was expected; this version reads its own models only", source,
-         type ? inline_text(*type) : "missing");
+    fail("{}: model_type is {}; \"harmonic\" was expected; harmonic convert makes such a model of a Llama",
+         source, type ? inline_text(*type) : "missing");
   ModelConfig config;
   const std::vector<Field> own = {Field("vocab_size", &config.vocab_size, "tokens of the vocabulary"),
                                   Field("eot_token_id", &config.eot_token_id, "the end-of-text token")};
@@ -182,10 +185,15 @@ ModelConfig ModelConfig::from_json(std::string_view text, std::string_view sourc
     if (!value) fail("{}: the key \"{}\" is missing", source, field.key);
     set_field(field, *value, field.key);
   }
+  if (const Value* value = file.find("bos_token_id")) {
+    int64_t bos = 0;
+    set_field(Field("bos_token_id", &bos, "the token that begins texts"), *value, "bos_token_id");
+    config.bos_token_id = bos;
+  }
   Value rest{Value::Table{}, file.where};
   for (const auto& [key, value] : *file.table()) {
     const bool known = key == "model_type" || key == "architectures" || key == "vocab_size" ||
-                       key == "eot_token_id" ||
+                       key == "eot_token_id" || key == "bos_token_id" ||
                        std::find(kIgnoredKeys.begin(), kIgnoredKeys.end(), key) != kIgnoredKeys.end();
     if (!known) rest.at(key) = value;
   }

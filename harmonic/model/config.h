@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -51,6 +52,7 @@ struct AttentionConfig {
 struct ModelConfig {
   int64_t vocab_size = 256;                       // from the tokenizer
   int64_t eot_token_id = 0;                       // from the tokenizer
+  std::optional<int64_t> bos_token_id;            // from the tokenizer, where another token begins texts
   std::vector<std::string> mixer = {"harmonic"};  // one for all layers, or one a layer
   int64_t d_model = 256;
   int64_t n_layers = 1;
@@ -59,11 +61,13 @@ struct ModelConfig {
   HarmonicConfig harmonic;
   AttentionConfig attention;
 
-  // The fields of [model], bound to this object; vocab_size and eot_token_id are not among them.
+  // The fields of [model], bound to this object; vocab_size, eot_token_id and bos_token_id are not among
+  // them.
   std::vector<Field> fields();
   // Throws Error (usage) naming the key, its value and what would do.
   void validate() const;
 
+  int64_t bos() const { return bos_token_id.value_or(eot_token_id); }
   bool uses(std::string_view kind) const;  // whether a layer's mixer is of that kind
   // Tokens that a text may have at most; 0 is any number.
   int64_t longest_text() const { return uses("attention") && attention.window == 0 ? attention.context : 0; }
@@ -72,7 +76,7 @@ struct ModelConfig {
   int64_t d_ffn() const;
 
   // The content of a config.json: every field, defaults too, and model_type, architectures, vocab_size,
-  // eot_token_id.
+  // eot_token_id, and bos_token_id where it is another.
   std::string to_json() const;
   // Reads that back; `source` names the text. Keys that are not of this program are errors, but for the ones
   // that the Hugging Face library adds to every file. Validated. Throws Error.

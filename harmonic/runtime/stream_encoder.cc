@@ -19,7 +19,20 @@ void StreamEncoder::push(std::string_view bytes, std::vector<int32_t>& tokens) {
   }
 }
 
-void StreamEncoder::finish(std::vector<int32_t>& tokens) { encode_ready(true, tokens); }
+void StreamEncoder::finish(std::vector<int32_t>& tokens) {
+  encode_ready(true, tokens);
+  begun_ = false;
+}
+
+void StreamEncoder::encode(std::string_view text, std::vector<int32_t>& tokens) {
+  if (text.empty()) return;
+  if (begun_) {
+    tokenizer_.encode_continuation(text, tokens);
+  } else {
+    tokenizer_.encode(text, tokens);
+  }
+  begun_ = true;
+}
 
 // Every cut is visited, since the next forced one counts from the last.
 void StreamEncoder::encode_ready(bool ended, std::vector<int32_t>& tokens) {
@@ -30,7 +43,7 @@ void StreamEncoder::encode_ready(bool ended, std::vector<int32_t>& tokens) {
     const size_t length = tokenizer_.first_cut(rest, ended);
     if (length > kLongestPiece || (length == 0 && rest.size() > kLongestPiece + kUndecided)) {
       cut += kLongestPiece;
-      tokenizer_.encode(text.substr(encoded, cut - encoded), tokens);
+      encode(text.substr(encoded, cut - encoded), tokens);
       encoded = cut;
     } else if (length > 0) {
       cut += length;
@@ -38,7 +51,7 @@ void StreamEncoder::encode_ready(bool ended, std::vector<int32_t>& tokens) {
       break;
     }
   }
-  tokenizer_.encode(text.substr(encoded, cut - encoded), tokens);
+  encode(text.substr(encoded, cut - encoded), tokens);
   waiting_.erase(0, cut);
   enough_ = waiting_.size() + waiting_.size() / 64;
 }

@@ -26,10 +26,12 @@ class StreamEncoder {
 
  private:
   void encode_ready(bool ended, std::vector<int32_t>& tokens);
+  void encode(std::string_view text, std::vector<int32_t>& tokens);
 
   const Tokenizer& tokenizer_;
   std::string waiting_;  // not tokenised yet; begins where the text is cut
   size_t enough_ = 0;    // bytes of it that are worth looking at
+  bool begun_ = false;   // something of the text has been tokenised
 };
 
 }  // namespace harmonic

@@ -72,7 +72,7 @@ void TextStream::restart() {
   earlier_ = length();
   state_ = State(inference_.model().state_layout());
   before_.clear();
-  pending_ = eot_;
+  pending_ = bos_;
 }
 
 bool TextStream::full() const {

@@ -12,11 +12,11 @@
 namespace harmonic {
 
 // Constant memory, whatever the length. Not thread-safe; shares the Inference with other streams of the same
-// thread. Every document begins with the end-of-text token. Tokens must be of the model's vocabulary.
+// thread. Every document begins with the token `bos`. Tokens must be of the model's vocabulary.
 class TextStream {
  public:
-  TextStream(Inference& inference, int32_t eot)
-      : inference_(inference), state_(inference.model().state_layout()), pending_(eot), eot_(eot) {}
+  TextStream(Inference& inference, int32_t bos)
+      : inference_(inference), state_(inference.model().state_layout()), pending_(bos), bos_(bos) {}
 
   // Begins a new document: the model forgets everything.
   void restart();
@@ -29,7 +29,10 @@ class TextStream {
   // Logits [1, V] of the next token; they live until the next call. The text does not change.
   Tensor next_logits();
 
-  // Tokens so far, those of earlier documents and each leading end-of-text included: the index of the next
+  // Whether the document has no token yet.
+  bool at_beginning() const { return state_.position() == 0; }
+
+  // Tokens so far, those of earlier documents and each leading one included: the index of the next
   // one, for a sampler.
   uint64_t length() const { return earlier_ + position() + 1; }
   // Whether the model can take no more of this document: next_logits() would throw.
@@ -54,7 +57,7 @@ class TextStream {
   State state_;         // after every token but pending_; when next_logits() has looked ahead, after it too
   std::string before_;  // the part before the caches that it then had. What a cache got since, nobody reads
   int32_t pending_;     // the last token
-  int32_t eot_;
+  int32_t bos_;
   uint64_t earlier_ = 0;  // tokens of earlier documents
 };
 

@@ -15,23 +15,24 @@ constexpr uint32_t no_place = 0xFFFFFFFF;
 
 }  // namespace
 
-MergeTable::MergeTable(std::span<const BpeMerge> merges, std::string_view source) {
+MergeTable::MergeTable(std::span<const BpeMerge> merges, std::string_view source, bool by_result) {
   const size_t capacity = std::bit_ceil(std::max<size_t>(merges.size() * 2, 16));
   slots_.resize(capacity);
   mask_ = capacity - 1;
   shift_ = 64 - std::countr_zero(capacity);
   results_.reserve(merges.size());
-  for (const BpeMerge& merge : merges) {
+  for (size_t i = 0; i < merges.size(); ++i) {
+    const BpeMerge& merge = merges[i];
     const uint64_t key = key_of(merge.left, merge.right);
     size_t slot = slot_of(key);
     while (slots_[slot].rank != none) {
       if (slots_[slot].key == key)
-        fail("{}: merge {} joins the same two tokens as merge {}", source, results_.size(),
-             slots_[slot].rank);
+        fail("{}: merge {} joins the same two tokens as one before it ({} + {})", source, i, merge.left,
+             merge.right);
       slot = (slot + 1) & mask_;
     }
-    slots_[slot] = {key, static_cast<uint32_t>(results_.size())};
-    results_.push_back(merge.result);
+    if (!by_result || results_.empty() || results_.back() != merge.result) results_.push_back(merge.result);
+    slots_[slot] = {key, static_cast<uint32_t>(results_.size() - 1)};
   }
 }
 

@@ -15,8 +15,10 @@ class MergeTable {
  public:
   static constexpr uint32_t none = 0xFFFFFFFF;
 
-  // Throws Error, naming `source`, when a pair appears twice.
-  MergeTable(std::span<const BpeMerge> merges, std::string_view source);
+  // The rank of a merge is its place among them; with `by_result`, merges that follow one another and make
+  // the same token share one, so that of their pairs the leftmost is merged first. Throws Error, naming
+  // `source`, when a pair appears twice.
+  MergeTable(std::span<const BpeMerge> merges, std::string_view source, bool by_result = false);
 
   uint32_t rank(int32_t left, int32_t right) const {
     const uint64_t key = key_of(left, right);

@@ -14,13 +14,18 @@ std::vector<std::string_view> independent_stretches(const Tokenizer& tokenizer, 
   return stretches;
 }
 
-std::vector<int32_t> encode_in_parallel(const Tokenizer& tokenizer, std::string_view text, ThreadPool& pool) {
+std::vector<int32_t> encode_in_parallel(const Tokenizer& tokenizer, std::string_view text, ThreadPool& pool,
+                                        bool continues) {
   constexpr size_t stretch = size_t{1} << 19;
   const std::vector<std::string_view> stretches = independent_stretches(tokenizer, text, stretch);
   std::vector<std::vector<int32_t>> parts(stretches.size());
   pool.parallel_for(static_cast<int64_t>(stretches.size()), [&](int64_t i) {
     const size_t at = static_cast<size_t>(i);
-    tokenizer.encode(stretches[at], parts[at]);
+    if (continues || i > 0) {
+      tokenizer.encode_continuation(stretches[at], parts[at]);
+    } else {
+      tokenizer.encode(stretches[at], parts[at]);
+    }
   });
   if (parts.size() == 1) return std::move(parts[0]);
   size_t total = 0;

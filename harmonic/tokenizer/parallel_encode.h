@@ -14,7 +14,8 @@ namespace harmonic {
 std::vector<std::string_view> independent_stretches(const Tokenizer& tokenizer, std::string_view text,
                                                     size_t size);
 
-// What tokenizer.encode(text) gives, by all threads of the pool.
-std::vector<int32_t> encode_in_parallel(const Tokenizer& tokenizer, std::string_view text, ThreadPool& pool);
+// What tokenizer.encode(text) gives, or encode_continuation(text), by all threads of the pool.
+std::vector<int32_t> encode_in_parallel(const Tokenizer& tokenizer, std::string_view text, ThreadPool& pool,
+                                        bool continues = false);
 
 }  // namespace harmonic

@@ -1,0 +1,52 @@
+// What the formats of Llama-family models have in common.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "harmonic/eval/model_folder.h"
+
+namespace harmonic {
+
+// The sizes of a model, whatever its file calls them.
+struct LlamaShape {
+  int64_t vocab_size = 0, width = 0, layers = 0, heads = 0, kv_heads = 0, ffn_width = 0, context = 0;
+  double rope_base = 10000;
+  bool tied = false;  // the head is the embedding
+
+  int64_t head_width() const { return width / heads; }
+  int64_t kv_width() const { return head_width() * kv_heads; }
+};
+
+struct PretrainedModel {
+  std::string source;  // what was read, for people
+  LlamaShape shape;
+  int64_t parameters = 0;  // numbers taken over
+  LoadedModel loaded;
+};
+
+// The configuration of such a model with attention in every layer. Throws Error, naming `source`, for sizes
+// that it cannot have or that the tokenizer does not have.
+ModelConfig config_of(const LlamaShape& shape, const Tokenizer& tokenizer, const std::string& source);
+
+// A tensor of the model: its name, and its shape in the file, which has fewer rows or columns than the
+// parameter where the width of the feed-forward part is no multiple of 8: the rest is zeros, which change no
+// result.
+struct LlamaTensor {
+  std::string name;
+  std::vector<int64_t> shape;
+  int64_t rows() const { return shape.size() == 1 ? 1 : shape[0]; }
+  int64_t columns() const { return shape.back(); }
+  int64_t size() const { return rows() * columns(); }
+};
+// All tensors in the model's order. The sizes must be those of a valid configuration.
+std::vector<LlamaTensor> tensors_of(const LlamaShape& shape);
+
+// Makes the model and fills each of its tensors by read(tensor, numbers), which writes size() numbers.
+Model& fill_model(PretrainedModel& pretrained, const ModelConfig& config, const Backend& backend,
+                  const std::function<void(const LlamaTensor&, float*)>& read);
+
+}  // namespace harmonic
