@@ -30,7 +30,7 @@ class TextStream {
   Tensor next_logits();
 
   // Whether the document has no token yet.
-  bool at_beginning() const { return state_.position() == 0; }
+  bool at_beginning() const { return position() == 0; }
 
   // Tokens so far, those of earlier documents and each leading one included: the index of the next
   // one, for a sampler.
