@@ -57,6 +57,12 @@ void close_line() {
   line_open = false;
 }
 
+// With progress_mutex held.
+void write_message(std::string_view message) {
+  close_line();
+  logger().info("{}", style == LogStyle::json ? json_line("info", message) : std::string(message));
+}
+
 }  // namespace
 
 void set_log_style(LogStyle new_style) { style = new_style; }
@@ -65,8 +71,7 @@ LogStyle log_style() { return style; }
 void log_message(std::string_view message) {
   if (style == LogStyle::quiet) return;
   std::lock_guard lock(progress_mutex);
-  close_line();
-  logger().info("{}", style == LogStyle::json ? json_line("info", message) : std::string(message));
+  write_message(message);
 }
 
 void warn_message(std::string_view message) {
@@ -79,8 +84,8 @@ void warn_message(std::string_view message) {
 void progress(const std::string& line) {
   if (style == LogStyle::quiet) return;
   static const bool terminal = ::isatty(STDERR_FILENO) == 1;
+  std::lock_guard lock(progress_mutex);
   if (terminal && style == LogStyle::text) {
-    std::lock_guard lock(progress_mutex);
     fmt::print(stderr, "\r\033[K{}", line);
     std::fflush(stderr);
     line_open = true;
@@ -93,12 +98,12 @@ void progress(const std::string& line) {
   }
   last_plain = now;
   held_back.clear();
-  log_message(line);
+  write_message(line);
 }
 
 void end_progress() {
-  if (!held_back.empty()) log_message(std::exchange(held_back, {}));
   std::lock_guard lock(progress_mutex);
+  if (!held_back.empty()) write_message(std::exchange(held_back, {}));
   close_line();
 }
 

@@ -29,6 +29,7 @@ class Experiment : public Command {
         .add("--out", &out_,
              "folder of the results, new, empty or this experiment's; runs/NAME-SCALE when left out")
         .placeholder("DIR");
+    options.add("--jobs", &jobs_, "runs at a time, which share the threads").range(1, 1024);
     options.add("--plans", &plans_, "folder of the experiments").placeholder("DIR");
     options.add("--list", &list_, "show the runs and stop");
     options.add_settings(&overrides_.settings, Options::Environment::does_not);
@@ -43,7 +44,7 @@ class Experiment : public Command {
       return 0;
     }
     const fs::path out = out_.empty() ? fs::path("runs") / (plan.name + "-" + plan.scale) : fs::path(out_);
-    run_experiment(plan, out, context.threads, HARMONIC_VERSION);
+    run_experiment(plan, out, context.threads, static_cast<int>(jobs_), HARMONIC_VERSION);
     log("done: harmonic report {} --out report.html shows it", out.string());
     return 0;
   }
@@ -66,6 +67,7 @@ class Experiment : public Command {
 
   std::string name_, scale_ = "cpu", out_, plans_ = "experiments/plans";
   PlanOverrides overrides_;
+  int64_t jobs_ = 1;
   bool list_ = false;
 };
 

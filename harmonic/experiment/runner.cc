@@ -3,10 +3,14 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <ctime>
+#include <exception>
 #include <fstream>
+#include <mutex>
 #include <optional>
+#include <thread>
 
 #include "harmonic/base/divergence.h"
 #include "harmonic/base/file_lock.h"
@@ -99,24 +103,29 @@ Json size_of_model(const fs::path& folder) {
 
 class Runner {
  public:
-  Runner(const ExperimentPlan& plan, fs::path out, int threads, std::string build)
-      : plan_(plan), out_(std::move(out)), threads_(threads), build_(std::move(build)), lock_(locked(out_)) {
-    describe();
+  Runner(const ExperimentPlan& plan, fs::path out, int threads, int jobs, std::string build)
+      : plan_(plan),
+        out_(std::move(out)),
+        jobs_(jobs),
+        threads_(std::max(1, threads / jobs)),
+        build_(std::move(build)),
+        lock_(locked(out_)) {
+    describe(threads);
     for (const char* folder : {"plans", "settings", "logs", "runs"}) make_folder(out_ / folder);
   }
 
   void run() {
     prepare();
     const std::vector<PlannedRun> tuning = plan_.tuning();
-    const size_t counted = plan_.runs({}).size();
-    total_ = tuning.size() + counted;
+    total_ = tuning.size() + plan_.runs({}).size();
+    const std::vector<std::optional<double>> bits = take_all(tuning);
     std::map<std::string, double> factors;
     std::map<std::string, double> best;
-    for (const PlannedRun& run : tuning) {
-      const std::optional<double> bits = take(run);
-      if (bits && (!best.count(run.variant) || *bits < best[run.variant])) {
-        best[run.variant] = *bits;
-        factors[run.variant] = run.lr_factor;
+    for (size_t i = 0; i < tuning.size(); ++i) {
+      const std::string& variant = tuning[i].variant;
+      if (bits[i] && (!best.count(variant) || *bits[i] < best[variant])) {
+        best[variant] = *bits[i];
+        factors[variant] = tuning[i].lr_factor;
       }
     }
     for (const PlannedRun& run : tuning)
@@ -127,10 +136,34 @@ class Runner {
       log("{}: learning rates times {:g}", variant, factor);
       warn_at_the_edge(tuning, variant, factor);
     }
-    for (const PlannedRun& run : plan_.runs(factors)) take(run);
+    take_all(plan_.runs(factors));
   }
 
  private:
+  // `jobs_` at a time, in their order. When one fails those under way come to their end first.
+  std::vector<std::optional<double>> take_all(const std::vector<PlannedRun>& runs) {
+    std::vector<std::optional<double>> bits(runs.size());
+    std::atomic<size_t> next = 0;
+    std::mutex mutex;
+    std::exception_ptr failure;
+    const auto work = [&] {
+      for (size_t i = next++; i < runs.size(); i = next++) try {
+          bits[i] = take(runs[i], taken_ + i + 1);
+        } catch (...) {
+          const std::lock_guard lock(mutex);
+          if (!failure) failure = std::current_exception();
+          next = runs.size();
+        }
+    };
+    std::vector<std::thread> others;
+    for (int i = 1; i < jobs_; ++i) others.emplace_back(work);
+    work();
+    for (std::thread& other : others) other.join();
+    if (failure) std::rethrow_exception(failure);
+    taken_ += runs.size();
+    return bits;
+  }
+
   // Throws Error, and changes nothing, where the folder holds something else or another process works in it.
   static FileLock locked(const fs::path& out) {
     std::error_code error;
@@ -147,7 +180,7 @@ class Runner {
   }
 
   // What is only told of the plan is that of the newest start.
-  void describe() const {
+  void describe(int threads) const {
     const fs::path path = out_ / "experiment.json";
     Json described;
     if (is_there(path)) {
@@ -157,7 +190,7 @@ class Runner {
              described.value("name", "?"), described.value("scale", "?"));
     } else {
       described = {{"name", plan_.name}, {"scale", plan_.scale},   {"title", ""},
-                   {"question", ""},     {"date", today()},        {"machine", describe_machine(threads_)},
+                   {"question", ""},     {"date", today()},        {"machine", describe_machine(threads)},
                    {"build", build_},    {"pairs", Json::array()}, {"reference", "bits_per_byte"}};
     }
     const Json before = described;
@@ -221,8 +254,7 @@ class Runner {
 
   // Trains and measures, unless that was done before. Returns the bits per byte of the first measurement;
   // none where the run diverged or nothing was measured.
-  std::optional<double> take(const PlannedRun& run) {
-    ++number_;
+  std::optional<double> take(const PlannedRun& run, size_t number) {
     const fs::path folder = out_ / "runs" / run.id, plan = out_ / "plans" / (run.id + ".toml");
     const fs::path result = folder / "result.json", settings = out_ / "settings" / (run.id + ".toml");
     RunConfig config = run.config;
@@ -239,6 +271,7 @@ class Runner {
       write_file(plan, planned);
       write_file(settings, config.to_toml());
       make_folder(folder);
+      log("{} of {}: {}", number, total_, run.id);
       train(run, folder, settings, result);
     } else if (change == PlanChange::evaluation) {
       log("{}: is to be measured otherwise than it was; measuring it again", run.id);
@@ -269,7 +302,7 @@ class Runner {
   }
 
   // What there is to tell before anything is measured.
-  static Json described(const PlannedRun& run, const fs::path& folder) {
+  Json described(const PlannedRun& run, const fs::path& folder) const {
     Json result = {{"id", run.id},
                    {"kind", run.tuning ? "tune" : "run"},
                    {"status", "finished"},
@@ -277,7 +310,9 @@ class Runner {
                     {{"variant", run.variant},
                      {"length", std::to_string(run.length)},
                      {"seed", std::to_string(run.seed)},
-                     {"lr_factor", fmt::format("{:g}", run.lr_factor)}}}};
+                     {"lr_factor", fmt::format("{:g}", run.lr_factor)}}},
+                   {"threads", threads_},
+                   {"jobs", jobs_}};
     result.update(size_of_model(folder));
     result.update(speed_of(folder / "metrics.jsonl"));
     return result;
@@ -360,7 +395,7 @@ class Runner {
                        std::string_view doing) {
     arguments.insert(arguments.end(), {"--threads", std::to_string(threads_)});
     const ProcessOutcome outcome = run_child(arguments, output, log_of(run), [&](const std::string& line) {
-      progress(fmt::format("{} of {}, {}, {}: {}", number_, total_, run.id, doing, without_time(line)));
+      progress(fmt::format("{}, {}: {}", run.id, doing, without_time(line)));
     });
     end_progress();
     return outcome;
@@ -392,17 +427,18 @@ class Runner {
 
   const ExperimentPlan& plan_;
   fs::path out_;
-  int threads_;
+  int jobs_, threads_;  // runs at a time; threads of each
   std::string build_;
   FileLock lock_;
-  size_t number_ = 0, total_ = 0;
+  size_t taken_ = 0, total_ = 0;
 };
 
 }  // namespace
 
-void run_experiment(const ExperimentPlan& plan, const fs::path& out, int threads, const std::string& build) {
+void run_experiment(const ExperimentPlan& plan, const fs::path& out, int threads, int jobs,
+                    const std::string& build) {
   plan.expect_texts();  // before anything is made
-  Runner(plan, out, threads, build).run();
+  Runner(plan, out, threads, jobs, build).run();
 }
 
 }  // namespace harmonic
