@@ -151,6 +151,30 @@ TEST_F(Experiments, DoNotRunAgainWhatIsFinished) {
   EXPECT_EQ(result("out", "narrow-64-2")["status"], "finished");
 }
 
+TEST_F(Experiments, GiveTheSameResultsSideBySide) {
+  ASSERT_EQ(run("smoke", "one").status, 0);
+  std::vector<std::string> together = words("smoke", "together");
+  together.insert(together.end(), {"--jobs", "3"});
+  const Outcome outcome = run_harmonic(together);
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  for (const char* id : {"wide-64-1", "narrow-64-1", "wide-64-2", "narrow-64-2"}) {
+    EXPECT_EQ(result("together", id)["results"], result("one", id)["results"]) << id;
+    EXPECT_EQ(result("together", id)["jobs"], 3);
+  }
+}
+
+TEST_F(Experiments, TellOfAFailureAfterTheOtherRunsHaveEnded) {
+  file("bad/runs/narrow-64-1", "a file where a folder belongs");
+  file("bad/experiment.json", R"({"name": "study", "scale": "smoke"})");
+  std::vector<std::string> together = words("smoke", "bad");
+  together.insert(together.end(), {"--jobs", "2"});
+  const Outcome outcome = run_harmonic(together);
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_NE(outcome.err.find("narrow-64-1"), std::string::npos) << outcome.err;
+  EXPECT_EQ(result("bad", "wide-64-1")["status"], "finished");
+  EXPECT_FALSE(fs::exists(path("bad") + "/runs/narrow-64-2"));
+}
+
 TEST_F(Experiments, GoOnAfterAStopWithTheSameResults) {
   write_plan(300);
   ASSERT_EQ(run("smoke", "whole").status, 0);

@@ -276,8 +276,13 @@ class Runner {
     } else if (change == PlanChange::evaluation) {
       log("{}: is to be measured otherwise than it was; measuring it again", run.id);
       // One whose training diverged has no model to measure.
-      if (read_json(result).value("steps", int64_t{0}) == config.train.total_steps())
-        write_file(result, measured(run, folder).dump(2) + "\n");
+      const Json before = read_json(result);
+      if (before.value("steps", int64_t{0}) == config.train.total_steps()) {
+        Json found = measured(run, folder);
+        for (const char* of_training : {"threads", "jobs"})
+          if (before.contains(of_training)) found[of_training] = before[of_training];
+        write_file(result, found.dump(2) + "\n");
+      }
       write_file(plan, planned);  // last: a stop before leaves the old plan, and it is measured again
     }
     remove_checkpoints(folder);  // which only a resumed run would need
