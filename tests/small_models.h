@@ -52,6 +52,16 @@ inline std::vector<NamedConfig> small_configs() {
     c.harmonic.combine = "gated";
     c.tie_embeddings = true;
   });
+  add("levels_shared", [](ModelConfig& c) {
+    c.harmonic.share_cells = true;
+    c.harmonic.down_projection = false;
+  });
+  add("sandwich_shared", [](ModelConfig& c) {
+    c.harmonic.layout = "sandwich";
+    c.harmonic.cell = {"selective"};
+    c.harmonic.cells = {2, 1, 2, 1};
+    c.harmonic.share_cells = true;
+  });
   add("flat", [](ModelConfig& c) {
     c.harmonic.layout = "flat";
     c.harmonic.cells = {3};

@@ -48,6 +48,18 @@ void check_harmonic(const HarmonicConfig& c) {
     return;
   }
   expect_count("taus", c.taus, levels, "one a level");
+  if (c.share_cells) {
+    if (c.cell.size() != 1)
+      fail_usage(
+          "model.harmonic.share_cells: levels that share cells have the same; cell = [{}] names one a level",
+          fmt::join(c.cell, ", "));
+    for (int64_t l = 1; l < levels && l < static_cast<int64_t>(c.cells.size()); ++l)
+      if (c.cells[static_cast<size_t>(l)] > c.cells[0])
+        fail_usage(
+            "model.harmonic.cells = [{}]: with share_cells no slow level has more cells than the {} that it "
+            "shares",
+            fmt::join(c.cells, ", "), c.cells[0]);
+  }
   if (c.layout == "levels") {
     expect_count("cells", c.cells, levels, "the number of cells on each level");
     for (const int64_t count : c.cells) {
@@ -120,6 +132,9 @@ std::vector<Field> ModelConfig::fields() {
           .one_of({"dense", "input"}),
       Field("harmonic.prediction_error", &h.prediction_error,
             "slow levels read the error of their prediction"),
+      Field("harmonic.down_projection", &h.down_projection, "a matrix on what comes down from a slow level"),
+      Field("harmonic.share_cells", &h.share_cells,
+            "slow levels have the matrices of the last cells before them at token rate"),
       Field("harmonic.combine", &h.combine, "weights of the levels: learned, or gated too")
           .one_of({"static", "gated"}),
       Field("harmonic.cells", &h.cells, "cells on each level; sandwich: before, each slow level, after")

@@ -26,6 +26,8 @@ struct HarmonicConfig {
   int64_t conv_width = 4;                     // K; 0 leaves the convolution out
   std::string gate = "dense";                 // "dense" or "input"
   bool prediction_error = true;
+  bool down_projection = true;
+  bool share_cells = false;  // slow levels have the matrices of the last cells of level 1, "before" them
   std::string combine = "static";          // "static" or "gated"
   std::vector<int64_t> cells = {1, 1, 1};  // on each level; "sandwich": before, level 2, level 3, after
 

@@ -15,6 +15,23 @@ Cells make_cells(const std::string& kind, const ModelConfig& config, int64_t cou
   return cells;
 }
 
+// Of a slow level: with the matrices of the last `count` of the `before` cells named `shared` where they are
+// shared.
+Cells make_slow_cells(const ModelConfig& config, size_t number, const Builder& builder,
+                      const std::string& name, const std::string& shared) {
+  const HarmonicConfig& h = config.harmonic;
+  const int64_t count = h.cells[number - 1], skipped = h.cells[0] - count;
+  const std::string& kind = h.cell_of_level(static_cast<int64_t>(number) - 1);
+  const double tau = h.taus[number - 1];
+  if (!h.share_cells) return make_cells(kind, config, count, tau, builder, name);
+  Cells cells;
+  for (int64_t n = 0; n < count; ++n)
+    cells.push_back(make_cell(
+        kind, config, tau,
+        builder.with_matrices_of(fmt::format("{}.{}", shared, skipped + n), fmt::format("{}.{}", name, n))));
+  return cells;
+}
+
 Variable run_cells(const Cells& cells, Step& step, Variable v, const Segments& segments) {
   for (const auto& cell : cells) v = cell->forward(step, v, segments);
   return v;
@@ -23,8 +40,10 @@ Variable run_cells(const Cells& cells, Step& step, Variable v, const Segments& s
 // One slow level: what comes up from the level below, its cells, and what goes down to its readers.
 class SlowLevel {
  public:
-  // `number` is 2 or 3; `gain` is where the level's weight in the combination starts.
-  SlowLevel(const ModelConfig& config, size_t number, double gain, const Builder& token_rate)
+  // `number` is 2 or 3; `gain` is where the level's weight in the combination starts; `fast` names the cells
+  // of level 1.
+  SlowLevel(const ModelConfig& config, size_t number, double gain, const Builder& token_rate,
+            const std::string& fast)
       : stride_(config.harmonic.strides[number - 1]),
         below_(config.harmonic.strides[number - 2]),
         predicts_(config.harmonic.prediction_error),
@@ -41,9 +60,9 @@ class SlowLevel {
       predict_ = &builder.matrix(fmt::format("predict.{}", number), channels, channels, Initial::zeros());
       last_ = builder.keep(name + ".last", channels);
     }
-    cells_ = make_cells(config.harmonic.cell_of_level(static_cast<int64_t>(number) - 1), config,
-                        config.harmonic.cells[number - 1], config.harmonic.taus[number - 1], builder, name);
-    down_ = &builder.matrix(fmt::format("down.{}", number), channels, channels);
+    cells_ = make_slow_cells(config, number, builder, name, fast);
+    if (config.harmonic.down_projection)
+      down_ = &builder.matrix(fmt::format("down.{}", number), channels, channels);
     held_ = builder.keep(name + ".held", channels);
   }
 
@@ -62,13 +81,13 @@ class SlowLevel {
     return run_cells(cells_, step, input, blocks);
   }
 
-  // base + weight * rms_norm(d) at token rate, where d is `out` projected, delayed until its block has
-  // closed. Norm and weight come before the upsampling: they act on single rows, so that the result is the
-  // same for less work.
+  // base + weight * rms_norm(d) at token rate, where d is `out`, projected or not, delayed until its block
+  // has closed. Norm and weight come before the upsampling: they act on single rows, so that the result is
+  // the same for less work.
   Variable down(Step& step, const Variable& out, const Variable& base) const {
     Tape& tape = step.tape();
     const LevelRows& level = step.level(stride_);
-    const Variable d = linear(tape, out, *down_);
+    const Variable d = down_ ? linear(tape, out, *down_) : out;
     const Variable held = hold_blocks(tape, d, level.blocks, level.fresh, start_, step.slots(held_));
     const Variable normed = rms_norm(tape, held, norm_, &weight_);
     return causal_upsample(tape, normed, step.segments(), level.blocks, level.phases, stride_, base);
@@ -84,10 +103,11 @@ class SlowLevel {
   Cells cells_;
 };
 
-std::vector<SlowLevel> make_slow_levels(const ModelConfig& config, double gain, const Builder& builder) {
+std::vector<SlowLevel> make_slow_levels(const ModelConfig& config, double gain, const Builder& builder,
+                                        const std::string& fast) {
   std::vector<SlowLevel> levels;
   for (size_t number = 2; number <= config.harmonic.strides.size(); ++number)
-    levels.emplace_back(config, number, gain, builder);
+    levels.emplace_back(config, number, gain, builder, fast);
   return levels;
 }
 
@@ -99,7 +119,7 @@ class Levels : public Mixer {
                          config.harmonic.taus[0], builder, "level1")),
         norm_(builder.vector("combine.1.norm", config.d_model, Initial::constant(1))),
         weight_(builder.vector("combine.1.weight", config.d_model, Initial::constant(1))),
-        slow_(make_slow_levels(config, 0.1, builder)) {
+        slow_(make_slow_levels(config, 0.1, builder, "level1")) {
     if (config.harmonic.combine == "gated")
       gate_ = &builder.matrix("combine.gate", config.d_model, config.d_model);
   }
@@ -129,7 +149,7 @@ class Sandwich : public Mixer {
   Sandwich(const ModelConfig& config, const Builder& builder)
       : before_(make_cells(config.harmonic.cell_of_level(0), config, config.harmonic.cells[0],
                            config.harmonic.taus[0], builder, "before")),
-        slow_(make_slow_levels(config, 0.1, builder)),
+        slow_(make_slow_levels(config, 0.1, builder, "before")),
         after_(make_cells(config.harmonic.cell_of_level(0), config, config.harmonic.cells.back(),
                           config.harmonic.taus[0], builder, "after")) {
     if (config.harmonic.combine == "gated")

@@ -35,18 +35,29 @@ struct Builder {
   Parameters& parameters;
   StateLayout& state;
   Work& work;
-  std::string prefix;  // "layers.0.mixer."
-  int64_t stride = 1;  // of the rows the module works on
+  std::string prefix;              // "layers.0.mixer."
+  int64_t stride = 1;              // of the rows the module works on
+  std::string matrices_from = {};  // the prefix of another module whose matrices are this one's too
 
   Builder within(const std::string& name) const {
-    return {parameters, state, work, prefix + name + ".", stride};
+    return {parameters, state, work, prefix + name + ".", stride, {}};
   }
-  Builder at(int64_t new_stride) const { return {parameters, state, work, prefix, new_stride}; }
+  Builder at(int64_t new_stride) const { return {parameters, state, work, prefix, new_stride, {}}; }
+  // For a module under `name` that has the vectors and the state of its own, and the matrices of `other`,
+  // which is built already.
+  Builder with_matrices_of(const std::string& other, const std::string& name) const {
+    return {parameters, state, work, prefix + name + ".", stride, prefix + other + "."};
+  }
   Parameter& matrix(const std::string& name, int64_t outputs, int64_t inputs) const {
     return matrix(name, outputs, inputs, Initial::fan_in(inputs));
   }
   Parameter& matrix(const std::string& name, int64_t outputs, int64_t inputs, Initial initial) const {
     work.add(prefix + name, stride, static_cast<double>(outputs * inputs));
+    if (!matrices_from.empty()) {
+      Parameter* shared = parameters.find(matrices_from + name + ".weight");
+      HARMONIC_ASSERT(shared && shared->shape == (std::vector<int64_t>{outputs, inputs}));
+      return *shared;
+    }
     return parameters.add(prefix + name + ".weight", {outputs, inputs}, Role::matrix, initial);
   }
   Parameter& vector(const std::string& name, int64_t size, Initial initial) const {
