@@ -190,6 +190,24 @@ TEST_F(Experiments, GoOnAfterAStopWithTheSameResults) {
     EXPECT_EQ(result("stopped", id)["results"], result("whole", id)["results"]) << id;
 }
 
+TEST_F(Experiments, LeaveNoRunBehindWhenTheyAreKilled) {
+  write_plan(100000);
+  HarmonicProcess process(words("smoke", "killed"));
+  process.close_input();
+  const fs::path metrics = path("killed") + "/runs/wide-64-1/metrics.jsonl";
+  for (int i = 0; i < 6000 && !fs::exists(metrics); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  process.interrupt(SIGKILL);
+  process.wait();
+  // The run has its folder locked for as long as it lives.
+  const auto locked = [&] {
+    return FileLock(path("killed") + "/runs/wide-64-1/.lock", FileLock::Kind::exclusive).state() ==
+           FileLock::State::taken;
+  };
+  for (int i = 0; i < 6000 && locked(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_FALSE(locked());
+}
+
 TEST_F(Experiments, MeasureAgainWhatIsToBeMeasuredOtherwise) {
   ASSERT_EQ(run("smoke", "out").status, 0);
   const std::string model = path("out") + "/runs/wide-64-1/model.safetensors";

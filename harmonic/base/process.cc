@@ -4,11 +4,13 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 
 #include "harmonic/base/error.h"
@@ -18,6 +20,7 @@ namespace harmonic {
 namespace {
 
 constexpr int kPollMilliseconds = 200;
+constexpr const char* kParent = "HARMONIC_PARENT";
 
 // A descriptor that closes itself.
 struct Descriptor {
@@ -141,6 +144,16 @@ ProcessOutcome run_process(const ProcessRun& run) {
   stop_if_interrupted();
   outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   return outcome;
+}
+
+std::string tied_to_this_process() { return fmt::format("{}={}", kParent, ::getpid()); }
+
+void end_with_parent() {
+  const char* parent = std::getenv(kParent);
+  if (!parent) return;
+  ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+  // It may have ended before that.
+  if (std::to_string(::getppid()) != parent) ::raise(SIGTERM);
 }
 
 }  // namespace harmonic

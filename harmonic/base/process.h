@@ -31,4 +31,9 @@ struct ProcessOutcome {
 // Interrupted thrown when the child has ended. Throws Error when it cannot be started.
 ProcessOutcome run_process(const ProcessRun& run);
 
+// A child whose environment has what tied_to_this_process() gives, and which calls end_with_parent() when it
+// begins, is asked to stop (SIGTERM) as soon as this process has ended, killed or not.
+std::string tied_to_this_process();
+void end_with_parent();
+
 }  // namespace harmonic

@@ -7,6 +7,7 @@
 #include "harmonic/base/divergence.h"
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/log.h"
+#include "harmonic/base/process.h"
 #include "harmonic/cli/command.h"
 
 namespace {
@@ -45,6 +46,7 @@ int guarded(std::vector<std::string> arguments) {
 }  // namespace
 
 int main(int count, char** arguments) {
+  harmonic::end_with_parent();
   harmonic::prepare_output();
   const int status = guarded({arguments + std::min(count, 1), arguments + count});
   // What an earlier failure left in the buffer of standard output must not be written again at exit and hang

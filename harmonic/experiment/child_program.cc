@@ -33,6 +33,7 @@ ProcessOutcome run_child(const std::vector<std::string>& arguments, const std::f
   run.arguments = {"harmonic"};
   run.arguments.insert(run.arguments.end(), arguments.begin(), arguments.end());
   run.environment = variables_without_settings();
+  run.environment->push_back(tied_to_this_process());
   run.output = output;
   run.error_bytes = [&](std::string_view bytes) { kept.append(bytes); };
   run.error_line = line;
