@@ -1,5 +1,6 @@
 #include "harmonic/bench/bench_length.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "harmonic/base/log.h"
@@ -16,17 +17,16 @@ constexpr int64_t kBlock = 4096, kBlocks = 9;  // tokens of a block, blocks of e
 
 class LengthRun {
  public:
-  LengthRun(const LengthBench& options, const ModelConfig& config, ThreadPool& pool, BenchReport& report)
+  LengthRun(const LengthBench& options, const ModelConfig& config, int64_t longest, ThreadPool& pool,
+            BenchReport& report)
       : options_(options),
         pool_(pool),
         report_(report),
         model_(config, cpu_backend(), true),
         inference_(model_, pool),
-        longest_(options.lengths.back()),
-        text_(random_tokens(longest_ + 1, config.vocab_size, 1)) {
+        longest_(longest),
+        text_(random_tokens(longest + 1, config.vocab_size, 1)) {
     model_.parameters().initialise(1);
-    for (const int64_t length : options.lengths) longest_ = std::max(longest_, length);
-    text_ = random_tokens(longest_ + 1, config.vocab_size, 1);
   }
 
   void evaluation() {
@@ -119,8 +119,7 @@ class LengthRun {
 }  // namespace
 
 BenchReport bench_length(const LengthBench& options, ThreadPool& pool) {
-  int64_t longest = 0;
-  for (const int64_t length : options.lengths) longest = std::max(longest, length);
+  const int64_t longest = *std::max_element(options.lengths.begin(), options.lengths.end());
   const ModelConfig config = bench_config(options.mixer, options.d_model, options.vocabulary, longest);
   if (config.longest_text() > 0 && options.stream > 0)
     fail_usage("--stream: {} remembers {} tokens of a text and no stream; give --stream 0", options.mixer,
@@ -134,7 +133,7 @@ BenchReport bench_length(const LengthBench& options, ThreadPool& pool) {
                   options.mixer, options.d_model, options.vocabulary, options.memory_mb)};
   report.checks = {check_length(config, pool)};
   report.machine = measure_machine(pool);
-  LengthRun run(options, config, pool, report);
+  LengthRun run(options, config, longest, pool, report);
   run.evaluation();
   run.prefill();
   run.training();

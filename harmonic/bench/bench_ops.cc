@@ -298,8 +298,8 @@ BenchReport bench_ops(const OpsBench& options, ThreadPool& pool) {
   BenchReport report;
   report.name = "ops";
   report.machine = measure_machine(pool);
-  report.columns = {{"op", 0},      {"rows", 0},      {"C", 0},    {"us", 1},         {"spread %", 0},
-                    {"GFLOP/s", 1}, {"of peak %", 1}, {"GB/s", 1}, {"of memory %", 1}};
+  report.columns = {{"op", 0},      {"rows", 0},      {"channels", 0}, {"us", 1},         {"spread %", 0},
+                    {"GFLOP/s", 1}, {"of peak %", 1}, {"GB/s", 1},     {"of memory %", 1}};
   report.remarks = {
       "GB/s: every tensor read or written once; up to 64 rows beside the bandwidth of reading, as weights "
       "are "

@@ -63,6 +63,14 @@ Grid grid_for(int64_t M, int64_t N, int64_t threads, int64_t most_panels) {
   return {rows, columns};
 }
 
+// For a B that is packed as a whole. Up to a tile of rows, every thread is better off with columns of its
+// own, which it alone reads and widens; several tiles for each, since threads are not equally fast.
+Grid grid_for_packed(int64_t M, int64_t N, int64_t threads) {
+  const int64_t panels = panels_of(N);
+  if (threads == 1 || M > kTileRows || panels < kOwnPanels * threads) return grid_for(M, N, threads, panels);
+  return {1, std::min(4 * threads, panels / (kOwnPanels / 4))};
+}
+
 void run_tiles(ThreadPool& pool, Arena& scratch, const Product& product, const Grid& grid) {
   const int64_t panels = panels_of(product.N), tiles = grid.rows * grid.columns;
   const int64_t workers = std::min<int64_t>(pool.threads(), tiles);
@@ -165,7 +173,7 @@ void matmul_packed(ThreadPool& pool, Arena& scratch, int64_t M, MatrixView A, co
   const Product product = {
       M, B.N, B.K, A, {}, B, C, ldc, mode != MatmulMode::overwrite, mode == MatmulMode::subtract, bias};
   if (M <= kFewRows) return run_few_rows(pool, scratch, product);
-  run_tiles(pool, scratch, product, grid_for(M, B.N, pool.threads(), panels_of(B.N)));
+  run_tiles(pool, scratch, product, grid_for_packed(M, B.N, pool.threads()));
 }
 
 void matmul(ThreadPool& pool, Arena& scratch, int64_t M, int64_t N, int64_t K, MatrixView A, MatrixView B,
