@@ -80,7 +80,7 @@ TEST(BenchReport, IsAPlainTableAndTheSameAsJson) {
       "ops: a processor, 2 threads, AVX2; matrix peak 100.0 GFLOP/s, memory 20.0 GB/s, reading 30.0 GB/s\n"
       "checked: it computes what it should\n"
       "a remark\n"
-      "      op    us  GFLOP/s\n"
+      "op          us  GFLOP/s\n"
       "linear    12.3     56.0\n"
       "rms norm   1.0         \n");
   const Json json = Json::parse(json_of(report));

@@ -94,11 +94,19 @@ BenchReport bench_memory(const MemoryBench& options) {
                     {"tokens/s", 0}, {"seconds", 2},    {"chunk", 0},   {"loss, nats", 4}};
   report.remarks = {
       fmt::format("{}; one step of exact gradients, {} MB for activations; peak is the whole process's, "
-                  "weights and their "
-                  "gradients included",
+                  "weights and their gradients included",
                   options.mixer, options.memory_mb)};
   std::vector<Case> cases;
   for (const std::string& text : options.cases) cases.push_back(case_of(text));
+  {
+    // Its threads end here, and its memory goes: children start from a small process of one thread.
+    ThreadPool pool(options.threads);
+    const Case& first = cases.front();
+    report.checks = {check_length(
+        bench_config(options.mixer, first.d_model, std::min<int64_t>(first.vocabulary, 2048), first.length),
+        pool)};
+    report.machine = measure_machine(pool);
+  }
   for (const Case& c : cases) {
     const ModelConfig config = bench_config(options.mixer, c.d_model, c.vocabulary, c.length);
     progress(fmt::format("bench memory: T {}, vocabulary {}, d_model {}", c.length, c.vocabulary, c.d_model));
@@ -108,13 +116,6 @@ BenchReport bench_memory(const MemoryBench& options) {
                            o.weights_bytes * 1e-6, static_cast<double>(c.length) / o.seconds, o.seconds,
                            static_cast<double>(o.chunk), o.nats / static_cast<double>(c.length)});
   }
-  // Threads may start now.
-  ThreadPool pool(options.threads);
-  const Case& first = cases.front();
-  report.checks = {check_length(
-      bench_config(options.mixer, first.d_model, std::min<int64_t>(first.vocabulary, 2048), first.length),
-      pool)};
-  report.machine = measure_machine(pool);
   end_progress();
   return report;
 }

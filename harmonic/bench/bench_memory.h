@@ -13,8 +13,8 @@ struct MemoryBench {
   int threads = 1;
 };
 
-// Each case runs in a process of its own, so that its peak is its own; no thread may have been started
-// before. Checked first, of the first case's model: check_length().
+// Each case runs in a process of its own, so that its peak is its own; no other thread may run meanwhile.
+// Checked first, of the first case's model: check_length().
 BenchReport bench_memory(const MemoryBench& options);
 
 }  // namespace harmonic

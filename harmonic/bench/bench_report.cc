@@ -49,16 +49,19 @@ std::string table_of(const BenchReport& report) {
     for (const auto& row : report.rows)
       widths[c] = std::max(widths[c], text_of(row.at(c), report.columns[c].decimals).size());
   }
+  const auto add = [&](size_t c, const std::string& cell, bool words) {
+    text += c == 0 ? "" : "  ";
+    text += words ? fmt::format("{:<{}}", cell, widths[c]) : fmt::format("{:>{}}", cell, widths[c]);
+  };
+  const auto holds_words = [](const BenchReport::Cell& cell) {
+    return std::holds_alternative<std::string>(cell);
+  };
   for (size_t c = 0; c < report.columns.size(); ++c)
-    text += fmt::format("{}{:>{}}", c == 0 ? "" : "  ", report.columns[c].name, widths[c]);
+    add(c, report.columns[c].name, !report.rows.empty() && holds_words(report.rows[0][c]));
   for (const auto& row : report.rows) {
     text += '\n';
-    for (size_t c = 0; c < row.size(); ++c) {
-      const std::string cell = text_of(row[c], report.columns[c].decimals);
-      const bool words = std::holds_alternative<std::string>(row[c]);
-      text += c == 0 ? "" : "  ";
-      text += words ? fmt::format("{:<{}}", cell, widths[c]) : fmt::format("{:>{}}", cell, widths[c]);
-    }
+    for (size_t c = 0; c < row.size(); ++c)
+      add(c, text_of(row[c], report.columns[c].decimals), holds_words(row[c]));
   }
   return text + "\n";
 }
