@@ -45,7 +45,7 @@ TEST(BenchCommand, MeasuresLengthAndMemory) {
   const Json length =
       bench({"length", "--d-model", "32", "--lengths", "100,400", "--stream", "2K", "--runs", "1"});
   ASSERT_EQ(length["rows"].size(), 8u);
-  const Json memory = bench({"memory", "--cases", "1K:64:32,4K:64:32", "--memory-mb", "1"});
+  const Json memory = bench({"memory", "--cases", "1K:64:32", "4K:64:32", "--memory-mb", "1"});
   ASSERT_EQ(memory["rows"].size(), 2u);
   EXPECT_GT(memory["rows"][0]["peak MB"], 1.0);
   EXPECT_LT(memory["rows"][1]["chunk"], 1000.0);

@@ -14,6 +14,7 @@ namespace {
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 constexpr int64_t kNear = 1000;                // where the near blocks of a stream begin
 constexpr int64_t kBlock = 4096, kBlocks = 9;  // tokens of a block, blocks of each kind
+constexpr int64_t kTokensBetweenProgress = 100'000;
 
 class LengthRun {
  public:
@@ -60,13 +61,8 @@ class LengthRun {
   // Blocks take turns, so that whatever else the machine does meets both alike.
   void stream() {
     State near(model_.state_layout()), far(model_.state_layout());
-    inference_.advance(near, text_.data(), kNear);
-    for (int64_t done = 0; done < options_.stream;) {
-      const int64_t count = std::min(options_.stream - done, longest_);
-      inference_.advance(far, text_.data(), count);
-      done += count;
-      progress(fmt::format("bench length: stream, {} of {} tokens", done, options_.stream));
-    }
+    read(near, kNear);
+    read(far, options_.stream);
     const int64_t block = std::min(kBlock, longest_);
     std::vector<double> near_seconds, far_seconds, ratios;
     for (int64_t i = 0; i <= kBlocks; ++i) {
@@ -89,6 +85,15 @@ class LengthRun {
   }
 
  private:
+  // The text again and again, as many tokens as that.
+  void read(State& state, int64_t tokens) {
+    for (int64_t done = 0; done < tokens;) {
+      const int64_t count = std::min({tokens - done, longest_, kTokensBetweenProgress});
+      inference_.advance(state, text_.data(), count);
+      done += count;
+      progress(fmt::format("bench length: stream, {} of {} tokens", done, tokens));
+    }
+  }
   template <typename Call>
   void against_length(const std::string& name, const Call& call) {
     double first = 0;
