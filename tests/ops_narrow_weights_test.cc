@@ -147,6 +147,30 @@ TEST_F(NarrowWeights, LossesHaveTheBitsOfTheRoundedHead) {
   }
 }
 
+// A weight that is part of a wider matrix, and a packed form with other memory on both sides.
+TEST_F(NarrowWeights, PackingTouchesNothingBesideThem) {
+  constexpr int64_t kGuard = 64;
+  ThreadPool pool(2);
+  Context context{pool, scratch_};
+  for (const DType format : kFormats) {
+    const Tensor wide = matrix(arena_, 19, 50, 13), before = matrix(arena_, 19, 50, 13);
+    const int64_t size = packed_weight_size(19, 33, format);
+    std::vector<char> memory(static_cast<size_t>(size * size_of(format) + 2 * kGuard), 0x5a);
+    const Tensor packed = {memory.data() + kGuard, 1, size, size, format, Device::cpu};
+    cpu_backend()(context, PackWeight{wide.columns(7, 33), packed, format});
+    for (int64_t r = 0; r < 19; ++r) {
+      for (int64_t c = 0; c < 50; ++c) {
+        if (c >= 7 && c < 40) continue;
+        EXPECT_EQ(wide.row<float>(r)[c], before.row<float>(r)[c]) << r << "," << c;
+      }
+    }
+    for (size_t i = 0; i < kGuard; ++i) {
+      EXPECT_EQ(memory[i], 0x5a) << i;
+      EXPECT_EQ(memory[memory.size() - 1 - i], 0x5a) << i << " from the end";
+    }
+  }
+}
+
 TEST_F(NarrowWeights, TakeAHalfAndAQuarterOfTheMemory) {
   const int64_t f32 = packed_size(512, 512) * size_of(DType::f32);
   EXPECT_EQ(packed_size(512, 512, DType::bf16) * size_of(DType::bf16), f32 / 2);
