@@ -63,11 +63,13 @@ Grid grid_for(int64_t M, int64_t N, int64_t threads, int64_t most_panels) {
   return {rows, columns};
 }
 
-// For a B that is packed as a whole. Up to a tile of rows, every thread is better off with columns of its
-// own, which it alone reads and widens; several tiles for each, since threads are not equally fast.
+// For a B that is packed as a whole. With few rows, as of texts that are decoded together, every thread is
+// better off with columns of its own, which it alone reads and widens; several tiles for each, since threads
+// are not equally fast.
 Grid grid_for_packed(int64_t M, int64_t N, int64_t threads) {
   const int64_t panels = panels_of(N);
-  if (threads == 1 || M > kTileRows || panels < kOwnPanels * threads) return grid_for(M, N, threads, panels);
+  if (threads == 1 || M > kTileRows / 2 || panels < kOwnPanels * threads)
+    return grid_for(M, N, threads, panels);
   return {1, std::min(4 * threads, panels / (kOwnPanels / 4))};
 }
 
