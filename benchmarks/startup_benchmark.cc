@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "harmonic/bench/measurement.h"
 #include "harmonic/eval/model_folder.h"
-#include "measure.h"
 
 extern char** environ;
 

@@ -14,9 +14,9 @@
 #include "harmonic/base/files.h"
 #include "harmonic/base/random.h"
 #include "harmonic/base/thread_pool.h"
+#include "harmonic/bench/measurement.h"
 #include "harmonic/tokenizer/bpe_trainer.h"
 #include "harmonic/tokenizer/parallel_encode.h"
-#include "measure.h"
 
 namespace harmonic {
 namespace {

@@ -1,14 +1,34 @@
 #!/usr/bin/env bash
 # make bench: runs the benchmarks and keeps what they print, with the machine and the date.
 #   usage: scripts/bench.sh FOLDER_WITH_THE_PROGRAMS
+# The peers run too where benchmarks/peers/setup.sh has made their environment (or PEERS_PYTHON names one).
 set -euo pipefail
 
 bin=$1
 cpu=$(awk -F': ' '/^model name/ {print $2; exit}' /proc/cpuinfo | tr -cs 'A-Za-z0-9' '-' | sed 's/-*$//')
 out=benchmarks/results
 mkdir -p "$out"
-for name in startup matmul scan length; do
-  result="$out/${name}_${cpu}_$(date +%Y-%m-%d).txt"
+
+# keep NAME COMMAND...: the command's output as a page of its own, whole or not at all.
+keep() {
+  local name=$1 page
+  shift
+  page="$out/${name}_${cpu}_$(date +%Y-%m-%d).md"
   echo "== $name" >&2
-  { echo "# ${name}_benchmark, $(nproc) processors, $(git rev-parse --short HEAD 2>/dev/null || true)"; "$bin/${name}_benchmark"; } | tee "$result"
-done
+  {
+    printf '# %s\n\n%s processors, commit %s, %s\n\n' "$name" "$(nproc)" "$(git rev-parse --short HEAD 2>/dev/null || echo unknown)" "$(date +%Y-%m-%d)"
+    printf '    %s\n\n' "${*//$bin\//}"
+    "$@" | tee /dev/stderr | sed 's/^\([^|]\)/    \1/'
+  } >"$page.tmp"
+  mv "$page.tmp" "$page"
+}
+
+keep startup "$bin/startup_benchmark"
+keep tokenizer "$bin/tokenizer_benchmark"
+for name in ops train decode length memory; do keep "$name" "$bin/harmonic" bench "$name"; done
+python=${PEERS_PYTHON:-build/peers/bin/python}
+if [ -x "$python" ]; then
+  keep peers-training "$python" benchmarks/peers/compare_training.py "$bin/harmonic"
+else
+  echo "bench: no peers: benchmarks/peers/setup.sh makes their environment" >&2
+fi

@@ -2,9 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <vector>
 
 #include "harmonic/autograd/functions.h"
+#include "harmonic/base/random.h"
 
 namespace harmonic {
 namespace {
@@ -93,7 +95,37 @@ TEST_F(TapeTest, SlicesReachTheirColumnsAndTheOthersAreZero) {
   send_back(tape, x.columns(1, 2));
   send_back(tape, x.columns(2, 1), 10);
   tape.backward();
-  EXPECT_EQ(numbers_of(x.node->gradient), (Numbers{0, 1, 12, 0, 0, 0, 3, 24, 0, 0}));
+  EXPECT_EQ(numbers_of(tape.gradient(x)), (Numbers{0, 1, 12, 0, 0, 0, 3, 24, 0, 0}));
+}
+
+// Memory that comes back from another gradient holds its numbers: what is never reached must be zero, what is
+// reached first must not be added to, in whatever order and however many slices there are.
+TEST_F(TapeTest, AnySlicesInAnyOrderAddUp) {
+  constexpr int64_t kColumns = 23;
+  const Random random(1, stream_of("slices"));
+  uint64_t draw = 0;
+  const auto below = [&](int64_t limit) {
+    return static_cast<int64_t>(random.below(draw++, static_cast<uint64_t>(limit)));
+  };
+  for (int turn = 0; turn < 200; ++turn) {
+    const Tensor stale = gradients_.take(2, kColumns, DType::f64);
+    std::fill_n(stale.as<double>(), stale.size(), std::nan(""));
+    gradients_.give_back(stale);
+    Tape tape = recording();
+    const Variable x = leaf(tape, 2, kColumns);
+    Numbers expected(2 * kColumns, 0);
+    const int64_t slices = below(14);
+    for (int64_t i = 0; i < slices; ++i) {
+      const int64_t begin = below(kColumns), count = 1 + below(std::min<int64_t>(5, kColumns - begin));
+      send_back(tape, x.columns(begin, count));
+      double number = 0;
+      for (int64_t r = 0; r < 2; ++r)
+        for (int64_t c = 0; c < count; ++c)
+          expected[static_cast<size_t>(r * kColumns + begin + c)] += ++number;
+    }
+    tape.backward();
+    EXPECT_EQ(numbers_of(tape.gradient(x)), expected) << "turn " << turn;
+  }
 }
 
 TEST_F(TapeTest, ASliceOfASliceIsOfTheWhole) {
@@ -103,7 +135,7 @@ TEST_F(TapeTest, ASliceOfASliceIsOfTheWhole) {
   EXPECT_EQ(numbers_of(part.value), (Numbers{4, 5}));
   send_back(tape, part);
   tape.backward();
-  EXPECT_EQ(numbers_of(x.node->gradient), (Numbers{0, 0, 0, 1, 2, 0}));
+  EXPECT_EQ(numbers_of(tape.gradient(x)), (Numbers{0, 0, 0, 1, 2, 0}));
 }
 
 TEST_F(TapeTest, OverwritingSlicesTogetherFillTheWhole) {

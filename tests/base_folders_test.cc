@@ -14,9 +14,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const std::vector<std::string> kLayers = {"base",      "tensor",     "ops",    "autograd", "model",
-                                          "tokenizer", "data",       "eval",   "train",    "convert",
-                                          "runtime",   "experiment", "server", "cli"};
+const std::vector<std::string> kLayers = {"base",      "tensor",     "ops",   "autograd", "model",
+                                          "tokenizer", "data",       "eval",  "train",    "convert",
+                                          "runtime",   "experiment", "bench", "server",   "cli"};
 
 size_t layer_of(const std::string& folder) {
   return static_cast<size_t>(std::find(kLayers.begin(), kLayers.end(), folder) - kLayers.begin());

@@ -1,5 +1,6 @@
 #include "harmonic/autograd/tape.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -47,35 +48,90 @@ Tensor slice(const Variable& variable) {
   return variable.node->gradient.columns(variable.column, variable.value.cols);
 }
 
-void fill_zero(const Tensor& tensor) {
-  std::memset(tensor.data, 0, static_cast<size_t>(tensor.size() * size_of(tensor.dtype)));
+void fill_zero(const Tensor& tensor, int64_t begin, int64_t end) {
+  const auto bytes = static_cast<size_t>((end - begin) * size_of(tensor.dtype));
+  for (int64_t r = 0; r < tensor.rows; ++r)
+    std::memset(tensor.rows_of(r, 1).columns(begin, 1).data, 0, bytes);
 }
+
+bool touches(const GradientNode& node, int64_t begin, int64_t end) {
+  return std::any_of(node.reached, node.reached + node.runs,
+                     [&](const GradientNode::Columns& run) { return run.begin < end && begin < run.end; });
+}
+
+int64_t end_of(const Variable& variable) { return variable.column + variable.value.cols; }
 
 }  // namespace
 
-Tensor Tape::gradient(const Variable& variable) {
+GradientNode& Tape::node_with_memory(const Variable& variable) {
   GradientNode& node = *variable.node;
   if (!node.gradient) {
     node.gradient = gradients_->take(node.rows, node.cols, dtype());
-    fill_zero(node.gradient);
+    node.runs = 0;
   }
+  return node;
+}
+
+void Tape::mark_reached(GradientNode& node, int64_t begin, int64_t end) {
+  GradientNode::Columns runs[GradientNode::kMostRuns + 1];
+  int count = 0;
+  GradientNode::Columns merged = {begin, end};
+  bool placed = false;
+  for (int i = 0; i < node.runs; ++i) {
+    const GradientNode::Columns& run = node.reached[i];
+    if (run.end >= merged.begin && merged.end >= run.begin) {
+      merged = {std::min(run.begin, merged.begin), std::max(run.end, merged.end)};
+      continue;
+    }
+    if (!placed && merged.end < run.begin) {
+      runs[count++] = merged;
+      placed = true;
+    }
+    runs[count++] = run;
+  }
+  if (!placed) runs[count++] = merged;
+  if (count > GradientNode::kMostRuns) {
+    fill_gaps(node, 0, node.cols);
+    return;
+  }
+  std::copy_n(runs, count, node.reached);
+  node.runs = count;
+}
+
+void Tape::fill_gaps(GradientNode& node, int64_t begin, int64_t end) {
+  int64_t at = begin;
+  for (int i = 0; i < node.runs && at < end; ++i) {
+    const GradientNode::Columns& run = node.reached[i];
+    if (run.end <= at) continue;
+    if (run.begin > at) fill_zero(node.gradient, at, std::min(run.begin, end));
+    at = run.end;
+  }
+  if (at < end) fill_zero(node.gradient, at, end);
+  mark_reached(node, begin, end);
+}
+
+Tensor Tape::gradient(const Variable& variable) {
+  fill_gaps(node_with_memory(variable), variable.column, end_of(variable));
   return slice(variable);
 }
 
 Gradient Tape::contribute(const Variable& variable) {
   if (!variable.node) return {};
-  GradientNode& node = *variable.node;
-  if (!node.gradient) {
-    node.gradient = gradients_->take(node.rows, node.cols, dtype());
-    if (variable.value.cols == node.cols) return {node.gradient, false};
-    fill_zero(node.gradient);
+  GradientNode& node = node_with_memory(variable);
+  const bool add = touches(node, variable.column, end_of(variable));
+  if (add) {
+    fill_gaps(node, variable.column, end_of(variable));
+  } else {
+    mark_reached(node, variable.column, end_of(variable));
   }
-  return {slice(variable), true};
+  return {slice(variable), add};
 }
 
 Tensor Tape::overwrite(const Variable& variable) {
-  HARMONIC_ASSERT(variable.node && (variable.value.cols != variable.node->cols || !variable.node->gradient));
-  return contribute(variable).to;
+  HARMONIC_ASSERT(variable.node);
+  const Gradient gradient = contribute(variable);
+  HARMONIC_ASSERT(!gradient.add);
+  return gradient.to;
 }
 
 void Tape::pass(const Variable& from, const Variable& to) {
@@ -83,9 +139,12 @@ void Tape::pass(const Variable& from, const Variable& to) {
   HARMONIC_ASSERT(from.column == 0 && to.column == 0 && same_shape(from.value, to.value));
   const Tensor passed = gradient(from);
   if (to.node->gradient) {
-    run(Add{to.node->gradient, passed, to.node->gradient});
+    const Tensor sum = gradient(to);
+    run(Add{sum, passed, sum});
   } else {
     to.node->gradient = passed;
+    to.node->runs = 0;
+    mark_reached(*to.node, 0, to.node->cols);
     from.node->gradient = {};
   }
 }

@@ -13,9 +13,18 @@
 namespace harmonic {
 
 // The gradient of a variable while a tape runs backward; `gradient` is null until something has reached it.
+// Slices of columns are reached one by one: what no contribution has reached yet is undefined, and set to
+// zero only where somebody asks for it.
 struct GradientNode {
+  struct Columns {
+    int64_t begin, end;
+  };
+  static constexpr int kMostRuns = 4;
+
   int64_t rows, cols;
   Tensor gradient;
+  Columns reached[kMostRuns] = {};  // in order, none adjacent to the next
+  int runs = 0;
 };
 
 // A tensor that gradients may flow to. Cheap to copy. `node` is null where no gradient is wanted; `column` is
@@ -116,6 +125,11 @@ class Tape {
   void pass(const Variable& from, const Variable& to);
 
  private:
+  GradientNode& node_with_memory(const Variable& variable);
+  // Of columns [begin, end): zero where nothing has reached them; and remembered as reached.
+  void fill_gaps(GradientNode& node, int64_t begin, int64_t end);
+  void mark_reached(GradientNode& node, int64_t begin, int64_t end);
+
   struct Entry {
     void (*call)(const void*, Tape&);
     const void* function;

@@ -7,6 +7,7 @@
 #include "harmonic/base/json.h"
 #include "harmonic/base/log.h"
 #include "harmonic/cli/command.h"
+#include "harmonic/cli/weights_option.h"
 #include "harmonic/data/corpus_cache.h"
 #include "harmonic/eval/certificate.h"
 #include "harmonic/eval/evaluation.h"
@@ -56,6 +57,7 @@ class Eval : public Command {
     add("--filler", &filler_, "recall", "a text that filler is cut from, in place of made-up words")
         ->placeholder("FILE")
         .not_empty();
+    weights_.declare(options);
     options.add("--json", &json_, "write the results here too").placeholder("FILE").not_empty();
   }
 
@@ -66,12 +68,13 @@ class Eval : public Command {
     const DataConfig settings = load_run_config({}, {}).data;  // the environment's: the cache that runs have
     ThreadPool pool(context.threads);
     const LoadedModel loaded = load_model_folder(model_, cpu_backend());
-    const std::string certificate = short_certificate(*loaded.model, pool);
     Inference inference(*loaded.model, pool);
+    weights_.apply(*loaded.model, inference.context());
+    const std::string certificate = short_certificate(*loaded.model, pool);
     ReaderOptions reader;
     reader.format = document_format_of(format_);
     reader.json_field = text_field_;
-    Json json = {{"model", model_}, {"certificate", certificate}};
+    Json json = {{"model", model_}, {"weights", weights_.name()}, {"certificate", certificate}};
     if (task_ == "text") {
       json["results"] = evaluate_text(inference, load_corpus(data_, *loaded.tokenizer, pool, {reader},
                                                              {settings.cache, settings.cache_gb}));
@@ -202,6 +205,7 @@ class Eval : public Command {
   int64_t max_tokens_ = 0, seed_ = 1;
   bool by_context_ = false;
   RecallOptions recall_;
+  WeightsOption weights_;
 };
 
 const Registered<Eval> registered("eval", "bits per token and per byte of a text, and tasks");

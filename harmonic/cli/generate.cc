@@ -5,6 +5,7 @@
 #include "harmonic/base/log.h"
 #include "harmonic/cli/command.h"
 #include "harmonic/cli/standard_input.h"
+#include "harmonic/cli/weights_option.h"
 #include "harmonic/data/text_file.h"
 #include "harmonic/eval/model_folder.h"
 #include "harmonic/runtime/sampler.h"
@@ -19,6 +20,7 @@ class Generate : public Command {
  public:
   void declare(Options& options) override {
     options.add("--model", &model_, "model folder").placeholder("DIR").required();
+    weights_.declare(options);
     options.add("INPUT", &input_, "-: the prompt comes from standard input").placeholder("-");
     options.add("--prompt", &prompt_, "text to go on from").placeholder("TEXT").given(&has_prompt_);
     options.add("--prompt-file", &prompt_file_, "a file with the text to go on from; - is standard input")
@@ -50,7 +52,7 @@ class Generate : public Command {
     ThreadPool pool(context.threads);
     const LoadedModel loaded = load_model_folder(model_, cpu_backend());
     Inference inference(*loaded.model, pool);
-    loaded.model->pack(inference.context());
+    weights_.apply(*loaded.model, inference.context());
     const Tokenizer& tokenizer = *loaded.tokenizer;
     TextStream stream(inference, tokenizer.bos());
     // The prompt goes the same way as what follows, since a character may begin in it and end after it; and
@@ -125,6 +127,7 @@ class Generate : public Command {
   int64_t max_tokens_ = 256, seed_ = 1;
   bool has_prompt_ = false, ignore_end_ = false;
   SamplingOptions sampling_;
+  WeightsOption weights_;
 };
 
 const Registered<Generate> registered("generate", "write text with a model");

@@ -38,7 +38,7 @@ std::string given_text(const Field& field, const CLI::Option& option) {
 void set_given(const Field& field, const CLI::Option& option) {
   if (std::holds_alternative<std::string*>(field.target)) {
     set_field(field, Value{option.results().back(), {}}, field.key);
-  } else if (std::holds_alternative<std::vector<std::string>*>(field.target)) {
+  } else if (std::holds_alternative<std::vector<std::string>*>(field.target) && field.allowed.empty()) {
     Value::List list;
     for (const std::string& text : option.results()) list.push_back({text, {}});
     set_field(field, Value{std::move(list), {}}, field.key);

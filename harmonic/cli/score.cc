@@ -6,6 +6,7 @@
 #include "harmonic/base/json.h"
 #include "harmonic/cli/command.h"
 #include "harmonic/cli/standard_input.h"
+#include "harmonic/cli/weights_option.h"
 #include "harmonic/eval/model_folder.h"
 #include "harmonic/runtime/stream_encoder.h"
 #include "harmonic/runtime/text_stream.h"
@@ -26,6 +27,7 @@ class Score : public Command {
  public:
   void declare(Options& options) override {
     options.add("--model", &model_, "model folder").placeholder("DIR").required();
+    weights_.declare(options);
     options
         .add("--by", &by_,
              "what to report on. A NUL byte ends a document, whose end is predicted too and counts as one "
@@ -43,7 +45,7 @@ class Score : public Command {
     const LoadedModel loaded = load_model_folder(model_, cpu_backend());
     tokenizer_ = loaded.tokenizer.get();
     Inference inference(*loaded.model, pool);
-    loaded.model->pack(inference.context());
+    weights_.apply(*loaded.model, inference.context());
     TextStream stream(inference, tokenizer_->bos());
     try {
       score_input(stream);
@@ -178,6 +180,7 @@ class Score : public Command {
   Sum line_, document_, total_;
   std::string line_text_;
   int64_t lines_ = 0, documents_ = 0;
+  WeightsOption weights_;
 };
 
 const Registered<Score> registered("score", "measure how surprising standard input is, in bits");

@@ -23,6 +23,8 @@ class Train : public Command {
         .not_empty();
     options.add("--out", &out_, "folder of the run and its model").placeholder("DIR").not_empty();
     options.add("--resume", &resume_, "go on with the run in --out from its last checkpoint");
+    options.add("--profile", &profile_,
+                "show where the steps' time went, op by op, at the end; profile.json in --out has it too");
     options.add_settings(&overrides_);
   }
 
@@ -38,13 +40,19 @@ class Train : public Command {
     const TrainingData data = load_training_data(
         config.data, checkpoint ? checkpoint->folder / "tokenizer.json" : std::filesystem::path(), pool);
     take_vocabulary(config.model, *data.tokenizer);
-    Model model(config.model, cpu_backend(), true);
+    Profile profile;
+    Backend backend = cpu_backend();
+    if (profile_) backend.observer = &profile;
+    Model model(config.model, backend, true);
     model.parameters().initialise(static_cast<uint64_t>(config.train.seed));
 
     Trainer trainer(config, model, data, folder.path(), pool);
     if (checkpoint) trainer.resume(*checkpoint);
+    if (profile_) trainer.profile_steps(profile);
     describe(trainer, data, pool);
-    if (trainer.run() == Trainer::End::interrupted) {
+    const Trainer::End end = trainer.run();
+    if (profile_) log("{}", profile_table(profile, trainer.profiled_steps()));
+    if (end == Trainer::End::interrupted) {
       log("stopped after step {} of {}; harmonic train --resume --out {} goes on",
           trainer.learner().steps_done(), trainer.learner().total_steps(), out_);
       return 130;
@@ -85,7 +93,7 @@ class Train : public Command {
 
   std::string config_, out_ = "run";
   std::vector<std::string> data_, valid_;
-  bool resume_ = false;
+  bool resume_ = false, profile_ = false;
   std::vector<Override> overrides_;
 };
 

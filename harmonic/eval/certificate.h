@@ -35,7 +35,7 @@ struct CertificateOptions {
 Certificate certify(Model& model, ThreadPool& pool, const CertificateOptions& options = {});
 
 // The short form (2,048 tokens of noise, no gradients) that stands beside a measurement. It packs the model
-// first, so that what is certified is what is measured. The model must not be trained.
+// first, unless it is packed, so that what is certified is what is measured. The model must not be trained.
 Certificate certify_for_measurement(Model& model, ThreadPool& pool);
 
 }  // namespace harmonic

@@ -44,15 +44,18 @@ std::vector<int64_t> Model::strides() const {
   return {strides.begin(), strides.end()};
 }
 
-void Model::pack(Context& context) {
+void Model::pack(Context& context, DType format) {
   HARMONIC_ASSERT(!parameters_.trained());
+  if (packed_) return;
+  packed_ = true;
+  // The reference's packed forms are copies.
+  const DType dtype = backend_.dtype == DType::f32 ? format : backend_.dtype;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     Parameter& p = parameters_[i];
     if (parameters_.role(i) == Role::vector || (&p == embed_ && embed_ != head_)) continue;
-    if (!p.packed)
-      p.packed =
-          parameters_.memory().tensor(1, packed_weight_size(p.value.rows, p.value.cols), p.value.dtype);
-    backend_(context, PackWeight{p.value, p.packed});
+    p.packed = parameters_.memory().tensor(
+        1, packed_weight_size(p.value.rows, p.value.cols, dtype == format ? format : DType::f32), dtype);
+    backend_(context, PackWeight{p.value, p.packed, format});
   }
 }
 

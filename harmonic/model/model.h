@@ -29,8 +29,12 @@ class Model {
   std::vector<int64_t> strides() const;
 
   // Keeps a packed form of every matrix beside it: products with few rows (decoding) get faster, with the
-  // same bits. Only for a model that is not trained.
-  void pack(Context& context);
+  // same bits. Formats other than f32 (bf16; i8, with a scale for each row) first round the matrices
+  // themselves, the embedding table excepted where it is not the head too: the packed forms are read at less
+  // cost and give the same bits as the rounded matrices would. Only for a model that is not trained; what is
+  // packed already stays as it is.
+  void pack(Context& context, DType format = DType::f32);
+  bool packed() const { return packed_; }
 
   // The normed hidden rows [R, d_model] that the head reads. tokens [1, R] i32, each in [0, vocab_size).
   Variable forward(Step& step, const Tensor& tokens) const;
@@ -52,6 +56,7 @@ class Model {
   std::vector<Layer> layers_;
   Parameter* final_norm_;
   Parameter* head_;
+  bool packed_ = false;
 };
 
 }  // namespace harmonic

@@ -18,14 +18,14 @@ OpTable<Ops...> cpu_table(const OpTable<Ops...>*) {
 
 const Backend& reference_backend() {
   static const Backend backend{"reference", DType::f64, Device::cpu,
-                               reference_table(static_cast<const AllOps*>(nullptr))};
+                               reference_table(static_cast<const AllOps*>(nullptr)), nullptr};
   return backend;
 }
 
 const Backend& cpu_backend() {
   static const Backend backend = [] {
     require_simd();
-    return Backend{"cpu", DType::f32, Device::cpu, cpu_table(static_cast<const AllOps*>(nullptr))};
+    return Backend{"cpu", DType::f32, Device::cpu, cpu_table(static_cast<const AllOps*>(nullptr)), nullptr};
   }();
   return backend;
 }

@@ -4,20 +4,7 @@
 #include <string_view>
 #include <tuple>
 
-#include "harmonic/ops/attention.h"
-#include "harmonic/ops/causal_conv.h"
-#include "harmonic/ops/causal_pool.h"
-#include "harmonic/ops/causal_upsample.h"
-#include "harmonic/ops/decay_scan.h"
-#include "harmonic/ops/elementwise.h"
-#include "harmonic/ops/embedding.h"
-#include "harmonic/ops/linear.h"
-#include "harmonic/ops/linear_cross_entropy.h"
-#include "harmonic/ops/optimizer.h"
-#include "harmonic/ops/rms_norm.h"
-#include "harmonic/ops/rotary.h"
-#include "harmonic/ops/selective_scan.h"
-#include "harmonic/ops/shift.h"
+#include "harmonic/ops/op_cost.h"
 
 namespace harmonic {
 
@@ -34,15 +21,28 @@ using AllOps = OpTable<Embedding, EmbeddingBackward, Linear, LinearBackward, Pac
                        Add, Gate, GateBackward, RotaryTable, Rotate, Attention, AttentionBackward, KeepKeys,
                        KeepKeysBackward, LinearCrossEntropy, SumOfSquares, AdamW, Muon>;
 
+// Is told of every op that a backend runs, before and after.
+class OpObserver {
+ public:
+  virtual ~OpObserver() = default;
+  virtual void begin() = 0;
+  virtual void end(const OpCost& cost) = 0;
+};
+
 struct Backend {
   std::string_view name;
   DType dtype;  // of parameters, activations and states
   Device device;
   AllOps ops;
+  OpObserver* observer = nullptr;  // or whom to tell, of a copy of a backend
 
   template <typename Op>
   void operator()(Context& context, const Op& op) const {
-    std::get<void (*)(Context&, const Op&)>(ops.kernels)(context, op);
+    const auto kernel = std::get<void (*)(Context&, const Op&)>(ops.kernels);
+    if (observer == nullptr) return kernel(context, op);
+    observer->begin();
+    kernel(context, op);
+    observer->end(cost_of(op));
   }
 };
 

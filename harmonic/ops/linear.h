@@ -25,14 +25,17 @@ struct LinearBackward {
   Tensor dbias;    // [1, M] or null, +=
 };
 
-// Writes the packed form of weight [M, K] to `packed`, which has packed_weight_size(M, K) elements in one
-// row. It saves packing at each product: for weights that are used many times on few rows. The reference
-// backend's packed form is a copy.
+// Writes the packed form of weight [M, K] to `packed`, which has packed_weight_size(M, K, format) elements in
+// one row. It saves packing at each product: for weights that are used many times on few rows. With another
+// format than f32 the weight itself is rounded first, in place, to what the format holds (round_rows in
+// matmul.h), so that both still give the same results: bf16, or i8 with a scale for each of the M rows. The
+// reference backend's packed form is a copy of the weight.
 struct PackWeight {
   Tensor weight;
-  Tensor packed;
+  Tensor packed;  // on the cpu of dtype `format`
+  DType format = DType::f32;
 };
-int64_t packed_weight_size(int64_t m, int64_t k);
+int64_t packed_weight_size(int64_t m, int64_t k, DType format = DType::f32);
 
 HARMONIC_DECLARE_OP(Linear);
 HARMONIC_DECLARE_OP(LinearBackward);

@@ -35,7 +35,7 @@ HWY_AFTER_NAMESPACE();
 
 namespace harmonic {
 
-int64_t packed_weight_size(int64_t m, int64_t k) { return packed_size(k, m); }
+int64_t packed_weight_size(int64_t m, int64_t k, DType format) { return packed_size(k, m, format); }
 
 namespace cpu {
 namespace {
@@ -69,7 +69,7 @@ void check(const Linear& op) {
   const int64_t R = op.x.rows, K = op.x.cols, M = op.y.cols;
   HARMONIC_ASSERT(op.y.rows == R && (op.weight || op.packed));
   HARMONIC_ASSERT(!op.weight || (op.weight.rows == M && op.weight.cols == K));
-  HARMONIC_ASSERT(!op.packed || op.packed.cols == packed_weight_size(M, K));
+  HARMONIC_ASSERT(!op.packed || op.packed.cols == packed_weight_size(M, K, op.packed.dtype));
   HARMONIC_ASSERT(!op.bias || (op.bias.cols == M && !op.negate));
   HARMONIC_ASSERT(!op.base || same_shape(op.base, op.y));
   HARMONIC_ASSERT(!op.base || op.base.data != op.y.data || op.base.stride == op.y.stride || op.y.rows <= 1);
@@ -92,7 +92,7 @@ void run(Context& context, const Linear& op) {
     bias = op.bias ? op.bias.as<float>() : nullptr;
   }
   if (op.packed) {
-    matmul_packed(context.pool, context.scratch, R, view_of(op.x), {op.packed.as<float>(), K, M},
+    matmul_packed(context.pool, context.scratch, R, view_of(op.x), {op.packed.data, K, M, op.packed.dtype},
                   op.y.as<float>(), op.y.stride, mode, bias);
   } else {
     matmul(context.pool, context.scratch, R, M, K, view_of(op.x), view_of(op.weight).transposed(),
@@ -128,8 +128,16 @@ void run(Context& context, const LinearBackward& op) {
 
 void run(Context& context, const PackWeight& op) {
   const int64_t M = op.weight.rows, K = op.weight.cols;
-  HARMONIC_ASSERT(op.packed.cols == packed_weight_size(M, K));
-  pack_matrix(context.pool, K, M, view_of(op.weight).transposed(), op.packed.as<float>());
+  HARMONIC_ASSERT(op.packed.dtype == op.format && op.packed.cols == packed_weight_size(M, K, op.format));
+  const MatrixView transposed = view_of(op.weight).transposed();
+  if (op.format == DType::f32) {
+    pack_matrix(context.pool, K, M, transposed, op.packed.as<float>());
+    return;
+  }
+  const ArenaScope scope(context.scratch);
+  float* scales = context.scratch.allocate_array<float>(M);
+  round_rows(context.pool, M, K, op.weight.stride, op.format, op.weight.as<float>(), scales);
+  pack_narrow_matrix(context.pool, K, M, transposed, op.format, scales, op.packed.data);
 }
 
 }  // namespace cpu

@@ -74,7 +74,7 @@ void run(Context& context, const LinearCrossEntropy& op) {
   const Tensor &x = op.x, &weight = op.weight, &dx = op.dx, &dweight = op.dweight;
   const int64_t R = x.rows, C = x.cols, V = weight.rows;
   HARMONIC_ASSERT(weight.cols == C && V > 0 && op.targets.cols == R && op.losses.cols == R);
-  HARMONIC_ASSERT(!op.packed || op.packed.cols == packed_weight_size(V, C));
+  HARMONIC_ASSERT(!op.packed || op.packed.cols == packed_weight_size(V, C, op.packed.dtype));
   HARMONIC_ASSERT((!dx || same_shape(dx, x)) && (!dweight || same_shape(dweight, weight)));
   const int32_t* targets = op.targets.as<int32_t>();
   for (int64_t r = 0; r < R; ++r) HARMONIC_ASSERT(targets[r] >= -1 && targets[r] < V);
@@ -92,7 +92,7 @@ void run(Context& context, const LinearCrossEntropy& op) {
     return pack_matrix(context.pool, k, n, b, context.scratch.allocate_array<float>(packed_size(k, n)));
   };
   if (op.packed) {
-    for_logits = {op.packed.as<float>(), C, V};
+    for_logits = {op.packed.data, C, V, op.packed.dtype};
   } else if (R > most) {
     for_logits = pack(C, V, weight_view.transposed());
   }

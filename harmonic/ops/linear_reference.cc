@@ -1,7 +1,47 @@
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
 #include "harmonic/ops/linear.h"
+
 #include "harmonic/ops/reference.h"
 
 namespace harmonic::reference {
+namespace {
+
+double rounded_to_bf16(double value) {
+  if (!std::isfinite(value)) return value;
+  const uint32_t bits = std::bit_cast<uint32_t>(static_cast<float>(value));
+  const uint32_t half = 0x7fff + (bits >> 16 & 1);  // ties to even
+  return std::bit_cast<float>((bits + half) & 0xffff0000u);
+}
+
+// The numbers of a narrow format are single-precision by definition, here too.
+void round_row(double* row, int64_t count, DType format) {
+  if (format == DType::f32) return;
+  if (format == DType::bf16) {
+    for (int64_t k = 0; k < count; ++k) row[k] = rounded_to_bf16(row[k]);
+    return;
+  }
+  double largest = 0;
+  bool finite = true;
+  for (int64_t k = 0; k < count; ++k) {
+    largest = std::max(largest, std::abs(row[k]));
+    finite = finite && std::isfinite(row[k]);
+  }
+  const float scale = static_cast<float>(largest) / 127.0f;
+  for (int64_t k = 0; k < count; ++k) {
+    if (!finite) {
+      row[k] = std::numeric_limits<double>::quiet_NaN();
+    } else if (largest < 0x1p-100) {
+      row[k] = 0;
+    } else {
+      row[k] = std::nearbyint(static_cast<float>(row[k]) / scale) * scale;
+    }
+  }
+}
+
+}  // namespace
 
 void run(Context&, const Linear& op) {
   for (int64_t r = 0; r < op.y.rows; ++r) {
@@ -37,6 +77,7 @@ void run(Context&, const LinearBackward& op) {
 }
 
 void run(Context&, const PackWeight& op) {
+  for (int64_t m = 0; m < op.weight.rows; ++m) round_row(op.weight.row<double>(m), op.weight.cols, op.format);
   for (int64_t m = 0; m < op.weight.rows; ++m)
     for (int64_t k = 0; k < op.weight.cols; ++k)
       op.packed.as<double>()[m * op.weight.cols + k] = op.weight.row<double>(m)[k];

@@ -38,20 +38,35 @@ void matmul(ThreadPool& pool, Arena& scratch, int64_t M, int64_t N, int64_t K, M
             float* C, int64_t ldc, MatmulMode mode = MatmulMode::overwrite, const float* bias = nullptr);
 
 // A matrix B[K,N] packed once for many products, such as a weight while decoding: panels of 16 columns,
-// [ceil(N/16)][K][16], the last one padded with zeros. The caller owns the memory.
+// [ceil(N/16)][K][16], the last one padded with zeros. The caller owns the memory. Elements are f32, bf16, or
+// i8: whole multiples of a scale of their column, the scales (f32, a panel's 16 together) following the last
+// panel. The narrow forms are exact: they hold matrices that were rounded before (round_rows).
 struct PackedMatrix {
-  const float* data = nullptr;
+  const void* data = nullptr;
   int64_t K = 0, N = 0;
+  DType dtype = DType::f32;
 };
 
-// The number of floats that the packed form of B[K,N] needs. Throws Error when it overflows.
-int64_t packed_size(int64_t K, int64_t N);
+// The number of elements, of i8 with the bytes of the scales, that the packed form of B[K,N] needs. Throws
+// Error when it overflows.
+int64_t packed_size(int64_t K, int64_t N, DType dtype = DType::f32);
 
-// Packs B[K,N] into `out`, packed_size(K, N) floats, best aligned to 64 bytes.
+// Packs B[K,N] into `out`, packed_size(K, N) elements, best aligned to 64 bytes.
 PackedMatrix pack_matrix(ThreadPool& pool, int64_t K, int64_t N, MatrixView B, float* out);
 
-// As matmul, with the same bits. With few rows it runs at the speed at which the packed matrix comes from
-// memory.
+// The same as bf16 or i8, of a B whose transpose was rounded by round_rows, which gave `scales`.
+PackedMatrix pack_narrow_matrix(ThreadPool& pool, int64_t K, int64_t N, MatrixView B, DType dtype,
+                                const float* scales, void* out);
+
+// Rounds every row of [rows, cols] numbers to what a narrow form can hold: bf16, to the nearest and ties to
+// even; or i8, to the nearest of -127..127 times the row's scale, which is its largest magnitude / 127 (of a
+// row below 2^-100 that is taken as 0; of one that is not finite, NaN, and so the row). scales: [rows], with
+// i8.
+void round_rows(ThreadPool& pool, int64_t rows, int64_t cols, int64_t stride, DType dtype, float* data,
+                float* scales);
+
+// As matmul, with the same bits: a narrow form gives those of the f32 matrix that it holds. With few rows it
+// runs at the speed at which the packed matrix comes from memory.
 void matmul_packed(ThreadPool& pool, Arena& scratch, int64_t M, MatrixView A, const PackedMatrix& B, float* C,
                    int64_t ldc, MatmulMode mode = MatmulMode::overwrite, const float* bias = nullptr);
 

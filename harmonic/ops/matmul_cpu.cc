@@ -7,6 +7,7 @@
 #include "harmonic/ops/matmul_kernel-inl.h"
 
 #if HWY_ONCE
+#include <algorithm>
 #include <atomic>
 
 namespace harmonic {
@@ -18,6 +19,9 @@ HWY_EXPORT(ComputeTile);
 HWY_EXPORT(FewRowsFloats);
 HWY_EXPORT(PackFewRows);
 HWY_EXPORT(ComputeFewRows);
+HWY_EXPORT(PackNarrowPanels);
+HWY_EXPORT(RoundRowToBf16);
+HWY_EXPORT(RoundRowToInt8);
 
 constexpr int64_t kSharedFloats = 4 << 20;  // most of B that is packed at once for all threads
 constexpr int64_t kSharedDepth = 1024;      // of k that this part has at least
@@ -27,12 +31,21 @@ constexpr int64_t kPackGrain = 64 << 10;    // floats: smaller matrices are pack
 
 int64_t panels_of(int64_t columns) { return ceil_div(columns, kPanel); }
 
-void pack(ThreadPool& pool, const Product& product, float* out) {
-  const int64_t panels = panels_of(product.N);
+// Calls body(begin, end) on all threads for panels of a matrix that is packed.
+template <typename Body>
+void for_panels(ThreadPool& pool, const Product& product, const Body& body) {
   const int64_t grain = std::max<int64_t>(1, kPackGrain / std::max<int64_t>(1, product.K * kPanel));
-  pool.parallel_ranges(panels, grain, [&](int64_t begin, int64_t end) {
+  pool.parallel_ranges(panels_of(product.N), grain, body);
+}
+
+void pack(ThreadPool& pool, const Product& product, float* out) {
+  for_panels(pool, product, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(PackPanels)(product, begin, end, out);
   });
+}
+
+Product of_matrix(int64_t K, int64_t N, MatrixView B) {
+  return {0, N, K, {}, B, {}, nullptr, 0, false, false, nullptr};
 }
 
 // How C is cut into tiles: `rows` by `columns` of them, of nearly equal size.
@@ -50,6 +63,16 @@ Grid grid_for(int64_t M, int64_t N, int64_t threads, int64_t most_panels) {
   return {rows, columns};
 }
 
+// For a B that is packed as a whole. With few rows, as of texts that are decoded together, every thread is
+// better off with columns of its own, which it alone reads and widens; several tiles for each, since threads
+// are not equally fast.
+Grid grid_for_packed(int64_t M, int64_t N, int64_t threads) {
+  const int64_t panels = panels_of(N);
+  if (threads == 1 || M > kTileRows / 2 || panels < kOwnPanels * threads)
+    return grid_for(M, N, threads, panels);
+  return {1, std::min(4 * threads, panels / (kOwnPanels / 4))};
+}
+
 void run_tiles(ThreadPool& pool, Arena& scratch, const Product& product, const Grid& grid) {
   const int64_t panels = panels_of(product.N), tiles = grid.rows * grid.columns;
   const int64_t workers = std::min<int64_t>(pool.threads(), tiles);
@@ -58,7 +81,8 @@ void run_tiles(ThreadPool& pool, Arena& scratch, const Product& product, const G
   const auto panel_at = [&](int64_t j) {
     return std::min(panels, ceil_div(panels, 2) * j / grid.columns * 2);
   };
-  const int64_t b_floats = product.packed ? 0 : 2 * kPanel * std::min(product.K, kBlockK);
+  const bool in_place = product.packed.data && product.packed.dtype == DType::f32;
+  const int64_t b_floats = in_place ? 0 : 2 * kPanel * std::min(product.K, kBlockK);
   const ArenaScope scope(scratch);
   float* blocks = scratch.allocate_array<float>(workers * (a_floats + b_floats));
   std::atomic<int64_t> next = 0;
@@ -100,14 +124,48 @@ void check(int64_t M, int64_t N, int64_t K, int64_t ldc, MatmulMode mode, const 
 
 }  // namespace
 
-int64_t packed_size(int64_t K, int64_t N) {
-  return checked_mul(checked_mul(panels_of(N), kPanel, "packed matrix"), K, "packed matrix");
+int64_t packed_size(int64_t K, int64_t N, DType dtype) {
+  const int64_t columns = checked_mul(panels_of(N), kPanel, "packed matrix");
+  const int64_t scales = dtype == DType::i8 ? static_cast<int64_t>(sizeof(float)) : 0;
+  return checked_mul(columns, K + scales, "packed matrix");
 }
 
 PackedMatrix pack_matrix(ThreadPool& pool, int64_t K, int64_t N, MatrixView B, float* out) {
   HARMONIC_ASSERT(K >= 0 && N >= 0);
-  pack(pool, {0, N, K, {}, B, nullptr, nullptr, 0, false, false, nullptr}, out);
+  pack(pool, of_matrix(K, N, B), out);
   return {out, K, N};
+}
+
+PackedMatrix pack_narrow_matrix(ThreadPool& pool, int64_t K, int64_t N, MatrixView B, DType dtype,
+                                const float* scales, void* out) {
+  HARMONIC_ASSERT(K >= 0 && N >= 0 && (dtype == DType::bf16 || dtype == DType::i8));
+  const PackedMatrix packed = {out, K, N, dtype};
+  const float* padded = nullptr;
+  if (dtype == DType::i8) {
+    float* own = const_cast<float*>(scales_of(packed));
+    std::fill(std::copy(scales, scales + N, own), own + panels_of(N) * kPanel, 0.0f);
+    padded = own;
+  }
+  const Product product = of_matrix(K, N, B);
+  for_panels(pool, product, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(PackNarrowPanels)(product, begin, end, dtype, padded, out);
+  });
+  return packed;
+}
+
+void round_rows(ThreadPool& pool, int64_t rows, int64_t cols, int64_t stride, DType dtype, float* data,
+                float* scales) {
+  HARMONIC_ASSERT(dtype == DType::bf16 || dtype == DType::i8);
+  const int64_t grain = std::max<int64_t>(1, kPackGrain / std::max<int64_t>(1, cols));
+  pool.parallel_ranges(rows, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      if (dtype == DType::bf16) {
+        HWY_DYNAMIC_DISPATCH(RoundRowToBf16)(cols, data + r * stride);
+      } else {
+        scales[r] = HWY_DYNAMIC_DISPATCH(RoundRowToInt8)(cols, data + r * stride);
+      }
+    }
+  });
 }
 
 void matmul_packed(ThreadPool& pool, Arena& scratch, int64_t M, MatrixView A, const PackedMatrix& B, float* C,
@@ -115,17 +173,17 @@ void matmul_packed(ThreadPool& pool, Arena& scratch, int64_t M, MatrixView A, co
   check(M, B.N, B.K, ldc, mode, bias);
   if (M == 0 || B.N == 0) return;
   const Product product = {
-      M, B.N, B.K, A, {}, B.data, C, ldc, mode != MatmulMode::overwrite, mode == MatmulMode::subtract, bias};
+      M, B.N, B.K, A, {}, B, C, ldc, mode != MatmulMode::overwrite, mode == MatmulMode::subtract, bias};
   if (M <= kFewRows) return run_few_rows(pool, scratch, product);
-  run_tiles(pool, scratch, product, grid_for(M, B.N, pool.threads(), panels_of(B.N)));
+  run_tiles(pool, scratch, product, grid_for_packed(M, B.N, pool.threads()));
 }
 
 void matmul(ThreadPool& pool, Arena& scratch, int64_t M, int64_t N, int64_t K, MatrixView A, MatrixView B,
             float* C, int64_t ldc, MatmulMode mode, const float* bias) {
   check(M, N, K, ldc, mode, bias);
   if (M == 0 || N == 0) return;
-  Product whole = {
-      M, N, K, A, B, nullptr, C, ldc, mode != MatmulMode::overwrite, mode == MatmulMode::subtract, bias};
+  Product whole = {M,   N, K, A, B, {}, C, ldc, mode != MatmulMode::overwrite, mode == MatmulMode::subtract,
+                   bias};
 
   // With few tiles of rows each thread packs what it needs of B, which never leaves its cache. With many, B
   // is packed once for all: a block of it at a time, over k in order, so that the copy stays small.
@@ -151,7 +209,7 @@ void matmul(ThreadPool& pool, Arena& scratch, int64_t M, int64_t N, int64_t K, M
       part.from_c = whole.from_c || k > 0;
       part.bias = bias ? bias + n : nullptr;
       pack(pool, part, packed);
-      part.packed = packed;
+      part.packed = {packed, part.K, part.N};
       run_tiles(pool, scratch, part, grid_for(M, part.N, pool.threads(), panels_of(part.N)));
     }
   }

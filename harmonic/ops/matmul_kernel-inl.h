@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "harmonic/ops/matmul_pack-inl.h"
@@ -39,17 +40,19 @@ struct KernelCall {
   int64_t K;
   const float* a;
   int64_t a_step;        // floats from one k to the next, when A lies by columns
-  const float* b;        // the first panel
-  int64_t panel_stride;  // floats from one panel of b to the next
+  const void* b;         // the first panel
+  int64_t panel_stride;  // elements from one panel of b to the next
   float* c;
   int64_t ldc;
-  bool from_c;        // start from the old c; otherwise from bias
-  const float* bias;  // null for zero
+  bool from_c;                    // start from the old c; otherwise from bias
+  const float* bias;              // null for zero
+  const float* scales = nullptr;  // of the columns, where b holds i8
   // The lines of C that the next kernel takes, in up to three columns of lines, then what comes later.
   std::array<Stream, 4> streams;
 };
 
-template <int64_t kRows, int64_t kPanels, bool kByRows>
+// W: what b holds.
+template <int64_t kRows, int64_t kPanels, bool kByRows, class W>
 void Kernel(const KernelCall& call) {
   constexpr int64_t kVectors = kPanels * kPanelVectors;
   constexpr int64_t kNextRow = kByRows ? kRowStride : 1;
@@ -72,7 +75,11 @@ void Kernel(const KernelCall& call) {
     }
   }
   const float* HWY_RESTRICT a = call.a;
-  const float* HWY_RESTRICT b = call.b;
+  const W* HWY_RESTRICT b = static_cast<const W*>(call.b);
+  Vector scales[kVectors];
+#pragma GCC unroll 16
+  for (int64_t v = 0; v < kVectors; ++v)
+    scales[v] = std::is_same_v<W, Int8> ? hn::LoadU(d, call.scales + v * kLanes) : hn::Zero(d);
   const int64_t panel_stride = call.panel_stride;
   int64_t k = 0;
   for (size_t i = 0; i < call.streams.size(); ++i) {
@@ -85,7 +92,7 @@ void Kernel(const KernelCall& call) {
       Vector bv[kVectors];
 #pragma GCC unroll 16
       for (int64_t v = 0; v < kVectors; ++v)
-        bv[v] = hn::LoadU(d, b + v / kPanelVectors * panel_stride + v % kPanelVectors * kLanes);
+        bv[v] = LoadWeights(b + v / kPanelVectors * panel_stride + v % kPanelVectors * kLanes, scales[v]);
 #pragma GCC unroll 16
       for (int64_t r = 0; r < kRows; ++r) {
         const Vector av = hn::Set(d, a[r * kNextRow]);
@@ -104,29 +111,39 @@ void Kernel(const KernelCall& call) {
 
 using KernelFunction = void (*)(const KernelCall&);
 
-template <int64_t kPanels, bool kByRows, size_t... kIndex>
+template <int64_t kPanels, bool kByRows, class W, size_t... kIndex>
 constexpr std::array<KernelFunction, sizeof...(kIndex)> kernels_of(std::index_sequence<kIndex...>) {
-  return {&Kernel<static_cast<int64_t>(kIndex) + 1, kPanels, kByRows>...};
+  return {&Kernel<static_cast<int64_t>(kIndex) + 1, kPanels, kByRows, W>...};
 }
-template <int64_t kPanels, bool kByRows, int64_t kRows>
-constexpr auto kKernels = kernels_of<kPanels, kByRows>(std::make_index_sequence<kRows>());
+template <int64_t kPanels, bool kByRows, int64_t kRows, class W = float>
+constexpr auto kKernels = kernels_of<kPanels, kByRows, W>(std::make_index_sequence<kRows>());
 
-HWY_INLINE KernelFunction kernel_for(int64_t rows, int64_t panels, bool by_rows) {
+// The rows that kernels of two panels and of four have at most.
+constexpr int64_t kRowsOfTwo = kMaxPanels == 2 ? kMaxRows : 3, kRowsOfFour = kMaxPanels == 2 ? 6 : 1;
+
+// For A by columns.
+template <class W>
+HWY_INLINE KernelFunction kernel_by_columns(int64_t rows, int64_t panels) {
   const auto row = static_cast<size_t>(rows - 1);
-  if (panels == 1) return by_rows ? kKernels<1, true, kMaxRows>[row] : kKernels<1, false, kMaxRows>[row];
-  constexpr int64_t kRowsOfTwo = kMaxPanels == 2 ? kMaxRows : 3, kRowsOfFour = kMaxPanels == 2 ? 6 : 1;
-  if (panels == 2) {
-    if constexpr (kMaxPanels == 2)
-      if (by_rows) return kKernels<2, true, kRowsOfTwo>[row];
-    return kKernels<2, false, kRowsOfTwo>[row];
-  }
-  return kKernels<4, false, kRowsOfFour>[row];
+  if (panels == 1) return kKernels<1, false, kMaxRows, W>[row];
+  return panels == 2 ? kKernels<2, false, kRowsOfTwo, W>[row] : kKernels<4, false, kRowsOfFour, W>[row];
+}
+
+HWY_INLINE KernelFunction kernel_for(int64_t rows, int64_t panels, bool by_rows, DType dtype) {
+  const auto row = static_cast<size_t>(rows - 1);
+  if (dtype == DType::bf16) return kernel_by_columns<Bf16>(rows, panels);
+  if (dtype == DType::i8) return kernel_by_columns<Int8>(rows, panels);
+  if (by_rows && panels == 1) return kKernels<1, true, kMaxRows>[row];
+  if constexpr (kMaxPanels == 2)
+    if (by_rows && panels == 2) return kKernels<2, true, kRowsOfTwo>[row];
+  return kernel_by_columns<float>(rows, panels);
 }
 
 // Runs the kernel on `columns` columns, panels * 16 or fewer: fewer go through a buffer, since the last panel
 // of C and bias may be a part of one only.
-HWY_INLINE void RunKernel(int64_t rows, int64_t panels, bool by_rows, int64_t columns, KernelCall call) {
-  const KernelFunction kernel = kernel_for(rows, panels, by_rows);
+HWY_INLINE void RunKernel(int64_t rows, int64_t panels, bool by_rows, DType dtype, int64_t columns,
+                          KernelCall call) {
+  const KernelFunction kernel = kernel_for(rows, panels, by_rows, dtype);
   if (columns == panels * kPanel) return kernel(call);
   HWY_ALIGN float buffer[kMaxRows * 4 * kPanel];
   const int64_t width = panels * kPanel;
@@ -195,6 +212,32 @@ void AddLines(UpcomingLines& lines, MatrixView A, int64_t rows, int64_t k_count,
   }
 }
 
+// Panels [begin, end) of a narrow form, through a buffer that holds some k of one.
+void PackNarrowPanels(const Product& product, int64_t begin, int64_t end, DType dtype, const float* scales,
+                      void* out) {
+  HWY_ALIGN float panel[kBlockK * kPanel];
+  for (int64_t p = begin; p < end; ++p) {
+    for (int64_t k = 0; k < product.K; k += kBlockK) {
+      const int64_t count = std::min(kBlockK, product.K - k);
+      const MatrixView& B = product.B;
+      PackPanel({B.data + k * B.row_stride + p * kPanel * B.col_stride, B.row_stride, B.col_stride}, count,
+                std::min(kPanel, product.N - p * kPanel), panel);
+      NarrowPanel(panel, count, scales ? scales + p * kPanel : nullptr, dtype,
+                  static_cast<char*>(out) + (p * product.K + k) * kPanel * size_of(dtype));
+    }
+  }
+}
+
+// k [k_begin, k_begin + k_count) of panel p of a narrow form, as floats.
+void WidenFrom(const PackedMatrix& packed, int64_t p, int64_t k_begin, int64_t k_count, float* out) {
+  const int64_t at = (p * packed.K + k_begin) * kPanel;
+  if (packed.dtype == DType::bf16) {
+    WidenPanel(static_cast<const Bf16*>(packed.data) + at, k_count, nullptr, out);
+  } else {
+    WidenPanel(static_cast<const Int8*>(packed.data) + at, k_count, scales_of(packed) + p * kPanel, out);
+  }
+}
+
 // Floats of a_block for a tile of so many rows, in either form.
 int64_t TileAFloats(int64_t rows) {
   return round_up(std::max(rows * kRowStride, row_panels(rows) * kBlockK * kSlot), kPanel);
@@ -202,13 +245,16 @@ int64_t TileAFloats(int64_t rows) {
 
 // The tile of C of the given rows and panels. B comes packed, or is packed here, a block of k at a time.
 void ComputeTile(const Product& product, const Tile& tile, float* a_block, float* b_block) {
+  // A narrow form is widened into b_block, as what is not packed is packed into it.
+  const auto* packed =
+      product.packed.dtype == DType::f32 ? static_cast<const float*>(product.packed.data) : nullptr;
   const int64_t rows = tile.row_end - tile.row_begin, K = product.K;
   const int64_t panels = row_panels(rows);
   const int64_t first_column = tile.panel_begin * kPanel;
   const int64_t columns = std::min(tile.panel_end * kPanel, product.N) - first_column;
   const bool by_rows = product.A.col_stride == 1 || product.A.row_stride != 1;
   // A pair of panels that is copied here from rows of B shares the L1 cache with its source.
-  const int64_t most_k = product.packed || product.B.col_stride != 1 ? kBlockK : kBlockK / 2;
+  const int64_t most_k = product.packed.data || product.B.col_stride != 1 ? kBlockK : kBlockK / 2;
   const int64_t blocks = std::max<int64_t>(1, ceil_div(K, most_k));
   const auto a_at = [&](int64_t row, int64_t k) -> MatrixView {
     const MatrixView& A = product.A;
@@ -229,7 +275,7 @@ void ComputeTile(const Product& product, const Tile& tile, float* a_block, float
     if (block + 1 < blocks) {
       const int64_t next_count = K * (block + 2) / blocks - k_end;
       AddLines(upcoming, a_at(tile.row_begin, k_end), rows, next_count, k_count);
-      if (!product.packed)
+      if (!product.packed.data)
         AddLines(upcoming, b_at(k_end, first_column).transposed(), columns, next_count, k_count);
     } else if (tile.next_row < product.M) {
       AddLines(upcoming, a_at(tile.next_row, 0), std::min(rows, product.M - tile.next_row), K / blocks,
@@ -239,13 +285,18 @@ void ComputeTile(const Product& product, const Tile& tile, float* a_block, float
       const int64_t p_count = std::min(kMaxPanels, tile.panel_end - p), column = p * kPanel;
       const float* b = b_block;
       int64_t panel_stride = k_count * kPanel;
-      if (product.packed) {
-        b = product.packed + p * K * kPanel + k_begin * kPanel;
+      if (packed) {
+        b = packed + p * K * kPanel + k_begin * kPanel;
         panel_stride = K * kPanel;
       } else {
-        for (int64_t q = 0; q < p_count; ++q)
-          PackPanel(b_at(k_begin, column + q * kPanel), k_count,
-                    std::min(kPanel, product.N - column - q * kPanel), b_block + q * panel_stride);
+        for (int64_t q = 0; q < p_count; ++q) {
+          if (product.packed.data) {
+            WidenFrom(product.packed, p + q, k_begin, k_count, b_block + q * panel_stride);
+          } else {
+            PackPanel(b_at(k_begin, column + q * kPanel), k_count,
+                      std::min(kPanel, product.N - column - q * kPanel), b_block + q * panel_stride);
+          }
+        }
       }
       for (int64_t i = 0; i < panels; ++i) {
         const int64_t r = rows * i / panels, height = rows * (i + 1) / panels - r;
@@ -253,7 +304,7 @@ void ComputeTile(const Product& product, const Tile& tile, float* a_block, float
                          : by_rows ? a_block + r * kRowStride
                                    : a_block + i * k_count * kSlot;
         Stream stream = {a, 0, 0};
-        if (product.packed && i < kMaxPanels && p + kMaxPanels + i < tile.panel_end) {
+        if (packed && i < kMaxPanels && p + kMaxPanels + i < tile.panel_end) {
           stream = {b + (kMaxPanels + i) * panel_stride, kPanel, 0};
         } else if (!upcoming.Empty()) {
           stream = upcoming.Next();
@@ -268,7 +319,7 @@ void ComputeTile(const Product& product, const Tile& tile, float* a_block, float
           return {c_next + (line < 2 ? line * kPanel : 2 * kPanel - 1), product.ldc,
                   line < kMaxPanels || (line == kMaxPanels && third_line) ? height : 0};
         };
-        RunKernel(height, p_count, by_rows, std::min(p_count * kPanel, product.N - column),
+        RunKernel(height, p_count, by_rows, DType::f32, std::min(p_count * kPanel, product.N - column),
                   {.K = k_count,
                    .a = a,
                    .a_step = in_place ? product.A.col_stride : kSlot,
@@ -278,6 +329,7 @@ void ComputeTile(const Product& product, const Tile& tile, float* a_block, float
                    .ldc = product.ldc,
                    .from_c = product.from_c || block > 0,
                    .bias = product.bias ? product.bias + column : nullptr,
+                   .scales = nullptr,
                    .streams = {c_stream(0), c_stream(1), c_stream(2), stream}});
       }
     }
@@ -296,17 +348,21 @@ void PackFewRows(const Product& product, float* out) {
 
 void ComputeFewRows(const Product& product, int64_t panel_begin, int64_t panel_end, const float* a) {
   const int64_t M = product.M, K = product.K, panels = row_panels(M), slot = few_rows_slot(M);
+  const DType dtype = product.packed.dtype;
+  const auto* packed = static_cast<const char*>(product.packed.data);
+  const int64_t panel_bytes = K * kPanel * size_of(dtype);
   for (int64_t p = panel_begin; p < panel_end;) {
     int64_t p_count = wide_panels(slot);
     while (p_count > panel_end - p) p_count /= 2;
     const int64_t column = p * kPanel;
-    const float* b = product.packed + p * K * kPanel;
+    const char* b = packed + p * panel_bytes;
     // Two panels or one are too few streams to keep the memory busy: ask for the one that comes next.
     const bool ask = p_count <= 2 && p + p_count < panel_end;
     for (int64_t i = 0; i < panels; ++i) {
-      const Stream none = {a, 0, 0}, next = {b + p_count * K * kPanel, kPanel, 0};
+      const Stream none = {a, 0, 0}, next = {reinterpret_cast<const float*>(b + p_count * panel_bytes),
+                                             kPanel * size_of(dtype) / int64_t{sizeof(float)}, 0};
       const int64_t r = M * i / panels, height = M * (i + 1) / panels - r;
-      RunKernel(height, p_count, false, std::min(p_count * kPanel, product.N - column),
+      RunKernel(height, p_count, false, dtype, std::min(p_count * kPanel, product.N - column),
                 {.K = K,
                  .a = a + i * K * slot,
                  .a_step = slot,
@@ -316,6 +372,7 @@ void ComputeFewRows(const Product& product, int64_t panel_begin, int64_t panel_e
                  .ldc = product.ldc,
                  .from_c = product.from_c,
                  .bias = product.bias ? product.bias + column : nullptr,
+                 .scales = dtype == DType::i8 ? scales_of(product.packed) + column : nullptr,
                  .streams = {none, none, none, ask && i == 0 ? next : none}});
     }
     p += p_count;

@@ -16,6 +16,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 
 #include "harmonic/base/checked.h"
 #include "harmonic/ops/matmul_plan.h"
@@ -77,6 +78,112 @@ void PackPanel(MatrixView B, int64_t K, int64_t columns, float* out) {
     const float* row = B.data + k * B.row_stride;
     for (int64_t n = 0; n < kPanel; ++n) out[k * kPanel + n] = n < columns ? row[n * B.col_stride] : 0.0f;
   }
+}
+
+// ---- Narrow elements ----
+
+using Bf16 = uint16_t;  // the upper half of a float
+using Int8 = int8_t;
+
+HWY_INLINE Vector LoadWeights(const float* b, Vector) { return hn::LoadU(Tag(), b); }
+HWY_INLINE Vector LoadWeights(const Bf16* b, Vector) {
+  const hn::RebindToUnsigned<Tag> d32;
+  const hn::Rebind<Bf16, Tag> d16;
+  return hn::BitCast(Tag(), hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, b))));
+}
+// One product that is rounded as round_rows rounded it.
+HWY_INLINE Vector LoadWeights(const Int8* b, Vector scale) {
+  const hn::RebindToSigned<Tag> d32;
+  const hn::Rebind<Int8, Tag> d8;
+  return hn::Mul(hn::ConvertTo(Tag(), hn::PromoteTo(d32, hn::LoadU(d8, b))), scale);
+}
+
+template <class W>
+void WidenPanel(const W* from, int64_t K, const float* scales, float* out) {
+  const Tag d;
+  for (int64_t i = 0; i < kPanel; i += kLanes) {
+    const Vector scale = scales ? hn::LoadU(d, scales + i) : hn::Zero(d);
+    for (int64_t k = 0; k < K; ++k)
+      hn::StoreU(LoadWeights(from + k * kPanel + i, scale), d, out + k * kPanel + i);
+  }
+}
+
+// The numbers of a panel are exactly representable in the narrow form.
+void NarrowPanel(const float* from, int64_t K, const float* scales, DType dtype, void* out) {
+  const Tag d;
+  const hn::RebindToUnsigned<Tag> d32;
+  for (int64_t i = 0; i < kPanel; i += kLanes) {
+    if (dtype == DType::bf16) {
+      const hn::Rebind<Bf16, Tag> d16;
+      auto* to = static_cast<Bf16*>(out) + i;
+      for (int64_t k = 0; k < K; ++k) {
+        const auto upper = hn::ShiftRight<16>(hn::BitCast(d32, hn::LoadU(d, from + k * kPanel + i)));
+        hn::StoreU(hn::TruncateTo(d16, upper), d16, to + k * kPanel);
+      }
+      continue;
+    }
+    const hn::Rebind<Int8, Tag> d8;
+    const hn::Rebind<int16_t, Tag> d16;
+    auto* to = static_cast<Int8*>(out) + i;
+    const Vector scale = hn::LoadU(d, scales + i);
+    const auto positive = hn::Gt(scale, hn::Zero(d));  // neither 0 nor NaN
+    for (int64_t k = 0; k < K; ++k) {
+      const Vector steps = hn::IfThenElseZero(positive, hn::Div(hn::LoadU(d, from + k * kPanel + i), scale));
+      hn::StoreU(hn::DemoteTo(d8, hn::DemoteTo(d16, hn::NearestInt(steps))), d8, to + k * kPanel);
+    }
+  }
+}
+
+// See round_rows.
+void RoundRowToBf16(int64_t count, float* row) {
+  const Tag d;
+  const hn::RebindToUnsigned<Tag> d32;
+  const auto round = [d, d32](Vector v) HWY_ATTR {
+    const auto bits = hn::BitCast(d32, v);
+    const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(d32, 1));
+    const auto rounded =
+        hn::And(hn::Add(bits, hn::Add(odd, hn::Set(d32, 0x7fff))), hn::Set(d32, 0xffff0000u));
+    // Infinity stays; NaN must not become it, nor lose the bits that make it one.
+    const auto nan = hn::RebindMask(d32, hn::IsNaN(v));
+    return hn::BitCast(d, hn::IfThenElse(nan, hn::Set(d32, 0x7fc00000u), rounded));
+  };
+  int64_t k = 0;
+  for (; k + kLanes <= count; k += kLanes) hn::StoreU(round(hn::LoadU(d, row + k)), d, row + k);
+  if (k == count) return;
+  HWY_ALIGN float last[kLanes] = {};
+  std::copy(row + k, row + count, last);
+  hn::Store(round(hn::Load(d, last)), d, last);
+  std::copy(last, last + (count - k), row + k);
+}
+
+// Returns the scale.
+float RoundRowToInt8(int64_t count, float* row) {
+  const Tag d;
+  const hn::RebindToUnsigned<Tag> d32;
+  // The bits of magnitudes are ordered like the magnitudes, and NaN comes last.
+  auto largest_bits = hn::Zero(d32);
+  HWY_ALIGN float last[kLanes] = {};
+  const int64_t whole = count / kLanes * kLanes;
+  std::copy(row + whole, row + count, last);
+  for (int64_t k = 0; k < whole; k += kLanes)
+    largest_bits = hn::Max(largest_bits, hn::BitCast(d32, hn::Abs(hn::LoadU(d, row + k))));
+  largest_bits = hn::Max(largest_bits, hn::BitCast(d32, hn::Abs(hn::Load(d, last))));
+  const float largest = hn::GetLane(hn::BitCast(d, hn::MaxOfLanes(d32, largest_bits)));
+  const hn::CappedTag<float, 4> d4;
+  float scale = hn::GetLane(hn::Div(hn::Set(d4, largest), hn::Set(d4, 127.0f)));
+  if (!(largest <= std::numeric_limits<float>::max())) {
+    scale = std::numeric_limits<float>::quiet_NaN();
+  } else if (largest < kSmallestRow) {
+    scale = 0;
+  }
+  const Vector step = hn::Set(d, scale);
+  const auto round = [=](Vector v) HWY_ATTR {
+    return scale > 0 ? hn::Mul(hn::Round(hn::Div(v, step)), step) : step;  // 0 or NaN as a whole
+  };
+  for (int64_t k = 0; k < whole; k += kLanes) hn::StoreU(round(hn::LoadU(d, row + k)), d, row + k);
+  hn::Store(round(hn::Load(d, last)), d, last);
+  std::copy(last, last + (count - whole), row + whole);
+  return scale;
 }
 
 HWY_INLINE int64_t row_panels(int64_t rows) { return ceil_div(rows, kMaxRows); }

@@ -25,13 +25,22 @@ constexpr int64_t kFewRows = 14;
 struct Product {
   int64_t M, N, K;
   MatrixView A, B;
-  const float* packed;  // B in panels; null: pack on the way
+  PackedMatrix packed;  // B in panels; null data: pack on the way
   float* C;
   int64_t ldc;
   bool from_c;  // start from the old C
   bool negate;  // subtract
   const float* bias;
 };
+
+// A row whose largest number is below this becomes zero as int8: its scale would be no normal number.
+constexpr float kSmallestRow = 0x1p-100f;
+
+// Where the scales of a packed matrix of i8 begin.
+inline const float* scales_of(const PackedMatrix& packed) {
+  return reinterpret_cast<const float*>(static_cast<const char*>(packed.data) +
+                                        (packed.N + kPanel - 1) / kPanel * kPanel * packed.K);
+}
 
 struct Tile {
   int64_t row_begin, row_end, panel_begin, panel_end;

@@ -43,6 +43,10 @@ void copy_sequences(const Batch& batch, int64_t first, int64_t last, Batch& part
 
 }  // namespace
 
+double training_operations_per_token(const Model& model) {
+  return 2 * 3 * (model.work().per_token() + static_cast<double>(model.head().value.size()));
+}
+
 Learner::Learner(Model& model, const RunConfig& config, TokenCorpus corpus, ThreadPool& pool)
     : model_(model),
       config_(config.train),

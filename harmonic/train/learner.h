@@ -17,6 +17,10 @@ struct StepReport {
   double lr = 0;  // AdamW's
 };
 
+// Useful floating-point operations of a training step for each token: forward, and twice as many backward;
+// recomputation does not count.
+double training_operations_per_token(const Model& model);
+
 // What step s does depends on the configuration, the corpus, s, and what is saved of the steps before:
 // the parameters, optimizer().state() and carried(). Not thread-safe. Model and pool must outlive this.
 class Learner {

@@ -10,6 +10,7 @@
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/log.h"
 #include "harmonic/ops/machine_peak.h"
+#include "harmonic/ops/simd_targets.h"
 
 namespace harmonic {
 namespace {
@@ -24,12 +25,6 @@ int64_t peak_memory_bytes() {
   struct rusage usage;
   ::getrusage(RUSAGE_SELF, &usage);
   return int64_t{usage.ru_maxrss} * 1024;
-}
-
-// Useful floating-point operations a token: forward, and twice as many backward; recomputation does not
-// count.
-double operations_per_token(const Model& model) {
-  return 2 * 3 * (model.work().per_token() + static_cast<double>(model.head().value.size()));
 }
 
 // 3:07, 1:02:03
@@ -99,6 +94,7 @@ Trainer::End Trainer::run() {
   if (saved_step_ >= 0) publish_checkpoint(out_, saved_step_);  // a kill may have come between the two
   MetricsFile metrics(out_, learner_.steps_done(), config_.train.tensorboard);
   peak_ = measure_matrix_peak(pool_);
+  if (profile_) begin_profile();
   const auto complete = [&] { return learner_.steps_done() == learner_.total_steps(); };
   try {
     if (validation_due() && !metrics.validated_at(learner_.steps_done())) validate(metrics);
@@ -114,10 +110,25 @@ Trainer::End Trainer::run() {
   }
   if (learner_.steps_done() != saved_step_) save();
   end_progress();
+  if (profile_) end_profile();
   return complete() ? End::finished : End::interrupted;
 }
 
+void Trainer::begin_profile() {
+  profile_->clear();
+  profiled_ = {};
+  profiled_.processor = simd_target_name();
+  profiled_.threads = pool_.threads();
+  profiled_.matrix_peak = peak_;
+  profiled_.bandwidth = measure_bandwidth(pool_);
+}
+
+void Trainer::end_profile() { write_file(out_ / "profile.json", profile_json(*profile_, profiled_)); }
+
 void Trainer::take_step(MetricsFile& metrics) {
+  const bool profiled = profile_ && warm_;
+  warm_ = true;
+  if (profiled) profile_->set_active(true);
   const auto start = Clock::now();
   StepReport report;
   try {
@@ -128,6 +139,12 @@ void Trainer::take_step(MetricsFile& metrics) {
     fail("{}; {}", error.what(), last_checkpoint());
   }
   const double taken = std::chrono::duration<double>(Clock::now() - start).count();
+  if (profiled) {
+    profile_->set_active(false);
+    profiled_.steps += 1;
+    profiled_.tokens += report.targets;
+    profiled_.seconds += taken;
+  }
   seconds_ += taken;
   tokens_ += report.targets;
   recent_tokens_ = kFading * recent_tokens_ + static_cast<double>(report.targets);
@@ -163,8 +180,8 @@ void Trainer::report_progress(const StepReport& report) {
   progress(fmt::format(
       "step {}/{}  loss {:.4f}  {:.4f} bits/byte  {} tokens/s  {:.0f} % of peak  {} MB  {} left", report.step,
       learner_.total_steps(), report.loss, report.loss * kBitsPerNat / data_.train.bytes_per_token(),
-      short_number(speed), 100 * operations_per_token(model_) * speed / peak_, peak_memory_bytes() >> 20,
-      duration(left)));
+      short_number(speed), 100 * training_operations_per_token(model_) * speed / peak_,
+      peak_memory_bytes() >> 20, duration(left)));
 }
 
 bool Trainer::validation_due() const {

@@ -8,6 +8,7 @@
 #include "harmonic/train/checkpoint.h"
 #include "harmonic/train/learner.h"
 #include "harmonic/train/metrics.h"
+#include "harmonic/train/profile_report.h"
 #include "harmonic/train/training_data.h"
 
 namespace harmonic {
@@ -25,6 +26,11 @@ class Trainer {
   // Before run(): makes everything what it was at the checkpoint. Throws Error when settings, tokenizer or
   // texts are not those of the run that wrote it.
   void resume(const Checkpoint& checkpoint);
+
+  // Before run(): has the steps, all but the first, counted by `profile`, which watches the model's backend
+  // and must outlive this. At the end profile.json lies beside metrics.jsonl.
+  void profile_steps(Profile& profile) { profile_ = &profile; }
+  const ProfiledSteps& profiled_steps() const { return profiled_; }
 
   enum class End {
     finished,     // all steps are taken and saved
@@ -51,6 +57,8 @@ class Trainer {
   void report_progress(const StepReport& report);
   std::string last_checkpoint() const;
   CheckpointContents contents();
+  void begin_profile();
+  void end_profile();
 
   RunConfig config_;
   Model& model_;
@@ -68,6 +76,9 @@ class Trainer {
   double peak_ = 0;                                // of the machine, floating-point operations a second
   double recent_tokens_ = 0, recent_seconds_ = 0;  // of the last steps, older ones fading
   double shown_at_ = -1;                           // seconds_ at the last progress line
+  Profile* profile_ = nullptr;
+  bool warm_ = false;  // a step has been taken by this object
+  ProfiledSteps profiled_;
 };
 
 }  // namespace harmonic

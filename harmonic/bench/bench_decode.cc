@@ -1,0 +1,96 @@
+#include "harmonic/bench/bench_decode.h"
+
+#include <cstring>
+
+#include "harmonic/base/log.h"
+#include "harmonic/bench/bench_model.h"
+#include "harmonic/bench/measurement.h"
+#include "harmonic/model/weight_format.h"
+
+namespace harmonic {
+namespace {
+
+// Bytes of packed matrices, all of which a step reads but those of slow levels in most steps.
+double packed_bytes(const Model& model) {
+  double bytes = 0;
+  for (size_t i = 0; i < model.parameters().size(); ++i) {
+    const Tensor& packed = model.parameters()[i].packed;
+    if (packed) bytes += static_cast<double>(packed.size() * size_of(packed.dtype));
+  }
+  return bytes;
+}
+
+// Of a token on average: a level's matrices count for its stride.
+double bytes_a_step(const Model& model) {
+  const double each = packed_bytes(model) /
+                      static_cast<double>(model.parameters().count(Role::matrix) + model.head().value.size());
+  double numbers = static_cast<double>(model.head().value.size());
+  for (const Work::Part& part : model.work().parts)
+    if (!part.name.ends_with("scan") && !part.name.ends_with("scores"))
+      numbers += part.multiply_adds / static_cast<double>(part.stride);
+  return each * numbers;
+}
+
+void add_rows(const DecodeBench& options, const ModelConfig& config, const std::string& weights,
+              ThreadPool& pool, BenchReport& report) {
+  Model model(config, cpu_backend(), false);
+  model.parameters().initialise(1);
+  Inference inference(model, pool);
+  model.pack(inference.context(), weight_format_of(weights));
+  double alone = 0;
+  for (const int64_t streams : options.streams) {
+    progress(fmt::format("bench decode: {}, d_model {}, {}, {} streams", config.mixer[0], config.d_model,
+                         weights, streams));
+    Arena memory;
+    const StateRows states = make_state_rows(memory, model.state_layout(), streams);
+    const std::vector<int32_t> tokens = random_tokens(streams * options.tokens, config.vocab_size, 1);
+    std::vector<int64_t> offsets;
+    for (int64_t b = 0; b <= streams; ++b) offsets.push_back(b);
+    const Times times = measure(
+        [&] {
+          std::memset(states.data, 0, static_cast<size_t>(states.row_bytes * streams));
+          for (int64_t t = 0; t < options.tokens; ++t)
+            inference.logits(
+                inference.hidden(tokens.data() + t * streams, {offsets.data(), streams}, states, states));
+        },
+        options.runs, 0.3);
+    const double step = times.median / static_cast<double>(options.tokens);
+    const double speed = static_cast<double>(streams) / step;
+    if (alone == 0) alone = speed;
+    const double bytes = bytes_a_step(model) / step;
+    report.rows.push_back({config.mixer[0], static_cast<double>(config.d_model), weights,
+                           static_cast<double>(streams), speed, speed / alone, step * 1e6,
+                           100 * times.spread(), packed_bytes(model) * 1e-6, bytes * 1e-9,
+                           100 * bytes / report.machine.read_bandwidth});
+  }
+}
+
+}  // namespace
+
+BenchReport bench_decode(const DecodeBench& options, ThreadPool& pool) {
+  BenchReport report;
+  report.name = "decode";
+  report.columns = {{"mixer", 0},         {"d_model", 0},     {"weights", 0},     {"streams", 0},
+                    {"tokens/s", 0},      {"x the first", 2}, {"us a step", 1},   {"spread %", 0},
+                    {"MB of weights", 1}, {"GB/s", 1},        {"of reading %", 1}};
+  report.remarks = {
+      fmt::format("vocabulary {}; a step is one token of every stream, to its logits; GB/s are those of the "
+                  "weights that it "
+                  "reads, a slow level's by its stride",
+                  options.vocabulary)};
+  const int64_t context = std::max<int64_t>(options.tokens, 64);
+  for (const std::string& mixer : options.mixers)
+    for (const std::string& weights : options.weights)
+      report.checks.push_back(check_decoding(
+          bench_config(mixer, options.widths.front(), std::min<int64_t>(options.vocabulary, 2048), context),
+          pool, weight_format_of(weights)));
+  report.machine = measure_machine(pool);
+  for (const std::string& mixer : options.mixers)
+    for (const int64_t width : options.widths)
+      for (const std::string& weights : options.weights)
+        add_rows(options, bench_config(mixer, width, options.vocabulary, context), weights, pool, report);
+  end_progress();
+  return report;
+}
+
+}  // namespace harmonic

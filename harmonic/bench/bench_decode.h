@@ -1,0 +1,21 @@
+// Decoding: one token for each of some streams at a time.
+#pragma once
+
+#include "harmonic/bench/bench_report.h"
+
+namespace harmonic {
+
+struct DecodeBench {
+  std::vector<std::string> mixers = {"harmonic", "attention", "mamba"};
+  std::vector<int64_t> widths = {256};  // d_model
+  std::vector<std::string> weights = {"f32", "bf16", "int8"};
+  std::vector<int64_t> streams = {1, 4, 16, 64};
+  int64_t vocabulary = 50257;
+  int64_t tokens = 32;  // of each stream, a run
+  int64_t runs = 5;
+};
+
+// From a token's number to the logits of the next, without sampling. Checked first: check_decoding().
+BenchReport bench_decode(const DecodeBench& options, ThreadPool& pool);
+
+}  // namespace harmonic

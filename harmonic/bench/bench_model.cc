@@ -1,0 +1,195 @@
+#include "harmonic/bench/bench_model.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "harmonic/base/random.h"
+#include "harmonic/model/presets.h"
+#include "harmonic/train/backpropagation.h"
+
+namespace harmonic {
+namespace {
+
+constexpr int64_t kCheckedTokens = 33;  // every level of the paper's strides closes a block
+constexpr double kTolerance = 1e-4;     // relative, of a whole tensor
+constexpr int64_t kMemory = 256 << 20;
+constexpr uint64_t kSeed = 1;
+
+// ||found - expected|| / ||expected||, of f32 or f64 tensors.
+double relative_error(const Tensor& found, const Tensor& expected) {
+  double difference = 0, size = 0;
+  for (int64_t r = 0; r < expected.rows; ++r) {
+    for (int64_t c = 0; c < expected.cols; ++c) {
+      const double e = number_at(expected, r, c), d = number_at(found, r, c) - e;
+      difference += d * d;
+      size += e * e;
+    }
+  }
+  return difference == 0 ? 0 : std::sqrt(difference / size);
+}
+
+// Also where the error is not a number.
+void expect_small(double error, const std::string& what) {
+  if (!(error <= kTolerance))
+    fail(
+        "the check before measuring failed: {}: relative error {:.2e}, expected {:.0e} at most; this build "
+        "does not compute what it should, so that its speed means nothing",
+        what, error, kTolerance);
+}
+
+void expect_same_bits(const void* a, const void* b, int64_t bytes, const std::string& what) {
+  if (std::memcmp(a, b, static_cast<size_t>(bytes)) != 0)
+    fail(
+        "the check before measuring failed: {}: other bits; this build does not compute what it should, so "
+        "that its speed means nothing",
+        what);
+}
+
+// Start vectors, predictors and level weights start at zero or small: moved, so that they count.
+void initialise(Model& model) {
+  model.parameters().initialise(kSeed);
+  for (size_t i = 0; i < model.parameters().size(); ++i) {
+    const Tensor& value = model.parameters()[i].value;
+    const Random random(kSeed, stream_of(model.parameters()[i].name + " moved"));
+    for (int64_t k = 0; k < value.size(); ++k) {
+      const float by = static_cast<float>(0.1 * random.uniform(static_cast<uint64_t>(k)) - 0.05);
+      if (value.dtype == DType::f64) {
+        value.as<double>()[k] = static_cast<float>(value.as<double>()[k]) + by;
+      } else {
+        value.as<float>()[k] += by;
+      }
+    }
+  }
+}
+
+LossSum pass(Model& model, ThreadPool& pool, const Batch& batch, int64_t chunk) {
+  Backpropagation backpropagation(model, pool, kMemory, chunk);
+  return backpropagation.run(batch, {}, 1 / static_cast<double>(batch.target_count));
+}
+
+void compare_gradients(const Model& found, const Model& expected, const std::string& what) {
+  for (size_t i = 0; i < expected.parameters().size(); ++i)
+    expect_small(relative_error(found.parameters()[i].grad, expected.parameters()[i].grad),
+                 fmt::format("{}, gradient of {}", what, expected.parameters()[i].name));
+}
+
+void compare_losses(const LossSum& found, const LossSum& expected, const std::string& what) {
+  expect_small(std::abs(found.nats - expected.nats) / expected.nats, what + ", loss");
+}
+
+}  // namespace
+
+ModelConfig bench_config(const std::string& mixer, int64_t d_model, int64_t vocabulary, int64_t longest) {
+  const std::string preset = mixer == "harmonic"    ? "paper"
+                             : mixer == "attention" ? "paper-transformer"
+                             : mixer == "mamba"     ? "paper-mamba"
+                                                    : "";
+  if (preset.empty())
+    fail_usage("--mixers: \"{}\" is not a mixer; expected harmonic, attention or mamba{}", mixer,
+               did_you_mean(mixer, {"harmonic", "attention", "mamba"}));
+  ModelConfig config = preset_named(preset).config;
+  config.d_model = d_model;
+  config.harmonic.d_state = 0;
+  config.vocab_size = vocabulary;
+  config.eot_token_id = 0;
+  config.attention.context = std::max<int64_t>(longest, kCheckedTokens);
+  config.validate();
+  return config;
+}
+
+std::vector<int32_t> random_tokens(int64_t count, int64_t vocabulary, uint64_t seed) {
+  const Random random(seed, stream_of("tokens of a benchmark"));
+  std::vector<int32_t> tokens(static_cast<size_t>(count));
+  for (size_t i = 0; i < tokens.size(); ++i)
+    tokens[i] = static_cast<int32_t>(random.below(i, static_cast<uint64_t>(vocabulary)));
+  return tokens;
+}
+
+Batch random_batch(int64_t sequences, int64_t length, int64_t vocabulary) {
+  Batch batch;
+  batch.tokens = random_tokens(sequences * length + 1, vocabulary, kSeed);
+  batch.targets.assign(batch.tokens.begin() + 1, batch.tokens.end());
+  batch.tokens.pop_back();
+  batch.sequences = sequences;
+  batch.target_count = sequences * length;
+  for (int64_t s = 0; s <= sequences; ++s) batch.offsets.push_back(s * length);
+  for (int64_t s = 0; s < sequences; ++s) batch.segments.push_back({s, 0, false});
+  return batch;
+}
+
+std::string check_training(const ModelConfig& config, ThreadPool& pool, const Backend& backend) {
+  Model found(config, backend, true), expected(config, reference_backend(), true);
+  initialise(found);
+  initialise(expected);
+  const Batch batch = random_batch(1, kCheckedTokens, config.vocab_size);
+  const std::string what = fmt::format("{}, d_model {}", config.mixer[0], config.d_model);
+  compare_losses(pass(found, pool, batch, 0), pass(expected, pool, batch, 0), what);
+  compare_gradients(found, expected, what);
+  return fmt::format("{}: loss and every gradient of {} tokens equal the reference's within {:.0e}", what,
+                     kCheckedTokens, kTolerance);
+}
+
+std::string check_decoding(const ModelConfig& config, ThreadPool& pool, DType format,
+                           const Backend& backend) {
+  constexpr int64_t kStreams = 3, kTokens = 5;
+  Model found(config, backend, false), expected(config, reference_backend(), false);
+  initialise(found);
+  initialise(expected);
+  Inference inference(found, pool), reference(expected, pool);
+  found.pack(inference.context(), format);
+  expected.pack(reference.context(), format);
+  const std::string what =
+      fmt::format("{}, d_model {}, {}", config.mixer[0], config.d_model, name_of(format));
+  const std::vector<int32_t> tokens = random_tokens(kStreams * kTokens, config.vocab_size, kSeed);
+  Arena memory;
+  const StateRows together = make_state_rows(memory, found.state_layout(), kStreams);
+  const int64_t offsets[kStreams + 1] = {0, 1, 2, 3};
+  for (int64_t t = 0; t < kTokens; ++t)
+    inference.hidden(tokens.data() + t * kStreams, {offsets, kStreams}, together, together);
+  const Tensor logits =
+      inference.logits(inference.hidden(tokens.data(), {offsets, kStreams}, together, together));
+  const ArenaScope scope(memory);
+  const Tensor kept = memory.tensor(logits.rows, logits.cols, DType::f32);
+  std::memcpy(kept.data, logits.data, static_cast<size_t>(logits.size()) * sizeof(float));
+  for (int64_t b = 0; b < kStreams; ++b) {
+    std::vector<int32_t> text;
+    for (int64_t t = 0; t < kTokens; ++t) text.push_back(tokens[static_cast<size_t>(t * kStreams + b)]);
+    text.push_back(tokens[static_cast<size_t>(b)]);
+    State alone(found.state_layout()), slow(expected.state_layout());
+    const auto count = static_cast<int64_t>(text.size());
+    const Tensor row = inference.advance(alone, text.data(), count);
+    expect_same_bits(row.data, kept.row<float>(b), row.cols * int64_t{sizeof(float)}, what + ", alone");
+    expect_small(relative_error(row, reference.advance(slow, text.data(), count)), what + ", logits");
+  }
+  return fmt::format(
+      "{}: logits equal the reference's within {:.0e}, and to the bit decoded alone and in a batch", what,
+      kTolerance);
+}
+
+std::string check_length(const ModelConfig& config, ThreadPool& pool, const Backend& backend) {
+  constexpr int64_t kTokens = 300, kChunk = 77;
+  const std::string what = fmt::format("{}, d_model {}", config.mixer[0], config.d_model);
+  const std::vector<int32_t> text = random_tokens(kTokens + 1, config.vocab_size, kSeed);
+  Model whole(config, backend, true), pieces(config, backend, true);
+  initialise(whole);
+  initialise(pieces);
+  Inference inference(whole, pool);
+  State one(whole.state_layout()), many(whole.state_layout());
+  std::vector<double> bits_of_one, bits_of_many;
+  inference.score(one, text.data(), kTokens, bits_of_one);
+  for (int64_t begin = 0; begin < kTokens; begin += kChunk)
+    inference.score(many, text.data() + begin, std::min(kChunk, kTokens - begin), bits_of_many);
+  expect_same_bits(bits_of_one.data(), bits_of_many.data(), kTokens * int64_t{sizeof(double)},
+                   what + ", losses in pieces");
+  if (!whole.state_layout().has_caches())
+    expect_same_bits(one.data(), many.data(), one.bytes(), what + ", state after pieces");
+  const Batch batch = random_batch(1, kTokens, config.vocab_size);
+  compare_losses(pass(pieces, pool, batch, kChunk), pass(whole, pool, batch, 0), what);
+  compare_gradients(pieces, whole, what + ", in chunks");
+  return fmt::format(
+      "{}: a text in pieces gives the bits of the whole, gradients in chunks those of the whole within "
+      "{:.0e}",
+      what, kTolerance);
+}
+
+}  // namespace harmonic

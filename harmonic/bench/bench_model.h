@@ -1,0 +1,35 @@
+// The models that benchmarks run, and the checks that come before their figures.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "harmonic/data/batch.h"
+#include "harmonic/model/inference.h"
+
+namespace harmonic {
+
+// The paper's form of a mixer ("harmonic", "attention", "mamba": the presets paper, paper-transformer and
+// paper-mamba) at another width and vocabulary. `longest`: tokens of a text that attention is to remember.
+// Throws Error (usage) for another name.
+ModelConfig bench_config(const std::string& mixer, int64_t d_model, int64_t vocabulary, int64_t longest);
+
+std::vector<int32_t> random_tokens(int64_t count, int64_t vocabulary, uint64_t seed);
+
+// `sequences` texts of `length` tokens, each predicting the next one.
+Batch random_batch(int64_t sequences, int64_t length, int64_t vocabulary);
+
+// Each compares this build on this machine with its definition, on a short text, and returns in words what
+// was compared. Throws Error where they differ: then no figure may be shown.
+//
+// Losses and every gradient of a training pass, with those of the reference backend:
+std::string check_training(const ModelConfig& config, ThreadPool& pool,
+                           const Backend& backend = cpu_backend());
+// Logits with matrices kept as `format`: with those of the reference backend's, and to the bit whether
+// streams are decoded together or alone.
+std::string check_decoding(const ModelConfig& config, ThreadPool& pool, DType format,
+                           const Backend& backend = cpu_backend());
+// States and losses of a text in pieces and as a whole, to the bit; gradients in chunks and as a whole.
+std::string check_length(const ModelConfig& config, ThreadPool& pool, const Backend& backend = cpu_backend());
+
+}  // namespace harmonic

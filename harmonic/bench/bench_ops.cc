@@ -1,0 +1,321 @@
+#include "harmonic/bench/bench_ops.h"
+
+#include <cmath>
+#include <limits>
+#include <map>
+
+#include "harmonic/base/log.h"
+#include "harmonic/base/random.h"
+#include "harmonic/bench/measurement.h"
+#include "harmonic/ops/backend.h"
+
+namespace harmonic {
+namespace {
+
+constexpr double kTolerance = 1e-4;  // relative, of a whole tensor
+
+// The tensors of one op on one backend: inputs with the same values on every backend, by their names.
+class Workbench {
+ public:
+  Workbench(const Backend& backend, ThreadPool& pool) : backend_(backend), context_{pool, scratch_} {}
+
+  Tensor input(const std::string& name, int64_t rows, int64_t cols) {
+    const Tensor tensor = memory_.tensor(rows, cols, backend_.dtype);
+    const Random random(1, stream_of(name));
+    for (int64_t i = 0; i < tensor.size(); ++i) {
+      const auto value = static_cast<float>(2 * random.uniform(static_cast<uint64_t>(i)) - 1);
+      if (backend_.dtype == DType::f64) {
+        tensor.as<double>()[i] = value;
+      } else {
+        tensor.as<float>()[i] = value;
+      }
+    }
+    return tensor;
+  }
+  // Zeros at first, for ops that add; compared.
+  Tensor output(int64_t rows, int64_t cols) {
+    outputs_.push_back(memory_.zeros(rows, cols, backend_.dtype));
+    return outputs_.back();
+  }
+  double* number() {
+    numbers_.push_back(memory_.zeros(1, 1, DType::f64));
+    return numbers_.back().as<double>();
+  }
+  Tensor targets(int64_t rows, int64_t vocabulary) {
+    const Tensor tensor = memory_.tensor(1, rows, DType::i32);
+    for (int64_t r = 0; r < rows; ++r) tensor.as<int32_t>()[r] = static_cast<int32_t>(r * 31 % vocabulary);
+    return tensor;
+  }
+  Segments one_text(int64_t rows) {
+    auto* offsets = memory_.allocate_array<int64_t>(2);
+    offsets[0] = 0;
+    offsets[1] = rows;
+    return {offsets, 1};
+  }
+  const int64_t* zero() {
+    auto* number = memory_.allocate_array<int64_t>(1);
+    *number = 0;
+    return number;
+  }
+  Tensor packed(const Tensor& weight, DType format) {
+    const bool narrow = backend_.dtype == DType::f32;
+    const int64_t size = packed_weight_size(weight.rows, weight.cols, narrow ? format : DType::f32);
+    const Tensor tensor = memory_.tensor(1, size, narrow ? format : backend_.dtype);
+    run(PackWeight{weight, tensor, format});
+    return tensor;
+  }
+
+  template <typename Op>
+  void run(const Op& op) {
+    backend_(context_, op);
+  }
+  const std::vector<Tensor>& outputs() const { return outputs_; }
+
+ private:
+  const Backend& backend_;
+  Arena memory_, scratch_;
+  Context context_;
+  std::vector<Tensor> outputs_, numbers_;
+};
+
+class OpsRun {
+ public:
+  OpsRun(const OpsBench& options, ThreadPool& pool, BenchReport& report)
+      : options_(options), pool_(pool), report_(report) {}
+
+  // make(workbench, rows, channels) builds the op's arguments.
+  template <typename Make>
+  void op(const std::string& name, int64_t rows, int64_t channels, const Make& make) {
+    progress(fmt::format("bench ops: {}, {} rows, {} channels", name, rows, channels));
+    check(name, std::min<int64_t>(rows, 70), make);
+    Workbench bench(cpu_backend(), pool_);
+    const auto op = make(bench, rows, channels);
+    const Times times = measure([&] { bench.run(op); }, options_.runs);
+    const OpCost cost = cost_of(op);
+    const double flops = cost.operations / times.median, bytes = cost.bytes / times.median;
+    const double none = std::numeric_limits<double>::quiet_NaN();
+    report_.rows.push_back(
+        {name, static_cast<double>(rows), static_cast<double>(channels), times.median * 1e6,
+         times.fastest * 1e6, 100 * times.spread(), flops > 0 ? flops * 1e-9 : none,
+         flops > 0 ? 100 * flops / report_.machine.matrix_peak : none, bytes * 1e-9,
+         100 * bytes / (rows <= kFewRows ? report_.machine.read_bandwidth : report_.machine.bandwidth)});
+  }
+  int64_t checked() const { return checked_; }
+
+ private:
+  // Weights are all that these read: beside the bandwidth of reading.
+  static constexpr int64_t kFewRows = 64;
+
+  template <typename Make>
+  void check(const std::string& name, int64_t rows, const Make& make) {
+    constexpr int64_t kChannels = 24;
+    Workbench found(cpu_backend(), pool_), expected(reference_backend(), pool_);
+    found.run(make(found, rows, kChannels));
+    expected.run(make(expected, rows, kChannels));
+    for (size_t i = 0; i < expected.outputs().size(); ++i) {
+      const Tensor &f = found.outputs()[i], &e = expected.outputs()[i];
+      double difference = 0, size = 0;
+      for (int64_t k = 0; k < e.size(); ++k) {
+        const double by = f.as<float>()[k] - e.as<double>()[k];
+        difference += by * by;
+        size += e.as<double>()[k] * e.as<double>()[k];
+      }
+      if (!(difference <= kTolerance * kTolerance * size))
+        fail(
+            "the check before measuring failed: {}: output {} differs from the reference's by {:.1e} of its "
+            "norm, expected {:.0e} at most; this build does not compute what it should",
+            name, i, std::sqrt(difference / size), kTolerance);
+    }
+    ++checked_;
+  }
+
+  const OpsBench& options_;
+  ThreadPool& pool_;
+  BenchReport& report_;
+  int64_t checked_ = 0;
+};
+
+// Products forward and backward, of a matrix C -> m C.
+void products(OpsRun& run, int64_t R, int64_t C) {
+  for (const int64_t wider : {1, 2, 4}) {
+    run.op(fmt::format("linear, C -> {} C", wider), R, C, [wider](Workbench& w, int64_t r, int64_t c) {
+      return Linear{w.input("x", r, c),    w.input("w", wider * c, c), {}, {}, {}, false,
+                    w.output(r, wider * c)};
+    });
+    run.op(fmt::format("linear backward, C -> {} C", wider), R, C,
+           [wider](Workbench& w, int64_t r, int64_t c) {
+             return LinearBackward{
+                 w.input("x", r, c),          w.input("w", wider * c, c), false,
+                 w.input("dy", r, wider * c), {w.output(r, c)},           w.output(wider * c, c),
+                 w.output(1, wider * c)};
+           });
+  }
+}
+
+void heads(OpsRun& run, const OpsBench& options, int64_t C) {
+  const int64_t V = options.vocabulary;
+  run.op(fmt::format("head and loss, {} tokens", V), std::min<int64_t>(options.rows, 4096), C,
+         [V](Workbench& w, int64_t r, int64_t c) {
+           return LinearCrossEntropy{w.input("x", r, c), w.input("w", V, c), {},
+                                     w.targets(r, V),    w.output(1, r),     1.0,
+                                     w.output(r, c),     w.output(V, c)};
+         });
+  for (const DType format : {DType::f32, DType::bf16, DType::i8}) {
+    for (const int64_t rows : {1, 8, 64}) {
+      run.op(fmt::format("head, weights {}", format == DType::i8 ? "int8" : name_of(format)), rows, C,
+             [V, format](Workbench& w, int64_t r, int64_t c) {
+               const Tensor weight = w.input("w", V, c);
+               return Linear{w.input("x", r, c), weight, w.packed(weight, format), {}, {}, false,
+                             w.output(r, V)};
+             });
+    }
+  }
+}
+
+DecayScan decay_scan(Workbench& w, int64_t r, int64_t n) {
+  const Segments text = w.one_text(r);
+  return {w.input("u", r, n), w.input("z", r, n), w.input("g", r, n), w.input("d", 1, n),           text,
+          w.input("s", 1, n), w.output(r, n),     w.output(1, n),     w.output(scan_tiles(text), n)};
+}
+
+SelectiveScan selective_scan(Workbench& w, int64_t r, int64_t n) {
+  const Segments text = w.one_text(r);
+  const int64_t S = kSelectiveState;
+  return {.u = w.input("u", r, n),
+          .z = w.input("z", r, n),
+          .dt = w.input("t", r, n),
+          .key = w.input("k", r, S),
+          .query = w.input("q", r, S),
+          .skip = w.input("d", 1, n),
+          .a_log = {},
+          .segments = text,
+          .state_in = w.input("s", 1, S * n),
+          .y = w.output(r, n),
+          .state_out = w.output(1, S * n),
+          .borders = w.output(scan_tiles(text), S * n)};
+}
+
+// Backward starts from the borders that forward left.
+void recurrences(OpsRun& run, int64_t R, int64_t N) {
+  run.op("decay scan", R, N, decay_scan);
+  run.op("decay scan backward", R, N, [](Workbench& w, int64_t r, int64_t n) {
+    const DecayScan f = decay_scan(w, r, n);
+    w.run(f);
+    return DecayScanBackward{.u = f.u,
+                             .z = f.z,
+                             .g = f.g,
+                             .skip = f.skip,
+                             .segments = f.segments,
+                             .borders = f.borders,
+                             .dy = w.input("dy", r, n),
+                             .dstate_out = {},
+                             .du = w.output(r, n),
+                             .dz = w.output(r, n),
+                             .dg = w.output(r, n),
+                             .dstate_in = w.output(1, n),
+                             .dskip = w.output(1, n)};
+  });
+  run.op("selective scan", R, N, selective_scan);
+  run.op("selective scan backward", R, N, [](Workbench& w, int64_t r, int64_t n) {
+    const SelectiveScan f = selective_scan(w, r, n);
+    w.run(f);
+    return SelectiveScanBackward{.u = f.u,
+                                 .z = f.z,
+                                 .dt = f.dt,
+                                 .key = f.key,
+                                 .query = f.query,
+                                 .skip = f.skip,
+                                 .a_log = {},
+                                 .segments = f.segments,
+                                 .borders = f.borders,
+                                 .dy = w.input("dy", r, n),
+                                 .dstate_out = {},
+                                 .du = w.output(r, n),
+                                 .dz = w.output(r, n),
+                                 .ddt = w.output(r, n),
+                                 .dkey = w.output(r, kSelectiveState),
+                                 .dquery = w.output(r, kSelectiveState),
+                                 .dstate_in = w.output(1, kSelectiveState * n),
+                                 .dskip = w.output(1, n),
+                                 .da_log = {}};
+  });
+}
+
+void over_time(OpsRun& run, int64_t R, int64_t C) {
+  constexpr int64_t K = 4;
+  run.op("convolution and silu", R, C, [](Workbench& w, int64_t r, int64_t c) {
+    return CausalConv{w.input("x", r, c),     w.input("w", c, K), w.input("b", 1, c), w.one_text(r),
+                      w.input("s", 1, 3 * c), w.output(r, c),     w.output(1, 3 * c), Activation::silu};
+  });
+  run.op("convolution backward", R, C, [](Workbench& w, int64_t r, int64_t c) {
+    return CausalConvBackward{
+        w.input("x", r, c),     w.input("w", c, K), w.input("b", 1, c),  w.one_text(r),
+        w.input("s", 1, 3 * c), Activation::silu,   w.input("dy", r, c), {},
+        {w.output(r, c)},       w.output(1, 3 * c), w.output(c, K),      w.output(1, c)};
+  });
+  run.op("pool by 4", R, C, [](Workbench& w, int64_t r, int64_t c) {
+    return CausalPool{w.input("x", r, c), w.one_text(r),      w.zero(),           4,
+                      w.one_text(r / 4),  w.input("s", 1, c), w.output(r / 4, c), w.output(1, c)};
+  });
+  run.op("upsample by 4", R, C, [](Workbench& w, int64_t r, int64_t c) {
+    return CausalUpsample{w.input("held", r / 4 + 1, c), w.one_text(r), w.one_text(r / 4), w.zero(), 4,
+                          w.input("base", r, c),         w.output(r, c)};
+  });
+  run.op("rms norm", R, C, [](Workbench& w, int64_t r, int64_t c) {
+    return RmsNorm{w.input("x", r, c), w.input("w", 1, c), {}, w.output(r, c)};
+  });
+  run.op("rms norm backward", R, C, [](Workbench& w, int64_t r, int64_t c) {
+    return RmsNormBackward{w.input("x", r, c), w.input("w", 1, c), {}, w.input("dy", r, c),
+                           {w.output(r, c)},   w.output(1, c),     {}};
+  });
+}
+
+void attentions(OpsRun& run, int64_t R, int64_t C) {
+  constexpr int64_t kHeads = 4;
+  run.op("attention", R, C, [](Workbench& w, int64_t r, int64_t c) {
+    return Attention{w.input("q", r, c),  w.input("k", r, c), w.input("v", r, c), {}, w.one_text(r), w.zero(),
+                     {kHeads, kHeads, 0}, w.output(r, c),     w.output(r, kHeads)};
+  });
+}
+
+void updates(OpsRun& run, int64_t C) {
+  run.op("squares of a gradient", 4 * C, C, [](Workbench& w, int64_t r, int64_t c) {
+    return SumOfSquares{w.input("x", r, c), w.number()};
+  });
+  run.op("adamw", 4 * C, C, [](Workbench& w, int64_t r, int64_t c) {
+    const Tensor value = w.output(r, c);
+    return AdamW{
+        .value = value, .grad = w.input("g", r, c), .m = w.output(r, c), .v = w.output(r, c), .lr = 1e-3};
+  });
+  run.op("muon", 4 * C, C, [](Workbench& w, int64_t r, int64_t c) {
+    return Muon{.value = w.output(r, c), .grad = w.input("g", r, c), .m = w.output(r, c), .lr = 1e-3};
+  });
+}
+
+}  // namespace
+
+BenchReport bench_ops(const OpsBench& options, ThreadPool& pool) {
+  BenchReport report;
+  report.name = "ops";
+  report.machine = measure_machine(pool);
+  report.columns = {{"op", 0},       {"rows", 0},    {"channels", 0},  {"us", 1},   {"fastest us", 1},
+                    {"spread %", 0}, {"GFLOP/s", 1}, {"of peak %", 1}, {"GB/s", 1}, {"of memory %", 1}};
+  report.remarks = {
+      "GB/s: every tensor read or written once; up to 64 rows beside the bandwidth of reading, as weights "
+      "are "
+      "what is read. Above 100 %: from the cache"};
+  OpsRun run(options, pool, report);
+  for (const int64_t C : options.channels) {
+    products(run, options.rows, C);
+    heads(run, options, C);
+    recurrences(run, options.rows, 2 * C);
+    over_time(run, options.rows, C);
+    attentions(run, std::min<int64_t>(options.rows, 2048), C);
+    updates(run, C);
+  }
+  end_progress();
+  report.checks = {fmt::format("{} ops equal the reference within {:.0e}", run.checked(), kTolerance)};
+  return report;
+}
+
+}  // namespace harmonic

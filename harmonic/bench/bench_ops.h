@@ -1,0 +1,18 @@
+// Single ops beside the peaks of the machine.
+#pragma once
+
+#include "harmonic/bench/bench_report.h"
+
+namespace harmonic {
+
+struct OpsBench {
+  std::vector<int64_t> channels = {256, 512};  // C; states have 2 C
+  int64_t rows = 16384;                        // tokens
+  int64_t vocabulary = 8192;
+  int64_t runs = 9;  // of each op, at least
+};
+
+// Every op is first held against the reference backend at a small size: throws Error where it differs.
+BenchReport bench_ops(const OpsBench& options, ThreadPool& pool);
+
+}  // namespace harmonic

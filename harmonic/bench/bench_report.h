@@ -1,0 +1,41 @@
+// What a benchmark found, as a plain table and as JSON.
+#pragma once
+
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "harmonic/base/thread_pool.h"
+
+namespace harmonic {
+
+// The yardsticks of a run.
+struct Machine {
+  std::string processor;  // as the system names it
+  std::string vectors;    // instructions in use
+  int threads = 1;
+  double matrix_peak = 0;     // floating-point operations a second
+  double bandwidth = 0;       // bytes a second, two arrays read and one written
+  double read_bandwidth = 0;  // bytes a second, read alone
+};
+Machine measure_machine(ThreadPool& pool);
+
+struct BenchReport {
+  struct Column {
+    std::string name;  // with its unit
+    int decimals = 0;
+  };
+  using Cell = std::variant<std::string, double>;  // a number that is not finite is left out
+
+  std::string name;
+  Machine machine;
+  std::vector<std::string> checks;  // that were passed before anything was measured
+  std::vector<std::string> remarks;
+  std::vector<Column> columns;
+  std::vector<std::vector<Cell>> rows;  // as many cells as columns
+};
+
+std::string table_of(const BenchReport& report);
+std::string json_of(const BenchReport& report);
+
+}  // namespace harmonic

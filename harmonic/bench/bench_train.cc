@@ -1,0 +1,79 @@
+#include "harmonic/bench/bench_train.h"
+
+#include <sys/resource.h>
+
+#include "harmonic/base/log.h"
+#include "harmonic/bench/bench_model.h"
+#include "harmonic/bench/measurement.h"
+#include "harmonic/train/learner.h"
+
+namespace harmonic {
+namespace {
+
+double page_faults() {
+  struct rusage usage;
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_minflt + usage.ru_majflt);
+}
+
+void add_row(const TrainBench& options, const ModelConfig& config, int64_t length, ThreadPool& pool,
+             BenchReport& report) {
+  Model model(config, cpu_backend(), true);
+  model.parameters().initialise(1);
+  TrainConfig train;
+  train.lr = 1e-4;
+  Optimizer optimizer(model.parameters(), model.backend(), train);
+  Backpropagation backpropagation(model, pool, options.memory_mb << 20);
+  Arena scratch;
+  Context context{pool, scratch};
+  const int64_t sequences = std::max<int64_t>(1, options.tokens_per_step / length);
+  const Batch batch = random_batch(sequences, length, config.vocab_size);
+  int64_t step = 0;
+  double faults_before = 0;
+  const Times times = measure(
+      [&] {
+        if (step == 1) faults_before = page_faults();
+        backpropagation.run(batch, {}, 1 / static_cast<double>(batch.target_count));
+        optimizer.gradient_norm(context);
+        optimizer.update(context, ++step, 1, 1);
+      },
+      options.runs, 0);
+  const double faults = (page_faults() - faults_before) / static_cast<double>(step - 1);
+  const auto tokens = static_cast<double>(batch.target_count);
+  const double operations = training_operations_per_token(model) * tokens;
+  report.rows.push_back({config.mixer[0], static_cast<double>(config.d_model), static_cast<double>(length),
+                         static_cast<double>(sequences),
+                         static_cast<double>(model.parameters().count()) * 1e-6, tokens / times.median,
+                         times.median * 1e3, 100 * times.spread(), operations / times.median * 1e-9,
+                         100 * operations / times.median / report.machine.matrix_peak, faults});
+}
+
+}  // namespace
+
+BenchReport bench_train(const TrainBench& options, ThreadPool& pool) {
+  BenchReport report;
+  report.name = "train";
+  report.columns = {{"mixer", 0},        {"d_model", 0},   {"T", 0},          {"texts", 0},
+                    {"M parameters", 2}, {"tokens/s", 0},  {"ms a step", 1},  {"spread %", 0},
+                    {"GFLOP/s", 1},      {"of peak %", 1}, {"page faults", 1}};
+  report.remarks = {fmt::format(
+      "vocabulary {}; a step is gradients, their norm and AdamW's update; operations are the useful ones, "
+      "recomputation left out",
+      options.vocabulary)};
+  for (const std::string& mixer : options.mixers)
+    report.checks.push_back(
+        check_training(bench_config(mixer, options.widths.front(), options.vocabulary, 0), pool));
+  report.machine = measure_machine(pool);
+  for (const std::string& mixer : options.mixers) {
+    for (const int64_t width : options.widths) {
+      for (const int64_t length : options.lengths) {
+        progress(fmt::format("bench train: {}, d_model {}, T {}", mixer, width, length));
+        add_row(options, bench_config(mixer, width, options.vocabulary, length), length, pool, report);
+      }
+    }
+  }
+  end_progress();
+  return report;
+}
+
+}  // namespace harmonic

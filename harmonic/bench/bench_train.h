@@ -1,0 +1,21 @@
+// Training steps of whole models.
+#pragma once
+
+#include "harmonic/bench/bench_report.h"
+
+namespace harmonic {
+
+struct TrainBench {
+  std::vector<std::string> mixers = {"harmonic", "attention", "mamba"};
+  std::vector<int64_t> widths = {256, 512};     // d_model
+  std::vector<int64_t> lengths = {1000, 8000};  // T
+  int64_t vocabulary = 8192;
+  int64_t tokens_per_step = 8000;
+  int64_t memory_mb = 512;
+  int64_t runs = 5;  // steps, after one that does not count
+};
+
+// Gradients, their norm and the update by AdamW, of random tokens. Checked first: check_training().
+BenchReport bench_train(const TrainBench& options, ThreadPool& pool);
+
+}  // namespace harmonic

@@ -1,0 +1,130 @@
+// harmonic bench: what this machine does with models, beside what it could do.
+#include "harmonic/base/files.h"
+#include "harmonic/bench/bench_decode.h"
+#include "harmonic/bench/bench_length.h"
+#include "harmonic/bench/bench_memory.h"
+#include "harmonic/bench/bench_ops.h"
+#include "harmonic/bench/bench_train.h"
+#include "harmonic/cli/command.h"
+#include "harmonic/model/weight_format.h"
+
+namespace harmonic {
+namespace {
+
+const std::vector<std::string> kMixers = {"harmonic", "attention", "mamba"};
+
+class Bench : public Command {
+ public:
+  void declare(Options& options) override {
+    declare_sizes(options);
+    options.add("--json", &json_, "write the result here too").placeholder("FILE").not_empty();
+  }
+  int run(const CommandContext& context) override {
+    if (!json_.empty()) AtomicFile(std::filesystem::path(json_));  // throws now if it cannot be written later
+    const BenchReport report = measured(context.threads);
+    write_output(table_of(report));
+    flush_output();  // what --json /dev/stdout writes comes after it
+    if (!json_.empty()) write_file(json_, json_of(report));
+    return 0;
+  }
+
+ protected:
+  virtual void declare_sizes(Options& options) = 0;
+  virtual BenchReport measured(int threads) = 0;
+
+ private:
+  std::string json_;
+};
+
+class OpsCommand : public Bench {
+  void declare_sizes(Options& options) override {
+    options.add("--d-model", &bench_.channels, "widths; states have twice as many channels")
+        .range(1, 1 << 16);
+    options.add("--rows", &bench_.rows, "tokens").amount().range(1, 1 << 24);
+    options.add("--vocab", &bench_.vocabulary, "tokens of the head").amount().range(2, 1 << 24);
+    options.add("--runs", &bench_.runs, "of each op, at least").range(1, 1000);
+  }
+  BenchReport measured(int threads) override {
+    ThreadPool pool(threads);
+    return bench_ops(bench_, pool);
+  }
+  OpsBench bench_;
+};
+
+class TrainCommand : public Bench {
+  void declare_sizes(Options& options) override {
+    options.add("--mixers", &bench_.mixers, "models, of the paper's forms").one_of(kMixers);
+    options.add("--d-model", &bench_.widths, "widths").range(1, 1 << 16);
+    options.add("--lengths", &bench_.lengths, "tokens of a text; 8K is 8,000").amount().range(1, 1 << 30);
+    options.add("--vocab", &bench_.vocabulary, "tokens of the vocabulary").amount().range(2, 1 << 24);
+    options.add("--tokens", &bench_.tokens_per_step, "of a step, in one text at least")
+        .amount()
+        .range(1, 1 << 30);
+    options.add("--memory-mb", &bench_.memory_mb, "for activations").range(1, 1 << 20);
+    options.add("--runs", &bench_.runs, "steps, after one that does not count").range(1, 1000);
+  }
+  BenchReport measured(int threads) override {
+    ThreadPool pool(threads);
+    return bench_train(bench_, pool);
+  }
+  TrainBench bench_;
+};
+
+class DecodeCommand : public Bench {
+  void declare_sizes(Options& options) override {
+    options.add("--mixers", &bench_.mixers, "models, of the paper's forms").one_of(kMixers);
+    options.add("--d-model", &bench_.widths, "widths").range(1, 1 << 16);
+    options.add("--weights", &bench_.weights, "how matrices are kept").one_of(kWeightFormats);
+    options.add("--streams", &bench_.streams, "texts that go on together").range(1, 4096);
+    options.add("--vocab", &bench_.vocabulary, "tokens of the vocabulary").amount().range(2, 1 << 24);
+    options.add("--tokens", &bench_.tokens, "of each text, a run").amount().range(1, 1 << 20);
+    options.add("--runs", &bench_.runs, "at least, after one that does not count").range(1, 1000);
+  }
+  BenchReport measured(int threads) override {
+    ThreadPool pool(threads);
+    return bench_decode(bench_, pool);
+  }
+  DecodeBench bench_;
+};
+
+class LengthCommand : public Bench {
+  void declare_sizes(Options& options) override {
+    options.add("--mixer", &bench_.mixer, "model, of the paper's forms").one_of(kMixers);
+    options.add("--d-model", &bench_.d_model, "width").range(1, 1 << 16);
+    options.add("--vocab", &bench_.vocabulary, "tokens of the vocabulary").amount().range(2, 1 << 24);
+    options.add("--lengths", &bench_.lengths, "tokens of a text; 64K is 64,000").amount().range(1, 1 << 30);
+    options.add("--memory-mb", &bench_.memory_mb, "for activations of a training step").range(1, 1 << 20);
+    options.add("--stream", &bench_.stream, "tokens of a stream before its far blocks; 0 leaves it out")
+        .amount();
+    options.add("--runs", &bench_.runs, "of each, after one that does not count").range(1, 1000);
+  }
+  BenchReport measured(int threads) override {
+    ThreadPool pool(threads);
+    return bench_length(bench_, pool);
+  }
+  LengthBench bench_;
+};
+
+class MemoryCommand : public Bench {
+  void declare_sizes(Options& options) override {
+    options.add("--mixer", &bench_.mixer, "model, of the paper's forms").one_of(kMixers);
+    options.add("--cases", &bench_.cases, "steps: TOKENS:VOCABULARY:D_MODEL").not_empty();
+    options.add("--memory-mb", &bench_.memory_mb, "for activations").range(1, 1 << 20);
+  }
+  BenchReport measured(int threads) override {
+    bench_.threads = threads;
+    return bench_memory(bench_);
+  }
+  MemoryBench bench_;
+};
+
+const Registered<OpsCommand> ops("bench ops", "measure single ops beside the machine's peaks");
+const Registered<TrainCommand> train("bench train", "measure training steps");
+const Registered<DecodeCommand> decode("bench decode", "measure decoding, one stream and many");
+const Registered<LengthCommand> length("bench length",
+                                       "measure a token's time against the length of its text");
+const Registered<MemoryCommand> memory("bench memory",
+                                       "measure a training step's peak memory against its length");
+
+}  // namespace
+}  // namespace harmonic

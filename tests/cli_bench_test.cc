@@ -1,0 +1,62 @@
+// harmonic bench, at sizes that take no time.
+#include <gtest/gtest.h>
+
+#include "cli_program.h"
+#include "harmonic/base/json.h"
+
+namespace harmonic {
+namespace {
+
+// Runs it and returns its JSON, which comes after the table.
+Json bench(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "bench");
+  arguments.insert(arguments.end(), {"--json", "/dev/stdout", "--threads", "2"});
+  const Outcome outcome = run_harmonic(arguments);
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  const size_t json = outcome.out.find("\n{");
+  if (json == std::string::npos) return {};
+  EXPECT_NE(outcome.out.substr(0, json).find("checked: "), std::string::npos) << outcome.out;
+  EXPECT_NE(outcome.out.substr(0, json).find("matrix peak "), std::string::npos) << outcome.out;
+  return Json::parse(outcome.out.substr(json), nullptr, false);
+}
+
+TEST(BenchCommand, MeasuresOpsBesideThePeaks) {
+  const Json json = bench({"ops", "--d-model", "64", "--rows", "200", "--vocab", "100", "--runs", "1"});
+  ASSERT_GT(json["rows"].size(), 20u);
+  for (const Json& row : json["rows"]) {
+    EXPECT_GT(row["us"], 0.0);
+    EXPECT_GT(row["of memory %"], 0.0) << row["op"];
+  }
+}
+
+TEST(BenchCommand, MeasuresTrainingAndDecodingOfEveryMixer) {
+  const Json train = bench(
+      {"train", "--d-model", "32", "--lengths", "50,100", "--vocab", "64", "--tokens", "100", "--runs", "1"});
+  ASSERT_EQ(train["rows"].size(), 6u);
+  for (const Json& row : train["rows"]) EXPECT_GT(row["tokens/s"], 0.0);
+  const Json decode = bench({"decode", "--mixers", "harmonic,mamba", "--d-model", "32", "--vocab", "64",
+                             "--streams", "1,3", "--tokens", "4", "--runs", "1"});
+  ASSERT_EQ(decode["rows"].size(), 12u);
+  EXPECT_EQ(decode["rows"][0]["x the first"], 1.0);
+  EXPECT_LT(decode["rows"][4]["MB of weights"], decode["rows"][0]["MB of weights"]) << "int8 and f32";
+}
+
+TEST(BenchCommand, MeasuresLengthAndMemory) {
+  const Json length =
+      bench({"length", "--d-model", "32", "--lengths", "100,400", "--stream", "2K", "--runs", "1"});
+  ASSERT_EQ(length["rows"].size(), 8u);
+  const Json memory = bench({"memory", "--cases", "1K:64:32", "4K:64:32", "--memory-mb", "1"});
+  ASSERT_EQ(memory["rows"].size(), 2u);
+  EXPECT_GT(memory["rows"][0]["peak MB"], 1.0);
+  EXPECT_LT(memory["rows"][1]["chunk"], 1000.0);
+}
+
+TEST(BenchCommand, SaysWhatIsWrongWithACase) {
+  const Outcome outcome = run_harmonic({"bench", "memory", "--cases", "64K:256"});
+  EXPECT_EQ(outcome.status, 2);
+  EXPECT_NE(outcome.err.find("TOKENS:VOCABULARY:D_MODEL"), std::string::npos) << outcome.err;
+  EXPECT_EQ(run_harmonic({"bench", "train", "--mixers", "mambo"}).status, 2);
+}
+
+}  // namespace
+}  // namespace harmonic

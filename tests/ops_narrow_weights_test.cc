@@ -1,0 +1,181 @@
+// Weights as bf16 and int8: what is kept, and that products give the bits of what is kept.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "harmonic/base/random.h"
+#include "harmonic/ops/backend.h"
+#include "harmonic/ops/matmul.h"
+#include "harmonic/ops/simd_targets.h"
+
+namespace harmonic {
+namespace {
+
+constexpr DType kFormats[] = {DType::bf16, DType::i8};
+
+class NarrowWeights : public testing::Test {
+ protected:
+  static Tensor matrix(Arena& arena, int64_t rows, int64_t cols, uint64_t seed) {
+    const Tensor tensor = arena.tensor(rows, cols, DType::f32);
+    const Random random(seed, 1);
+    for (int64_t i = 0; i < rows * cols; ++i)
+      tensor.as<float>()[i] = static_cast<float>(2 * random.uniform(static_cast<uint64_t>(i)) - 1);
+    return tensor;
+  }
+  // Rounds the weight and packs it.
+  Tensor pack(Context& context, const Tensor& weight, DType format) {
+    const Tensor packed = arena_.tensor(1, packed_weight_size(weight.rows, weight.cols, format), format);
+    cpu_backend()(context, PackWeight{weight, packed, format});
+    return packed;
+  }
+  static bool same_bits(const Tensor& a, const Tensor& b) {
+    return std::memcmp(a.data, b.data, static_cast<size_t>(a.size()) * sizeof(float)) == 0;
+  }
+
+  Arena arena_, scratch_;
+};
+
+TEST_F(NarrowWeights, AreRoundedAsTheReferenceRoundsThem) {
+  ThreadPool pool(2);
+  Context context{pool, scratch_};
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  for (const DType format : kFormats) {
+    for (const int64_t cols : {1, 15, 16, 70}) {
+      const Tensor weight = matrix(arena_, 40, cols, 3);
+      for (int64_t c = 0; c < cols; ++c) {
+        weight.row<float>(1)[c] = 0;
+        weight.row<float>(2)[c] *= 1e-33f;
+        weight.row<float>(3)[c] *= 1e30f;
+        weight.row<float>(4)[c] = c == cols - 1 ? kInfinity : 1.0f;
+        weight.row<float>(5)[c] = c == 0 ? std::nanf("") : 1.0f;
+        weight.row<float>(6)[c] = static_cast<float>(c) + 0.5f;  // ties
+        weight.row<float>(7)[c] = 1.0f + 0x1p-8f * static_cast<float>(c);
+      }
+      const Tensor expected = arena_.tensor(40, cols, DType::f64);
+      for (int64_t r = 0; r < 40; ++r)
+        for (int64_t c = 0; c < cols; ++c) expected.row<double>(r)[c] = weight.row<float>(r)[c];
+      const Tensor copy = arena_.tensor(1, 40 * cols, DType::f64);
+      reference_backend()(context, PackWeight{expected, copy, format});
+      pack(context, weight, format);
+      for (int64_t r = 0; r < 40; ++r) {
+        for (int64_t c = 0; c < cols; ++c) {
+          const double found = weight.row<float>(r)[c], wanted = expected.row<double>(r)[c];
+          EXPECT_TRUE(found == wanted || (std::isnan(found) && std::isnan(wanted)))
+              << name_of(format) << " " << r << "," << c << ": " << found << " and not " << wanted;
+        }
+      }
+    }
+  }
+}
+
+TEST_F(NarrowWeights, AreNoFartherFromTheOriginalThanHalfAStep) {
+  ThreadPool pool(1);
+  Context context{pool, scratch_};
+  for (const DType format : kFormats) {
+    const Tensor before = matrix(arena_, 30, 50, 5), weight = matrix(arena_, 30, 50, 5);
+    pack(context, weight, format);
+    int64_t changed = 0;
+    for (int64_t r = 0; r < 30; ++r) {
+      float largest = 0;
+      for (int64_t c = 0; c < 50; ++c) largest = std::max(largest, std::abs(before.row<float>(r)[c]));
+      for (int64_t c = 0; c < 50; ++c) {
+        const float w = before.row<float>(r)[c], by = std::abs(weight.row<float>(r)[c] - w);
+        EXPECT_LE(by, format == DType::bf16 ? std::abs(w) * 0x1.01p-8f : largest / 253) << r << "," << c;
+        changed += by > 0;
+      }
+    }
+    EXPECT_GT(changed, 1000);
+  }
+}
+
+// The promise of bits, for narrow weights: few rows and many, whatever the threads and the vectors, give what
+// the rounded matrix gives in f32.
+TEST_F(NarrowWeights, ProductsHaveTheBitsOfTheRoundedMatrix) {
+  for (const DType format : kFormats) {
+    for (const auto& [inputs, outputs] :
+         {std::pair<int64_t, int64_t>{1, 1}, {33, 17}, {300, 70}, {600, 130}}) {
+      ThreadPool one(1);
+      Context first{one, scratch_};
+      const Tensor weight = matrix(arena_, outputs, inputs, 7), bias = matrix(arena_, 1, outputs, 8);
+      const Tensor packed = pack(first, weight, format);
+      for (const int64_t rows : {1, 2, 3, 6, 7, 14, 15, 29, 64, 400}) {
+        const ArenaScope scope(arena_);
+        const Tensor x = matrix(arena_, rows, inputs, 9), base = matrix(arena_, rows, outputs, 10);
+        const Tensor expected = arena_.tensor(rows, outputs, DType::f32);
+        const Tensor found = arena_.tensor(rows, outputs, DType::f32);
+        for (const bool negate : {false, true}) {
+          const auto product = [&](Context& context, const Tensor& with, const Tensor& y) {
+            cpu_backend()(context, Linear{x, weight, with, negate ? Tensor{} : bias, negate ? base : Tensor{},
+                                          negate, y});
+          };
+          product(first, {}, expected);
+          for (const std::string_view target : simd_target_names()) {
+            const UseSimdTarget use(target);
+            for (const int threads : {1, 2}) {
+              ThreadPool pool(threads);
+              Context context{pool, scratch_};
+              std::fill_n(found.as<float>(), found.size(), std::nanf(""));
+              product(context, packed, found);
+              EXPECT_TRUE(same_bits(found, expected))
+                  << name_of(format) << ", " << rows << " x " << inputs << " x " << outputs << ", " << target
+                  << ", " << threads << " threads";
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_F(NarrowWeights, LossesHaveTheBitsOfTheRoundedHead) {
+  ThreadPool pool(2);
+  Context context{pool, scratch_};
+  for (const DType format : kFormats) {
+    const Tensor head = matrix(arena_, 77, 40, 11);
+    const Tensor packed = pack(context, head, format);
+    for (const int64_t rows : {1, 20, 300}) {
+      const Tensor x = matrix(arena_, rows, 40, 12);
+      const Tensor targets = arena_.tensor(1, rows, DType::i32);
+      for (int64_t r = 0; r < rows; ++r) targets.as<int32_t>()[r] = static_cast<int32_t>(r % 77);
+      const Tensor expected = arena_.tensor(1, rows, DType::f32), found = arena_.tensor(1, rows, DType::f32);
+      cpu_backend()(context, LinearCrossEntropy{x, head, {}, targets, expected, 1, {}, {}});
+      cpu_backend()(context, LinearCrossEntropy{x, head, packed, targets, found, 1, {}, {}});
+      EXPECT_TRUE(same_bits(found, expected)) << name_of(format) << ", " << rows << " rows";
+    }
+  }
+}
+
+// A weight that is part of a wider matrix, and a packed form with other memory on both sides.
+TEST_F(NarrowWeights, PackingTouchesNothingBesideThem) {
+  constexpr int64_t kGuard = 64;
+  ThreadPool pool(2);
+  Context context{pool, scratch_};
+  for (const DType format : kFormats) {
+    const Tensor wide = matrix(arena_, 19, 50, 13), before = matrix(arena_, 19, 50, 13);
+    const int64_t size = packed_weight_size(19, 33, format);
+    std::vector<char> memory(static_cast<size_t>(size * size_of(format) + 2 * kGuard), 0x5a);
+    const Tensor packed = {memory.data() + kGuard, 1, size, size, format, Device::cpu};
+    cpu_backend()(context, PackWeight{wide.columns(7, 33), packed, format});
+    for (int64_t r = 0; r < 19; ++r) {
+      for (int64_t c = 0; c < 50; ++c) {
+        if (c >= 7 && c < 40) continue;
+        EXPECT_EQ(wide.row<float>(r)[c], before.row<float>(r)[c]) << r << "," << c;
+      }
+    }
+    for (size_t i = 0; i < kGuard; ++i) {
+      EXPECT_EQ(memory[i], 0x5a) << i;
+      EXPECT_EQ(memory[memory.size() - 1 - i], 0x5a) << i << " from the end";
+    }
+  }
+}
+
+TEST_F(NarrowWeights, TakeAHalfAndAQuarterOfTheMemory) {
+  const int64_t f32 = packed_size(512, 512) * size_of(DType::f32);
+  EXPECT_EQ(packed_size(512, 512, DType::bf16) * size_of(DType::bf16), f32 / 2);
+  EXPECT_EQ(packed_size(512, 512, DType::i8) * size_of(DType::i8), f32 / 4 + 512 * 4);
+}
+
+}  // namespace
+}  // namespace harmonic
