@@ -43,7 +43,8 @@ class ConfigReader {
   template <typename T>
   void read(std::string_view key, T* target, double least, double most) {
     if (const Value* value = find(key))
-      set_field(Field(std::string(key), target, "").range(least, most), *value, key);
+      set_field(Field(std::string(key), target, "").range(least, most), *value,
+                fmt::format("{}: {}", source_, key));
   }
   void require(std::string_view key, int64_t* target, double least, double most) {
     if (!find(key)) fail("{}: the key \"{}\" is missing", source_, key);

@@ -34,6 +34,14 @@ void check_text_ends(const Tokenizer& own, int64_t bos, int64_t eos, const std::
         source, bos, eos, own.bos(), own.eot());
 }
 
+void take_settings(ModelConfig& config, const LlamaShape& shape) {
+  config.norm_epsilon = shape.norm_epsilon;
+  config.attention.rope_base = shape.rope_base;
+  config.attention.rope = shape.rope;
+  config.attention.context = shape.context;
+  config.attention.window = shape.window;
+}
+
 ModelConfig config_of(const LlamaShape& shape, const Tokenizer& tokenizer, const std::string& source) {
   ModelConfig config;
   take_vocabulary(config, tokenizer);
@@ -50,11 +58,7 @@ ModelConfig config_of(const LlamaShape& shape, const Tokenizer& tokenizer, const
   config.tie_embeddings = shape.tied;
   config.attention.n_heads = shape.heads;
   config.attention.n_kv_heads = shape.kv_heads;
-  config.norm_epsilon = shape.norm_epsilon;
-  config.attention.rope_base = shape.rope_base;
-  config.attention.rope = shape.rope;
-  config.attention.context = shape.context;
-  config.attention.window = shape.window;
+  take_settings(config, shape);
   try {
     config.validate();
   } catch (const Error& error) {

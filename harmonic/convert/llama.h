@@ -34,6 +34,9 @@ struct PretrainedModel {
 // tokenizer's, or begin and end a turn of a chat, as models that are trained to chat say.
 void check_text_ends(const Tokenizer& tokenizer, int64_t bos, int64_t eos, const std::string& source);
 
+// What of `shape` are settings of the model that no tensor shows: norms and attention.
+void take_settings(ModelConfig& config, const LlamaShape& shape);
+
 // The configuration of such a model with attention in every layer. Throws Error, naming `source`, for sizes
 // that it cannot have or that the tokenizer does not have.
 ModelConfig config_of(const LlamaShape& shape, const Tokenizer& tokenizer, const std::string& source);

@@ -53,7 +53,7 @@ struct AttentionConfig {
   int64_t n_heads = 4;
   int64_t n_kv_heads = 4;
   double rope_base = 10000.0;
-  RopeScaling rope;
+  RopeScaling rope = {};
   int64_t window = 0;  // 0 is none
   int64_t context = 1024;
 
