@@ -328,4 +328,77 @@ TEST(HuggingFaceConfig, OfTinyLlamaIsRead) {
   EXPECT_EQ(parameters, 1'100'048'384);
 }
 
+// Its folder as it is published, every width a sixteenth and two layers of 22, with random numbers.
+TEST(HuggingFaceConfig, AFolderOfTinyLlamasFormIsLoadedWithItsTokenizerAndChat) {
+  const char* data = std::getenv("HARMONIC_DATA");
+  if (data == nullptr) GTEST_SKIP() << "HARMONIC_DATA is not set";
+  const fs::path source = fs::path(data) / "llama";
+  if (!fs::exists(source / "tinyllama_config.json"))
+    GTEST_SKIP() << source << " has no tinyllama_config.json";
+  Json config = parse_json(read_file(source / "tinyllama_config.json"), "config.json");
+  config["hidden_size"] = 128;
+  config["head_dim"] = 4;
+  config["intermediate_size"] = 352;
+  config["num_hidden_layers"] = 2;
+  const TemporaryFolder folder;
+  folder.file("config.json", config.dump());
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json"})
+    folder.file(name, read_file(source / (std::string("tinyllama_") + name)));
+  const LlamaShape shape = read_hugging_face_config(config.dump(), "config.json").shape;
+  ASSERT_EQ(shape.heads, 32);
+  ASSERT_EQ(shape.kv_heads, 4);
+  std::vector<SafetensorsWriter::Entry> entries;
+  const auto theirs = [](int64_t layer, const char* part) {
+    return fmt::format("model.layers.{}.{}.weight", layer, part);
+  };
+  entries.push_back({"model.embed_tokens.weight", StoredType::bf16, {32000, 128}});
+  for (int64_t i = 0; i < 2; ++i)
+    for (const auto& [part, size] : std::initializer_list<std::pair<const char*, std::vector<int64_t>>>{
+             {"input_layernorm", {128}},
+             {"self_attn.q_proj", {128, 128}},
+             {"self_attn.k_proj", {16, 128}},
+             {"self_attn.v_proj", {16, 128}},
+             {"self_attn.o_proj", {128, 128}},
+             {"post_attention_layernorm", {128}},
+             {"mlp.gate_proj", {352, 128}},
+             {"mlp.up_proj", {352, 128}},
+             {"mlp.down_proj", {128, 352}}})
+      entries.push_back({theirs(i, part), StoredType::bf16, size});
+  entries.push_back({"model.norm.weight", StoredType::bf16, {128}});
+  entries.push_back({"lm_head.weight", StoredType::bf16, {32000, 128}});
+  const Random random(6, stream_of("TinyLlama's form"));
+  uint64_t draw = 0;
+  {
+    SafetensorsWriter writer(folder / "model.safetensors", entries);
+    for (const auto& entry : entries) {
+      int64_t size = 1;
+      for (const int64_t length : entry.shape) size *= length;
+      std::vector<uint16_t> numbers;  // of 0.03 to 0.06, and their negatives
+      for (int64_t i = 0; i < size; ++i)
+        numbers.push_back(static_cast<uint16_t>(0x3D00 | (random.bits(draw++) & 0x807F)));
+      writer.append(numbers.data(), size * 2);
+    }
+    writer.commit();
+  }
+
+  const PretrainedModel pretrained = read_hugging_face(folder / ".", {}, cpu_backend());
+  EXPECT_EQ(pretrained.loaded.chat_template, "zephyr");
+  const Model& model = *pretrained.loaded.model;
+  EXPECT_EQ(model.config().attention.context, 2048);
+  EXPECT_EQ(model.config().bos(), 1);
+  EXPECT_EQ(model.config().eot_token_id, 2);
+  // It reads a text, at once and token by token, to the same bits.
+  std::vector<int32_t> tokens = {pretrained.loaded.tokenizer->bos()};
+  pretrained.loaded.tokenizer->encode("Once upon a time there was a model.", tokens);
+  ThreadPool pool(2);
+  Inference inference(model, pool);
+  State whole(model.state_layout()), single(model.state_layout());
+  const Tensor last = inference.advance(whole, tokens.data(), static_cast<int64_t>(tokens.size()));
+  const std::vector<float> logits(last.as<float>(), last.as<float>() + 32000);
+  Tensor again;
+  for (const int32_t& token : tokens) again = inference.advance(single, &token, 1);
+  EXPECT_EQ(0, std::memcmp(again.as<float>(), logits.data(), logits.size() * sizeof(float)));
+  EXPECT_GT(*std::max_element(logits.begin(), logits.end()), 0);
+}
+
 }  // namespace harmonic
