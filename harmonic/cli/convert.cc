@@ -43,10 +43,10 @@ class Convert : public Command {
     if (fs::exists(out_, ignored) && !(fs::is_directory(out_, ignored) && fs::is_empty(out_, ignored)))
       fail_usage("--out {}: is there and not an empty folder; name one that is not there yet", out_);
     PretrainedModel pretrained = read_pretrained(from_, tokenizer_, cpu_backend());
-    if (!chat_.empty()) {
-      ChatTemplate(chat_, *pretrained.loaded.tokenizer);  // throws where they do not belong together
-      pretrained.loaded.chat_template = chat_;
-    }
+    std::string& chat_template = pretrained.loaded.chat_template;
+    if (!chat_.empty()) chat_template = chat_;
+    // Throws where they do not belong together.
+    if (!chat_template.empty()) ChatTemplate(chat_template, *pretrained.loaded.tokenizer);
     const Model& model = *pretrained.loaded.model;
     save_model_folder(out_, model, *pretrained.loaded.tokenizer, pretrained.loaded.chat_template);
     report(pretrained, model);

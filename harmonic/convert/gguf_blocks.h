@@ -1,11 +1,11 @@
 // The number formats of GGUF tensors that are read: plain ones, and blocks of small integers with scales.
 //
-// A block, little-endian, d and m being f16:
-//   Q8_0  32 numbers: d, 32 i8 q                      d q
-//   Q4_0  32 numbers: d, 16 bytes of two q            d (q - 8)         the low halves first, then the high
-//   ones Q4_1  32 numbers: d, m, 16 bytes of two q         d q + m           likewise Q4_K  256 numbers: d,
-//   m, 12 bytes of 8 pairs of six bits (s, t), 128 bytes of two q      d s q - m t Q6_K  256 numbers: 128
-//   bytes of low halves, 64 of upper pairs of bits, 16 i8 s, d        d s (q - 32)
+// A block, little-endian, d and m being f16, q the small integers:
+//   Q8_0: 32 numbers d q: d, then 32 i8.
+//   Q4_0: 32 numbers d (q - 8): d, then 16 bytes with two q each, the lower halves first.
+//   Q4_1: 32 numbers d q + m: d, m, then as Q4_0.
+//   Q4_K: 256 numbers d s q - m t: d, m, 12 bytes of six bits s and t for each 32, 128 bytes of two q.
+//   Q6_K: 256 numbers d s (q - 32): 128 bytes of lower halves, 64 of upper pairs of bits, 16 i8 s, d.
 #pragma once
 
 #include <cstdint>

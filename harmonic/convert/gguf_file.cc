@@ -1,5 +1,6 @@
 #include "harmonic/convert/gguf_file.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -48,8 +49,10 @@ class HeaderReader {
   // A text that is shown to people.
   std::string_view name(std::string_view what) {
     const std::string_view name = text(what);
-    if (name.empty() || static_cast<int64_t>(name.size()) > kLongestName || !is_utf8(name))
-      damaged(fmt::format("{} has {} bytes; expected UTF-8 of 1 to {}", what, name.size(), kLongestName));
+    const bool shown = std::none_of(name.begin(), name.end(), [](char c) { return c >= 0 && c < ' '; });
+    if (name.empty() || static_cast<int64_t>(name.size()) > kLongestName || !is_utf8(name) || !shown)
+      damaged(fmt::format("{} has {} bytes; expected UTF-8 of 1 to {}, without control characters", what,
+                          name.size(), kLongestName));
     return name;
   }
 

@@ -39,7 +39,7 @@ Tokens read_tokens(GgufValues& values) {
   fail(
       "{}: token {} (\"{}\") has the type {}; only normal, unknown, control and byte tokens (1, 2, 3, 6) are "
       "supported",
-      values.name(), id, tokens.names[id], tokens.types[id]);
+      values.name(), id, on_one_line(tokens.names[id]), tokens.types[id]);
 }
 
 std::unique_ptr<Tokenizer> read_sentencepiece(GgufValues& values) {
@@ -56,7 +56,7 @@ std::unique_ptr<Tokenizer> read_sentencepiece(GgufValues& values) {
       case kNormal:
         if (name.find(' ') != name.npos)
           fail("{}: token {} (\"{}\") holds a space; SentencePiece writes it U+2581", values.name(), id,
-               name);
+               on_one_line(name));
         add(without_markers(name), Kind::text);
         break;
       case kUnknown:
@@ -70,7 +70,7 @@ std::unique_ptr<Tokenizer> read_sentencepiece(GgufValues& values) {
         const int byte = byte_of_name(name);
         if (byte < 0)
           fail("{}: token {} is a byte with the name \"{}\"; expected <0x00> to <0xFF>", values.name(), id,
-               name);
+               on_one_line(name));
         add(std::string(1, static_cast<char>(byte)), Kind::byte);
         break;
       }

@@ -10,6 +10,14 @@
 
 namespace harmonic {
 
+std::string on_one_line(std::string_view text) {
+  constexpr size_t most = 60;
+  std::string line(text.substr(0, most));
+  for (char& c : line)
+    if (c < ' ' || c > '~') c = '?';
+  return text.size() > most ? line + "..." : line;
+}
+
 const GgufValue* GgufValues::find(std::string_view key) {
   asked_.emplace(key);
   const auto found = file_.values().find(key);
@@ -69,7 +77,7 @@ void GgufValues::refuse_others(std::initializer_list<std::string_view> beginning
 }
 
 void GgufValues::wrong(std::string_view key, std::string_view found, std::string_view expected) const {
-  fail("{}: {} is {}; expected {}", name(), key, found, expected);
+  fail("{}: {} is {}; expected {}", name(), key, on_one_line(found), expected);
 }
 
 }  // namespace harmonic

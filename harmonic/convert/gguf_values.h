@@ -10,11 +10,13 @@
 
 namespace harmonic {
 
+// The beginning of a text from a file, fit for one line of an error message.
+std::string on_one_line(std::string_view text);
+
 class GgufValues {
  public:
   explicit GgufValues(const GgufFile& file) : file_(file) {}
 
-  bool has(std::string_view key) const { return file_.values().contains(key); }
   // A value; `missing` where the key is not there. All throw Error naming the key for a value of another
   // kind, and those without `missing` where it is not there.
   int64_t integer(std::string_view key, int64_t least, int64_t most);

@@ -83,7 +83,7 @@ void read_scaling(const Value& parameters, const std::string& source, LlamaShape
   const Value *type = reader.find("rope_type"), *old_name = reader.find("type");
   if (!type) type = old_name;
   std::string kind = "default";
-  if (type) set_field(Field("rope_type", &kind, ""), *type, "rope_type");
+  if (type) set_field(Field("rope_type", &kind, ""), *type, fmt::format("{}: rope_type", source));
   RopeScaling& rope = shape.rope;
   if (kind == "linear" || kind == "dynamic" || kind == "yarn" || kind == "llama3") {
     rope.kind = kind;

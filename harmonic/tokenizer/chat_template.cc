@@ -29,20 +29,25 @@ constexpr std::pair<std::string_view, std::string_view> kKnown[] = {
 
 }  // namespace
 
-const ChatTemplate::Form& ChatTemplate::form_named(std::string_view name) {
+const std::vector<ChatTemplate::Form>& ChatTemplate::forms() {
   static const std::vector<Form> forms = {
       {"chatml", kChatMlBegin, "", "\n", kChatMlEnd, ""},
       {"smollm2", kChatMlBegin, "", "\n", kChatMlEnd,
        "You are a helpful AI assistant named SmolLM, trained by Hugging Face"},
       {"zephyr", "", "<|", "|>\n", "</s>", ""},
   };
-  for (const Form& form : forms)
+  return forms;
+}
+
+const ChatTemplate::Form& ChatTemplate::form_named(std::string_view name) {
+  for (const Form& form : forms())
     if (form.name == name) return form;
   fail("no chat template is known as \"{}\"; there are {}", name, fmt::join(names(), ", "));
 }
 
-const std::vector<std::string>& ChatTemplate::names() {
-  static const std::vector<std::string> names = {"chatml", "smollm2", "zephyr"};
+std::vector<std::string> ChatTemplate::names() {
+  std::vector<std::string> names;
+  for (const Form& form : forms()) names.push_back(form.name);
   return names;
 }
 

@@ -20,7 +20,7 @@ inline constexpr std::string_view kChatMlBegin = "<|im_start|>", kChatMlEnd = "<
 // Immutable. The tokenizer must outlive it.
 class ChatTemplate {
  public:
-  static const std::vector<std::string>& names();
+  static std::vector<std::string> names();
 
   // Throws Error where no template has that name or the tokenizer lacks one of its special tokens.
   ChatTemplate(std::string_view name, const Tokenizer& tokenizer);
@@ -45,6 +45,7 @@ class ChatTemplate {
   const Tokenizer& tokenizer_;
   int32_t begin_ = -1, end_ = -1;  // special tokens; begin_ is -1 where a form has none
 
+  static const std::vector<Form>& forms();
   static const Form& form_named(std::string_view name);
 };
 
