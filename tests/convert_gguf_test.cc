@@ -409,6 +409,8 @@ TEST(GgufCommand, AModelThatWasConvertedWritesTextAndPassesItsCertificate) {
       {"generate", "--model", model, "--prompt", "the hat 12", "--max-tokens", "20", "--threads", "1"});
   EXPECT_EQ(text.status, 0) << text.err;
   EXPECT_TRUE(text.out.starts_with("the hat 12")) << text.out;
+  const Outcome certificate = run_harmonic({"check", "--model", model, "--threads", "1"});
+  EXPECT_EQ(certificate.status, 0) << certificate.out << certificate.err;
 }
 
 }  // namespace harmonic
