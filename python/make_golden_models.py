@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Writes the golden files that the baselines and the conversion are held against: tests/golden/{llama,mamba}.safetensors,
-and tests/golden/llama_folder with llama_folder.safetensors.
+llama_variants.safetensors, and tests/golden/llama_folder with llama_folder.safetensors.
 
     make_golden_models.py FOLDER        (pip install torch transformers safetensors)
 
 Small models of the Hugging Face library with random weights, LlamaForCausalLM and MambaForCausalLM: their weights
 under Harmonic's names, a text (`tokens`) and the logits that the library gives it (`logits`). llama_folder is a folder as
 the library saves it, bf16 in two shards with a tokenizer of SentencePiece's kind; beside it the text that its metadata
-holds, as the library's `tokens`, and their `logits`.
+holds, as the library's `tokens`, and their `logits`. llama_variants has the logits of llama's weights and text under
+other settings: NAME for each, and the library's configuration in the metadata.
 """
 import json
 import re
@@ -17,7 +18,7 @@ from pathlib import Path
 import tokenizers
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 VOCABULARY, WIDTH, LAYERS, LENGTH = 37, 24, 2, 150
 
@@ -115,6 +116,48 @@ def write_folder(path, expected):
     print(f"{path}: {sum(p.numel() for p in model.parameters())} numbers, {len(ids)} tokens")
 
 
+# What changes positions, norms or attention and no weight. The text is longer than the 40 tokens that these models
+# are said to be trained for.
+VARIANTS = {
+    "epsilon": {"rms_norm_eps": 1e-2},
+    "linear": {"rope_scaling": {"rope_type": "linear", "factor": 3.0}},
+    "dynamic": {"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}, "max_position_embeddings": 40},
+    "yarn": {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 40}},
+    "yarn_turns": {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 40,
+                                    "beta_fast": 4.0, "beta_slow": 0.5, "attention_factor": 1.3}},
+    "llama3": {"rope_scaling": {"rope_type": "llama3", "factor": 4.0, "original_max_position_embeddings": 40,
+                                "high_freq_factor": 3.0, "low_freq_factor": 0.5}},
+    "window": {"sliding_window": 9},
+}
+
+
+def write_variants(path, source):
+    stored = load_file(source)
+    logits, metadata = {}, {"format": "pt", "transformers": transformers.__version__}
+    for name, changes in VARIANTS.items():
+        settings = LLAMA.to_dict()
+        for key in ("rope_parameters", "model_type", "architectures", "transformers_version", "dtype"):
+            settings.pop(key, None)
+        mistral = "sliding_window" in changes
+        config = (transformers.MistralConfig if mistral else transformers.LlamaConfig)(
+            **{**settings, "rope_theta": 500.0, **changes}, attn_implementation="eager")
+        model = (transformers.MistralForCausalLM if mistral else transformers.LlamaForCausalLM)(config).eval()
+        with torch.no_grad():
+            for theirs, parameter in model.named_parameters():
+                parameter.copy_(stored[own_name(theirs)])
+            # Token by token: dynamic scaling turns each by the length of the text so far.
+            cache, rows = None, []
+            for token in stored["tokens"]:
+                out = model.double()(token.reshape(1, 1).long(), past_key_values=cache, use_cache=True)
+                cache = out.past_key_values
+                rows.append(out.logits[0, 0])
+        logits[name] = torch.stack(rows).float()
+        metadata[name] = json.dumps({**json.loads(config.to_json_string()),
+                                     "architectures": [type(model).__name__]})
+    save_file(logits, path, metadata=metadata)
+    print(f"{path}: {len(logits)} variants")
+
+
 def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
@@ -122,6 +165,7 @@ def main():
     folder = Path(sys.argv[1])
     write(folder / "llama.safetensors", transformers.LlamaForCausalLM(LLAMA).eval(), SETTINGS["llama"])
     write(folder / "mamba.safetensors", transformers.MambaForCausalLM(MAMBA).eval(), SETTINGS["mamba"])
+    write_variants(folder / "llama_variants.safetensors", folder / "llama.safetensors")
     write_folder(folder / "llama_folder", folder / "llama_folder.safetensors")
 
 

@@ -1,15 +1,14 @@
 // Hugging Face folders: a golden one against the library, and those that are refused.
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <fstream>
 
 #include "harmonic/base/error.h"
 #include "harmonic/base/json.h"
 #include "harmonic/base/random.h"
 #include "harmonic/convert/hugging_face.h"
-#include "harmonic/model/inference.h"
 #include "harmonic/model/weights.h"
+#include "tests/golden_model.h"
 #include "tests/model_folder_fixture.h"
 
 namespace harmonic {
@@ -92,32 +91,11 @@ class HuggingFace : public testing::Test {
 TEST_F(HuggingFace, LogitsAndTokensEqualThoseOfTheLibrary) {
   const SafetensorsFile expected(kGolden.string() + ".safetensors");
   const PretrainedModel pretrained = read_hugging_face(kGolden, {}, cpu_backend());
-  const Model& model = *pretrained.loaded.model;
-  const StoredTensor& stored = expected.at("tokens");
-  std::vector<int32_t> tokens(static_cast<size_t>(stored.size));
-  std::memcpy(tokens.data(), stored.bytes.data(), stored.bytes.size());
+  const std::vector<int32_t> tokens = golden_tokens(expected);
   std::vector<int32_t> own = {pretrained.loaded.tokenizer->bos()};
   pretrained.loaded.tokenizer->encode(expected.metadata().at("text"), own);
   EXPECT_EQ(own, tokens);
-
-  const int64_t length = stored.size, vocabulary = model.config().vocab_size;
-  std::vector<float> logits(static_cast<size_t>(length * vocabulary));
-  expected.read("logits", std::vector<int64_t>{length, vocabulary}, logits.data());
-  ThreadPool pool(2);
-  Inference inference(model, pool);
-  State state(model.state_layout());
-  const StateRows row(state, model.state_layout());
-  const int64_t offsets[2] = {0, length};
-  const Tensor found = inference.logits(inference.hidden(tokens.data(), {offsets, 1}, row, row));
-  double worst = 0, largest = 0;
-  for (int64_t t = 0; t < length; ++t)
-    for (int64_t v = 0; v < vocabulary; ++v) {
-      const double theirs = logits[static_cast<size_t>(t * vocabulary + v)];
-      worst = std::max(worst, std::abs(number_at(found, t, v) - theirs));
-      largest = std::max(largest, std::abs(theirs));
-    }
-  EXPECT_LE(worst, 1e-4);
-  EXPECT_GT(largest, 1);
+  expect_golden_logits(*pretrained.loaded.model, tokens, expected, "logits");
 }
 
 TEST_F(HuggingFace, EveryNumberIsKeptAndTheRestAreZeros) {
@@ -170,13 +148,17 @@ TEST_F(HuggingFace, OneMatrixForEmbeddingAndHeadIsOne) {
 TEST_F(HuggingFace, WhatWouldComputeSomethingElseIsRefusedByItsKey) {
   ASSERT_EQ(config_complaint(golden_config()), "");
   const std::pair<const char*, Json> cases[] = {
-      {"model_type", "mistral"},
+      {"model_type", "gpt2"},
       {"architectures", {"LlamaForSequenceClassification"}},
       {"head_dim", 8},
-      {"rms_norm_eps", 1e-6},
-      {"rms_norm_eps", nullptr},
-      {"rope_scaling", {{"type", "linear"}, {"factor", 2.0}}},
-      {"rope_parameters", {{"rope_type", "yarn"}, {"rope_theta", 1e4}}},
+      {"rms_norm_eps", 0},
+      {"rms_norm_eps", "small"},
+      {"rope_scaling", {{"type", "linear"}, {"factor", 2.0}}},  // beside rope_parameters
+      {"rope_parameters", {{"rope_type", "longrope"}, {"factor", 2.0}}},
+      {"rope_parameters", {{"rope_type", "yarn"}, {"rope_theta", 1e4}}},  // no factor
+      {"rope_parameters", {{"rope_type", "yarn"}, {"factor", 0.5}}},
+      {"rope_parameters", {{"rope_type", "yarn"}, {"factor", 2.0}, {"truncate", false}}},
+      {"rope_parameters", {{"rope_type", "yarn"}, {"factor", 2.0}, {"mscale", 1.0}}},
       {"rope_parameters", {{"rope_type", "default"}, {"factor", 2.0}}},
       {"rope_parameters", 3},
       {"rope_theta", -1},
@@ -202,6 +184,47 @@ TEST_F(HuggingFace, WhatWouldComputeSomethingElseIsRefusedByItsKey) {
     const std::string message = config_complaint(config);
     EXPECT_NE(message.find(key), std::string::npos) << key << " = " << value << ": " << message;
   }
+}
+
+// The library's weights and text of model_golden_test.cc, under settings that are read from its
+// configurations.
+TEST_F(HuggingFace, ScaledPositionsWindowsAndNormsComputeWhatTheLibraryDoes) {
+  const fs::path golden = kGolden.parent_path();
+  const SafetensorsFile plain(golden / "llama.safetensors"), variants(golden / "llama_variants.safetensors");
+  const std::vector<int32_t> tokens = golden_tokens(plain);
+  int64_t count = 0;
+  for (const auto& [name, unused] : variants.tensors()) {
+    SCOPED_TRACE(name);
+    const LlamaShape shape = read_hugging_face_config(variants.metadata().at(name), name).shape;
+    Json settings = parse_json(plain.metadata().at("settings"), name);
+    settings["model_type"] = "harmonic";
+    settings["vocab_size"] = shape.vocab_size;
+    settings["eot_token_id"] = 0;
+    ModelConfig config = ModelConfig::from_json(settings.dump(), name);
+    const std::string without = config.to_json();
+    take_settings(config, shape);
+    EXPECT_NE(config.to_json(), without);
+    // What the settings mean survives a file.
+    Model model(ModelConfig::from_json(config.to_json(), name), cpu_backend(), false);
+    for (const NamedTensor& tensor : tensors_of(model.parameters()))
+      plain.read(tensor.name, tensor.shape, tensor.values.as<float>());
+    expect_golden_logits(model, tokens, variants, name);
+    ++count;
+  }
+  EXPECT_EQ(count, 7);
+}
+
+TEST_F(HuggingFace, TheOldFormOfScalingMeansTheSame) {
+  Json config = golden_config();
+  config.erase("rope_parameters");
+  config["rope_theta"] = 500.0;
+  config["rope_scaling"] = {{"type", "yarn"}, {"factor", 4.0}, {"beta_fast", 16.0}};
+  const LlamaShape shape = read_hugging_face_config(config.dump(), "old").shape;
+  EXPECT_EQ(shape.rope_base, 500);
+  EXPECT_EQ(shape.rope.kind, "yarn");
+  EXPECT_EQ(shape.rope.factor, 4);
+  EXPECT_EQ(shape.rope.context, 64) << "max_position_embeddings, where it is not said";
+  EXPECT_EQ(shape.rope.turns, (std::vector<double>{16, 1}));
 }
 
 TEST_F(HuggingFace, PartsThatDoNotBelongTogetherAreRefused) {
@@ -303,6 +326,79 @@ TEST(HuggingFaceConfig, OfTinyLlamaIsRead) {
   int64_t parameters = 0;
   for (const LlamaTensor& tensor : tensors_of(shape)) parameters += tensor.size();
   EXPECT_EQ(parameters, 1'100'048'384);
+}
+
+// Its folder as it is published, every width a sixteenth and two layers of 22, with random numbers.
+TEST(HuggingFaceConfig, AFolderOfTinyLlamasFormIsLoadedWithItsTokenizerAndChat) {
+  const char* data = std::getenv("HARMONIC_DATA");
+  if (data == nullptr) GTEST_SKIP() << "HARMONIC_DATA is not set";
+  const fs::path source = fs::path(data) / "llama";
+  if (!fs::exists(source / "tinyllama_config.json"))
+    GTEST_SKIP() << source << " has no tinyllama_config.json";
+  Json config = parse_json(read_file(source / "tinyllama_config.json"), "config.json");
+  config["hidden_size"] = 128;
+  config["head_dim"] = 4;
+  config["intermediate_size"] = 352;
+  config["num_hidden_layers"] = 2;
+  const TemporaryFolder folder;
+  folder.file("config.json", config.dump());
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json"})
+    folder.file(name, read_file(source / (std::string("tinyllama_") + name)));
+  const LlamaShape shape = read_hugging_face_config(config.dump(), "config.json").shape;
+  ASSERT_EQ(shape.heads, 32);
+  ASSERT_EQ(shape.kv_heads, 4);
+  std::vector<SafetensorsWriter::Entry> entries;
+  const auto theirs = [](int64_t layer, const char* part) {
+    return fmt::format("model.layers.{}.{}.weight", layer, part);
+  };
+  entries.push_back({"model.embed_tokens.weight", StoredType::bf16, {32000, 128}});
+  for (int64_t i = 0; i < 2; ++i)
+    for (const auto& [part, size] : std::initializer_list<std::pair<const char*, std::vector<int64_t>>>{
+             {"input_layernorm", {128}},
+             {"self_attn.q_proj", {128, 128}},
+             {"self_attn.k_proj", {16, 128}},
+             {"self_attn.v_proj", {16, 128}},
+             {"self_attn.o_proj", {128, 128}},
+             {"post_attention_layernorm", {128}},
+             {"mlp.gate_proj", {352, 128}},
+             {"mlp.up_proj", {352, 128}},
+             {"mlp.down_proj", {128, 352}}})
+      entries.push_back({theirs(i, part), StoredType::bf16, size});
+  entries.push_back({"model.norm.weight", StoredType::bf16, {128}});
+  entries.push_back({"lm_head.weight", StoredType::bf16, {32000, 128}});
+  const Random random(6, stream_of("TinyLlama's form"));
+  uint64_t draw = 0;
+  {
+    SafetensorsWriter writer(folder / "model.safetensors", entries);
+    for (const auto& entry : entries) {
+      int64_t size = 1;
+      for (const int64_t length : entry.shape) size *= length;
+      std::vector<uint16_t> numbers;  // of 0.03 to 0.06, and their negatives
+      for (int64_t i = 0; i < size; ++i)
+        numbers.push_back(static_cast<uint16_t>(0x3D00 | (random.bits(draw++) & 0x807F)));
+      writer.append(numbers.data(), size * 2);
+    }
+    writer.commit();
+  }
+
+  const PretrainedModel pretrained = read_hugging_face(folder / ".", {}, cpu_backend());
+  EXPECT_EQ(pretrained.loaded.chat_template, "zephyr");
+  const Model& model = *pretrained.loaded.model;
+  EXPECT_EQ(model.config().attention.context, 2048);
+  EXPECT_EQ(model.config().bos(), 1);
+  EXPECT_EQ(model.config().eot_token_id, 2);
+  // It reads a text, at once and token by token, to the same bits.
+  std::vector<int32_t> tokens = {pretrained.loaded.tokenizer->bos()};
+  pretrained.loaded.tokenizer->encode("Once upon a time there was a model.", tokens);
+  ThreadPool pool(2);
+  Inference inference(model, pool);
+  State whole(model.state_layout()), single(model.state_layout());
+  const Tensor last = inference.advance(whole, tokens.data(), static_cast<int64_t>(tokens.size()));
+  const std::vector<float> logits(last.as<float>(), last.as<float>() + 32000);
+  Tensor again;
+  for (const int32_t& token : tokens) again = inference.advance(single, &token, 1);
+  EXPECT_EQ(0, std::memcmp(again.as<float>(), logits.data(), logits.size() * sizeof(float)));
+  EXPECT_GT(*std::max_element(logits.begin(), logits.end()), 0);
 }
 
 }  // namespace harmonic

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "golden_model.h"
 #include "harmonic/model/weights.h"
 #include "small_models.h"
 
@@ -16,10 +17,8 @@ class Golden : public testing::TestWithParam<const char*> {};
 TEST_P(Golden, LogitsEqualThoseOfTheHuggingFaceLibrary) {
   const SafetensorsFile file(std::filesystem::path(HARMONIC_SOURCE_DIR) / "tests/golden" /
                              (std::string(GetParam()) + ".safetensors"));
-  const StoredTensor& stored = file.at("tokens");
-  std::vector<int32_t> tokens(static_cast<size_t>(stored.size));
-  std::memcpy(tokens.data(), stored.bytes.data(), stored.bytes.size());
-  const int64_t vocabulary = file.at("logits").shape.at(1), length = stored.size;
+  const std::vector<int32_t> tokens = golden_tokens(file);
+  const int64_t vocabulary = file.at("logits").shape.at(1);
 
   auto settings = nlohmann::json::parse(file.metadata().at("settings"));
   settings["model_type"] = "harmonic";
@@ -31,23 +30,7 @@ TEST_P(Golden, LogitsEqualThoseOfTheHuggingFaceLibrary) {
   // Everything in the file was used but the text and its logits.
   EXPECT_EQ(file.tensors().size(), model.parameters().size() + 2);
 
-  std::vector<float> expected(static_cast<size_t>(length * vocabulary));
-  file.read("logits", std::vector<int64_t>{length, vocabulary}, expected.data());
-  ThreadPool pool(2);
-  Inference inference(model, pool);
-  State state(model.state_layout());
-  const StateRows row(state, model.state_layout());
-  const int64_t offsets[2] = {0, length};
-  const Tensor logits = inference.logits(inference.hidden(tokens.data(), {offsets, 1}, row, row));
-  double worst = 0, largest = 0;
-  for (int64_t t = 0; t < length; ++t)
-    for (int64_t v = 0; v < vocabulary; ++v) {
-      const double theirs = expected[static_cast<size_t>(t * vocabulary + v)];
-      worst = std::max(worst, std::abs(number_at(logits, t, v) - theirs));
-      largest = std::max(largest, std::abs(theirs));
-    }
-  EXPECT_LE(worst, 1e-4);
-  EXPECT_GT(largest, 1);  // so that 1e-4 says something
+  expect_golden_logits(model, tokens, file, "logits");
 }
 
 INSTANTIATE_TEST_SUITE_P(Baselines, Golden, testing::Values("llama", "mamba"),

@@ -131,6 +131,27 @@ TEST(KeepKeys, WritesInPlaceWhatItWritesBeside) {
   }
 }
 
+// Beyond its context a table of growing base turns slower, but for its first pair.
+TEST(RotaryTable, GrowsItsBaseWithThePositionAndIsScaled) {
+  static const double frequencies[] = {1.0, 0.31, 0.07};
+  const auto body = [](Trial& trial) {
+    const Segments segments = trial.segments({40, 3, 3});
+    trial(RotaryTable{segments, trial.numbers({0, 18, 100'000}), frequencies, trial.output("table", 46, 6),
+                      1.25, 4, 20});
+    trial(RotaryTable{segments, trial.numbers({0, 18, 100'000}), frequencies, trial.output("plain", 46, 6)});
+  };
+  expect_matches_reference(body, "table");
+  expect_same_bits_on_every_machine(body, "table");
+  Trial trial(reference_backend(), 1);
+  body(trial);
+  const std::vector<double> table = trial.values("table"), plain = trial.values("plain");
+  for (size_t i = 0; i < 20 * 6; ++i) ASSERT_DOUBLE_EQ(table[i], 1.25 * plain[i]);
+  // Position 39: the base is multiplied by (4 x 40 / 20 - 3)^(6 / 4), the last frequency divided by 5.
+  EXPECT_NEAR(table[39 * 6 + 2], 1.25 * std::cos(39 * 0.07 / 5), 1e-12);
+  EXPECT_NEAR(table[39 * 6 + 3], 1.25 * std::sin(39.0), 1e-12);
+  EXPECT_EQ(table[40 * 6 + 5], 1.25 * plain[40 * 6 + 5]) << "position 18 of another text";
+}
+
 TEST(Rotate, TurnsPairsByTheirAnglesAndBackAgain) {
   static const double frequencies[] = {1.0, 0.31, 0.07};
   const auto body = [](Trial& trial) {

@@ -12,6 +12,7 @@ struct Shape {
   int64_t rows, channels;
   bool gain = false, add = false, dx = true;
   double size = 1;  // of the numbers of x
+  double epsilon = kRmsNormEpsilon;
 };
 
 void rms_norm(Trial& trial, const Shape& shape) {
@@ -23,6 +24,7 @@ void rms_norm(Trial& trial, const Shape& shape) {
       .weight = weight,
       .gain = gain,
       .y = trial.output("y", shape.rows, shape.channels),
+      .epsilon = shape.epsilon,
   });
   trial(RmsNormBackward{
       .x = x,
@@ -32,6 +34,7 @@ void rms_norm(Trial& trial, const Shape& shape) {
       .dx = shape.dx ? trial.gradient("x", shape.add) : Gradient{},
       .dweight = trial.summed_gradient("weight"),
       .dgain = shape.gain ? trial.summed_gradient("gain") : Tensor{},
+      .epsilon = shape.epsilon,
   });
 }
 
@@ -57,6 +60,22 @@ TEST(RmsNorm, MatchesTheReferenceOnTinyAndHugeRows) {
           rms_norm(trial, {5, 70, true, false, true, size});
         },
         fmt::format("numbers of size {}", size));
+}
+
+TEST(RmsNorm, AnyEpsilonIsAddedToTheMeanSquare) {
+  for (const double epsilon : {1e-6, 0.1})
+    expect_matches_reference(
+        [&](Trial& trial) {
+          rms_norm(trial, {5, 70, true, false, true, 0.01, epsilon});
+        },
+        fmt::format("epsilon {}", epsilon));
+  expect_gradients_equal_differences([](Trial& trial) {
+    rms_norm(trial, {6, 5, true, false, true, 1, 0.1});
+  });
+  Trial trial(reference_backend(), 1);
+  rms_norm(trial, {1, 1, false, false, true, 1, 0.1});
+  const double x = trial.values("x")[0];
+  EXPECT_DOUBLE_EQ(trial.values("y")[0], x / std::sqrt(x * x + 0.1) * trial.values("weight")[0]);
 }
 
 TEST(RmsNorm, WithoutDxLeavesTheOtherGradientsAsTheyAre) {

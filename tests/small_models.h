@@ -81,6 +81,21 @@ inline std::vector<NamedConfig> small_configs() {
     c.ffn_multiple = 1.5;
     c.attention = {.n_heads = 3, .n_kv_heads = 1, .context = 2048};
   });
+  add("attention_with_yarn_and_a_large_epsilon", [](ModelConfig& c) {
+    c.mixer = {"attention"};
+    c.norm_epsilon = 0.01;
+    c.attention = {.n_heads = 2,
+                   .n_kv_heads = 1,
+                   .rope = {.kind = "yarn", .factor = 4, .context = 10, .turns = {4, 0.5}},
+                   .context = 2048};
+  });
+  add("attention_with_a_growing_base", [](ModelConfig& c) {
+    c.mixer = {"attention"};
+    c.attention = {.n_heads = 2,
+                   .n_kv_heads = 1,
+                   .rope = {.kind = "dynamic", .factor = 3, .context = 10},
+                   .context = 2048};
+  });
   add("harmonic_then_attention_with_a_window", [](ModelConfig& c) {
     c.mixer = {"harmonic", "attention"};
     c.n_layers = 2;

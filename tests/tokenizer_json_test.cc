@@ -121,9 +121,42 @@ TEST(TokenizerJson, SpecialTokensMayStandBesideTheVocabulary) {
   EXPECT_EQ(read_tokenizer_json(padded->to_json(), "some.json")->hash(), padded->hash());
 }
 
+TEST(TokenizerJson, DigitsMayBeCutOutOneByOne) {
+  const auto tokenizer = trained();
+  Json file = Json::parse(tokenizer->to_json());
+  file["pre_tokenizer"] = {
+      {"type", "Sequence"},
+      {"pretokenizers", {{{"type", "Digits"}, {"individual_digits", true}}, file["pre_tokenizer"]}}};
+  const auto digits = read_tokenizer_json(file.dump(), "some.json");
+  EXPECT_NE(digits->hash(), tokenizer->hash());
+  EXPECT_EQ(read_tokenizer_json(digits->to_json(), "some.json")->hash(), digits->hash());
+  EXPECT_LT(tokenizer->encode(" 42").size(), 3u) << "the sample has it often enough for a merge";
+  EXPECT_EQ(digits->encode(" 42").size(), 3u);
+  EXPECT_EQ(digits->encode("the cat"), tokenizer->encode("the cat"));
+}
+
+// As in SmolLM's: some control characters and bytes that UTF-8 does not use have none.
+TEST(TokenizerJson, BytesWithoutATokenAreLeftOutOfATextButNoPrintableOneIs) {
+  const auto tokenizer = trained();
+  const auto without = [&](const char* name) {
+    Json file = Json::parse(tokenizer->to_json());
+    const int id = file["model"]["vocab"][name];
+    file["model"]["vocab"].erase(name);
+    for (auto& [token, number] : file["model"]["vocab"].items())
+      if (number > id) number = number.get<int>() - 1;
+    for (auto& added : file["added_tokens"]) added["id"] = added["id"].get<int>() - 1;
+    return file.dump();
+  };
+  const auto read = read_tokenizer_json(without("\u0104"), "some.json");  // 0x04
+  EXPECT_EQ(read->decode(read->encode("the\x04 cat\x04\x04")), "the cat");
+  EXPECT_EQ(read->encode("\x04"), std::vector<int32_t>{});
+  EXPECT_NE(complaint(without("~")).find("0x7e"), std::string::npos);
+}
+
 TEST(TokenizerJson, WhatIsNotSupportedIsRefusedByName) {
   const Json good = Json::parse(trained()->to_json());
   EXPECT_EQ(complaint(good.dump()), "");
+  const Json byte_level = good["pre_tokenizer"];
   const std::tuple<const char*, Json, const char*> cases[] = {
       {"/model/type", "WordPiece", "WordPiece"},
       {"/model/type", "Unigram", "Unigram"},
@@ -136,6 +169,14 @@ TEST(TokenizerJson, WhatIsNotSupportedIsRefusedByName) {
       {"/pre_tokenizer", {{"type", "Metaspace"}}, "Metaspace"},
       {"/pre_tokenizer/add_prefix_space", true, "add_prefix_space"},
       {"/pre_tokenizer/use_regex", false, "use_regex"},
+      {"/pre_tokenizer",
+       {{"type", "Sequence"},
+        {"pretokenizers", {{{"type", "Digits"}, {"individual_digits", false}}, byte_level}}},
+       "individual_digits"},
+      {"/pre_tokenizer",
+       {{"type", "Sequence"}, {"pretokenizers", {{{"type", "Punctuation"}}, byte_level}}},
+       "Punctuation"},
+      {"/pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", {byte_level}}}, "pre_tokenizer"},
       {"/pre_tokenizer/use_regex", "yes", "use_regex"},
       {"/decoder", {{"type", "WordPiece"}}, "WordPiece"},
       {"/added_tokens/0/special", false, "special"},

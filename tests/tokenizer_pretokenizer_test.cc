@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "harmonic/base/random.h"
+#include "harmonic/base/utf8.h"
 #include "harmonic/tokenizer/unicode_classes.h"
 
 namespace harmonic {
@@ -13,10 +14,10 @@ namespace {
 
 using Pieces = std::vector<std::string>;
 
-Pieces split(std::string_view text) {
+Pieces split(std::string_view text, Splitting splitting = Splitting::gpt2) {
   Pieces pieces;
   for (size_t begin = 0; begin < text.size();) {
-    const size_t end = piece_end(text, begin);
+    const size_t end = piece_end(text, begin, splitting);
     EXPECT_GT(end, begin);
     EXPECT_LE(end, text.size());
     pieces.emplace_back(text.substr(begin, end - begin));
@@ -75,32 +76,70 @@ TEST(Pretokenizer, BytesThatAreNoUtf8CountAsSigns) {
   EXPECT_EQ(split("\xc0\xa0x"), (Pieces{"\xc0\xa0", "x"})) << "an overlong form is no blank";
 }
 
-TEST(Pretokenizer, EachSideOfABoundaryIsSplitAsInTheWhole) {
+TEST(Pretokenizer, SingleDigitsAreCutOutAndEndWhatIsBeforeThem) {
+  const auto digits = [](std::string_view text) { return split(text, Splitting::single_digits); };
+  EXPECT_EQ(digits("in 1984!"), (Pieces{"in", " ", "1", "9", "8", "4", "!"}));
+  EXPECT_EQ(digits("a  7 b"), (Pieces{"a", "  ", "7", " b"})) << "no space is kept back for a digit";
+  EXPECT_EQ(digits("x²½Ⅷ٣"), (Pieces{"x", "²", "½", "Ⅷ", "٣"}));
+  EXPECT_EQ(digits("it's 3's"), (Pieces{"it", "'s", " ", "3", "'s"}));
+  EXPECT_EQ(digits("no digit's here"), split("no digit's here"));
+}
+
+// The rule by its definition: the text between digits, each part by itself.
+TEST(Pretokenizer, SingleDigitsAreGpt2sRuleBetweenTheDigits) {
+  for (uint64_t seed = 0; seed < 2000; ++seed) {
+    const std::string text = random_text(seed);
+    Pieces expected;
+    std::string part;
+    const auto finish = [&] {
+      for (std::string& piece : split(part)) expected.push_back(std::move(piece));
+      part.clear();
+    };
+    for (size_t at = 0; at < text.size();) {
+      const Utf8Step step = read_utf8(std::string_view(text).substr(at));
+      const std::string character = text.substr(at, static_cast<size_t>(step.length));
+      if (step.kind == Utf8Step::Kind::character && char_class(step.code) == CharClass::number) {
+        finish();
+        expected.push_back(character);
+      } else {
+        part += character;
+      }
+      at += character.size();
+    }
+    finish();
+    ASSERT_EQ(split(text, Splitting::single_digits), expected) << "seed " << seed;
+  }
+}
+
+class EitherRule : public testing::TestWithParam<Splitting> {};
+INSTANTIATE_TEST_SUITE_P(Splittings, EitherRule, testing::Values(Splitting::gpt2, Splitting::single_digits));
+
+TEST_P(EitherRule, EachSideOfABoundaryIsSplitAsInTheWhole) {
   int64_t boundaries = 0;
   for (uint64_t seed = 0; seed < 2000; ++seed) {
     const std::string text = random_text(seed);
-    const Pieces whole = split(text);
+    const Pieces whole = split(text, GetParam());
     for (size_t from = 0; from < text.size(); ++from) {
       const size_t cut = piece_boundary(text, from);
       ASSERT_GE(cut, from);
       ASSERT_LE(cut, text.size());
       if (cut == text.size()) continue;
       ++boundaries;
-      Pieces parts = split(text.substr(0, cut));
-      for (std::string& piece : split(text.substr(cut))) parts.push_back(std::move(piece));
+      Pieces parts = split(text.substr(0, cut), GetParam());
+      for (std::string& piece : split(text.substr(cut), GetParam())) parts.push_back(std::move(piece));
       ASSERT_EQ(parts, whole) << "seed " << seed << ", cut at " << cut;
     }
   }
   EXPECT_GT(boundaries, 1000);
 }
 
-TEST(Pretokenizer, ASettledPieceIsThatOfTheWholeHoweverTheTextGoesOn) {
+TEST_P(EitherRule, ASettledPieceIsThatOfTheWholeHoweverTheTextGoesOn) {
   for (uint64_t seed = 0; seed < 2000; ++seed) {
     const std::string text = random_text(seed);
     if (text.empty()) continue;
-    const size_t end = piece_end(text, 0);
+    const size_t end = piece_end(text, 0, GetParam());
     for (size_t known = 0; known <= text.size(); ++known) {
-      const size_t settled = settled_piece_end(text.substr(0, known));
+      const size_t settled = settled_piece_end(text.substr(0, known), GetParam());
       ASSERT_TRUE(settled == 0 || settled == end) << "seed " << seed << ", " << known << " bytes";
       ASSERT_TRUE(settled != 0 || known < end + 8) << "seed " << seed << ", " << known << " bytes";
     }

@@ -25,12 +25,13 @@ Variable linear(Tape& tape, const Variable& x, const Parameter& weight, const Li
   return y;
 }
 
-Variable rms_norm(Tape& tape, const Variable& x, const Parameter& weight, const Parameter* gain) {
+Variable rms_norm(Tape& tape, const Variable& x, const Parameter& weight, const Parameter* gain,
+                  double epsilon) {
   Variable y = tape.variable(x.value.rows, x.value.cols);
   const Tensor g = gain ? gain->value : Tensor{}, dgain = gain ? gain->grad : Tensor{};
-  tape.run(RmsNorm{x.value, weight.value, g, y.value});
+  tape.run(RmsNorm{x.value, weight.value, g, y.value, epsilon});
   tape.record(y, [=, w = weight.value, dweight = weight.grad](Tape& t) {
-    t.run(RmsNormBackward{x.value, w, g, t.gradient(y), t.contribute(x), dweight, dgain});
+    t.run(RmsNormBackward{x.value, w, g, t.gradient(y), t.contribute(x), dweight, dgain, epsilon});
   });
   return y;
 }

@@ -22,7 +22,8 @@ struct LinearOptions {
 };
 Variable linear(Tape& tape, const Variable& x, const Parameter& weight, const LinearOptions& options = {});
 
-Variable rms_norm(Tape& tape, const Variable& x, const Parameter& weight, const Parameter* gain = nullptr);
+Variable rms_norm(Tape& tape, const Variable& x, const Parameter& weight, const Parameter* gain = nullptr,
+                  double epsilon = kRmsNormEpsilon);
 
 Variable causal_conv(Tape& tape, const Variable& x, const Parameter& weight, const Parameter& bias,
                      Activation activation, const Segments& segments, const StateSlots& state);

@@ -1,4 +1,8 @@
 // harmonic generate: text from a model, as it comes.
+#include <fmt/ranges.h>
+
+#include <optional>
+
 #include "harmonic/base/error.h"
 #include "harmonic/base/files.h"
 #include "harmonic/base/interrupt.h"
@@ -10,6 +14,7 @@
 #include "harmonic/eval/model_folder.h"
 #include "harmonic/runtime/sampler.h"
 #include "harmonic/runtime/text_stream.h"
+#include "harmonic/tokenizer/chat_template.h"
 #include "harmonic/tokenizer/parallel_encode.h"
 #include "harmonic/tokenizer/utf8_stream.h"
 
@@ -26,6 +31,13 @@ class Generate : public Command {
     options.add("--prompt-file", &prompt_file_, "a file with the text to go on from; - is standard input")
         .placeholder("FILE")
         .not_empty();
+    options.add(
+        "--chat", &chat_,
+        "the prompt is a message to a model that was trained to chat, and its answer is written; with "
+        "--state-in the next message of the chat that was saved");
+    options.add("--system", &system_, "with --chat: what the model is told before the first message")
+        .placeholder("TEXT")
+        .given(&has_system_);
     options.add("--max-tokens", &max_tokens_, "tokens to write at most").amount().at_least(0);
     options.add("--temperature", &sampling_.temperature, "0 always takes the likeliest token").range(0, 100);
     options.add("--top-k", &sampling_.top_k, "keep the k likeliest tokens; 0 keeps all").at_least(0);
@@ -54,18 +66,31 @@ class Generate : public Command {
     Inference inference(*loaded.model, pool);
     weights_.apply(*loaded.model, inference.context());
     const Tokenizer& tokenizer = *loaded.tokenizer;
-    TextStream stream(inference, tokenizer.bos());
+    const std::optional<ChatTemplate> chat = chat_template(loaded);
+    // A chat begins as its template says, with no other token before it.
+    const bool begins_chat = chat && state_in_.empty();
+    std::string prompt = begins_chat ? read_prompt() : std::string();
+    const std::vector<int32_t> opening =
+        begins_chat ? chat->begin(has_system_ ? std::optional(system_) : std::nullopt, prompt)
+                    : std::vector<int32_t>{tokenizer.bos()};
+    TextStream stream(inference, opening.front());
     // The prompt goes the same way as what follows, since a character may begin in it and end after it; and
     // one may have begun in the text before.
     Utf8Stream characters;
     if (!state_in_.empty()) characters.push(stream.load(state_in_));
     if (!state_out_.empty()) AtomicFile(std::filesystem::path(state_out_));  // throws now if it cannot later
 
-    const std::string prompt = read_prompt();
-    write_output(characters.push(prompt));
-    flush_output();
-    append(stream, encode_in_parallel(tokenizer, prompt, pool, !stream.at_beginning()));
-    write(stream, tokenizer, characters);
+    if (!begins_chat) prompt = read_prompt();
+    if (chat) {
+      append(stream,
+             begins_chat ? std::vector<int32_t>(opening.begin() + 1, opening.end()) : chat->next(prompt));
+      write(stream, tokenizer, chat->end_of_answer(), characters);
+    } else {
+      write_output(characters.push(prompt));
+      flush_output();
+      append(stream, encode_in_parallel(tokenizer, prompt, pool, !stream.at_beginning()));
+      write(stream, tokenizer, tokenizer.eot(), characters);
+    }
     if (state_out_.empty()) write_output(characters.flush());
     write_output("\n");
     flush_output();
@@ -80,6 +105,20 @@ class Generate : public Command {
     if ((input_ == "-") + has_prompt_ + !prompt_file_.empty() > 1)
       fail_usage("--prompt, --prompt-file and -: give one of them");
     if (input_ == "-") prompt_file_ = "-";
+    if (has_system_ && !chat_) fail_usage("--system: takes --chat");
+    if (has_system_ && !state_in_.empty())
+      fail_usage("--system: stands before the first message; the chat of --state-in has begun");
+    if (chat_ && ignore_end_) fail_usage("--ignore-end: an answer has one end; leave it out with --chat");
+  }
+
+  std::optional<ChatTemplate> chat_template(const LoadedModel& loaded) const {
+    if (!chat_) return {};
+    if (loaded.chat_template.empty())
+      fail(
+          "{}: this model has no chat template; one that was trained to chat gets one by harmonic convert "
+          "--chat-template NAME ({})",
+          model_, fmt::join(ChatTemplate::names(), ", "));
+    return ChatTemplate(loaded.chat_template, *loaded.tokenizer);
   }
 
   std::string read_prompt() const {
@@ -98,7 +137,8 @@ class Generate : public Command {
     }
   }
 
-  void write(TextStream& stream, const Tokenizer& tokenizer, Utf8Stream& characters) const {
+  // Writes until the model ends the text with `end`.
+  void write(TextStream& stream, const Tokenizer& tokenizer, int32_t end, Utf8Stream& characters) const {
     SamplingOptions options = sampling_;
     options.seed = static_cast<uint64_t>(seed_);
     Sampler sampler(options);
@@ -108,7 +148,12 @@ class Generate : public Command {
         return;
       }
       const int32_t token = sampler.sample(stream.next_logits(), stream.length());
-      if (token == tokenizer.eot()) {
+      if (chat_ && (token == end || token == tokenizer.eot())) {
+        // The next message closes the turn, whether the model ended it or --max-tokens did.
+        write_output(characters.flush());
+        return;
+      }
+      if (token == end) {
         // A state that is saved now must not end the same text again.
         stream.restart();
         write_output(characters.flush());
@@ -123,9 +168,9 @@ class Generate : public Command {
     }
   }
 
-  std::string model_, input_, prompt_, prompt_file_, state_in_, state_out_;
+  std::string model_, input_, prompt_, prompt_file_, system_, state_in_, state_out_;
   int64_t max_tokens_ = 256, seed_ = 1;
-  bool has_prompt_ = false, ignore_end_ = false;
+  bool has_prompt_ = false, has_system_ = false, ignore_end_ = false, chat_ = false;
   SamplingOptions sampling_;
   WeightsOption weights_;
 };

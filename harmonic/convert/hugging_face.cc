@@ -3,7 +3,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cmath>
 #include <set>
 
 #include "harmonic/base/error.h"
@@ -11,7 +10,7 @@
 #include "harmonic/base/files.h"
 #include "harmonic/base/json.h"
 #include "harmonic/model/safetensors.h"
-#include "harmonic/ops/rms_norm.h"
+#include "harmonic/tokenizer/chat_template.h"
 
 namespace harmonic {
 namespace fs = std::filesystem;
@@ -44,7 +43,8 @@ class ConfigReader {
   template <typename T>
   void read(std::string_view key, T* target, double least, double most) {
     if (const Value* value = find(key))
-      set_field(Field(std::string(key), target, "").range(least, most), *value, key);
+      set_field(Field(std::string(key), target, "").range(least, most), *value,
+                fmt::format("{}: {}", source_, key));
   }
   void require(std::string_view key, int64_t* target, double least, double most) {
     if (!find(key)) fail("{}: the key \"{}\" is missing", source_, key);
@@ -76,17 +76,56 @@ class ConfigReader {
   std::set<std::string, std::less<>> asked_;
 };
 
+// What the library computes from these keys: docs/convert.md has the table.
+void read_scaling(const Value& parameters, const std::string& source, LlamaShape& shape) {
+  ConfigReader reader(parameters, source);
+  reader.read("rope_theta", &shape.rope_base, 1e-3, 1e12);
+  const Value *type = reader.find("rope_type"), *old_name = reader.find("type");
+  if (!type) type = old_name;
+  std::string kind = "default";
+  if (type) set_field(Field("rope_type", &kind, ""), *type, fmt::format("{}: rope_type", source));
+  RopeScaling& rope = shape.rope;
+  if (kind == "linear" || kind == "dynamic" || kind == "yarn" || kind == "llama3") {
+    rope.kind = kind;
+    if (!reader.find("factor")) fail("{}: the key \"factor\" is missing", source);
+    reader.read("factor", &rope.factor, 1, 1e6);
+  } else if (kind != "default") {
+    fail("{}: rope_type = \"{}\" is not supported; default, linear, dynamic, yarn and llama3 are", source,
+         kind);
+  }
+  if (kind == "yarn" || kind == "llama3") {
+    rope.context = shape.context;
+    reader.read("original_max_position_embeddings", &rope.context, 1, 1 << 30);
+  }
+  if (kind == "dynamic") {
+    // Beyond its own context the model reaches as far as the factor says.
+    rope.context = shape.context;
+    shape.context =
+        std::min<int64_t>(1 << 30, static_cast<int64_t>(static_cast<double>(shape.context) * rope.factor));
+  }
+  if (kind == "yarn") {
+    reader.read("beta_fast", &rope.turns[0], 1e-3, 1e6);
+    reader.read("beta_slow", &rope.turns[1], 1e-3, 1e6);
+    reader.read("attention_factor", &rope.attention, 1e-3, 100);
+    reader.expect("truncate", "true");
+  }
+  if (kind == "llama3") {
+    rope.turns = {4, 1};
+    reader.read("high_freq_factor", &rope.turns[0], 1e-3, 1e6);
+    reader.read("low_freq_factor", &rope.turns[1], 1e-3, 1e6);
+  }
+  reader.finish();
+}
+
 // Two forms: of transformers up to 4, rope_theta and rope_scaling; from 5, rope_parameters.
 void read_rope(ConfigReader& reader, std::string_view source, LlamaShape& shape) {
   reader.read("rope_theta", &shape.rope_base, 1e-3, 1e12);
-  reader.refuse("rope_scaling");
   reader.expect("rope_interleaved", "false");
-  const Value* parameters = reader.find("rope_parameters");
-  if (!parameters) return;
-  ConfigReader inner(*parameters, fmt::format("{}: rope_parameters", source));
-  inner.expect("rope_type", "\"default\"");
-  inner.read("rope_theta", &shape.rope_base, 1e-3, 1e12);
-  inner.finish();
+  const Value *old_form = reader.find("rope_scaling"), *parameters = reader.find("rope_parameters");
+  if (old_form && parameters)
+    fail("{}: both rope_scaling and rope_parameters are there; take the one out that does not hold", source);
+  if (old_form) read_scaling(*old_form, fmt::format("{}: rope_scaling", source), shape);
+  if (parameters) read_scaling(*parameters, fmt::format("{}: rope_parameters", source), shape);
 }
 
 // The tensors of all files of a folder, each name once.
@@ -206,15 +245,31 @@ void check_tied_head(Weights& weights, const LlamaShape& shape) {
          weights.file_of(head).path().string(), head, embedding);
 }
 
+// The name of the chat template of tokenizer_config.json, or chat_template.jinja; empty for none, and for one
+// that is not known.
+std::string read_chat_template(const fs::path& folder) {
+  std::error_code ignored;
+  const fs::path text = folder / "chat_template.jinja", config = folder / "tokenizer_config.json";
+  if (fs::exists(text, ignored)) return recognised_chat_template(read_file(text, kLongestIndex));
+  if (!fs::exists(config, ignored)) return "";
+  const Json file = parse_json(read_file(config, kLongestIndex), config.string());
+  const auto found = file.is_object() ? file.find("chat_template") : file.end();
+  if (!file.is_object()) fail("{}: expected a JSON object", config.string());
+  return found != file.end() && found->is_string() ? recognised_chat_template(found->get<std::string>()) : "";
+}
+
 }  // namespace
 
 HuggingFaceConfig read_hugging_face_config(std::string_view text, std::string_view source) {
   const Value file = parse_json_value(text, source);
   ConfigReader reader(file, source);
   const Value* type = reader.find("model_type");
-  if (!type || inline_text(*type) != "\"llama\"")
-    fail("{}: model_type is {}; only \"llama\" is read", source, type ? inline_text(*type) : "missing");
-  reader.expect("architectures", "[\"LlamaForCausalLM\"]");
+  const std::string kind = type ? inline_text(*type) : "missing";
+  // A Mistral is a Llama that may have a sliding window.
+  const bool mistral = kind == "\"mistral\"";
+  if (!mistral && kind != "\"llama\"")
+    fail("{}: model_type is {}; only \"llama\" and \"mistral\" are read", source, kind);
+  reader.expect("architectures", mistral ? "[\"MistralForCausalLM\"]" : "[\"LlamaForCausalLM\"]");
   HuggingFaceConfig config;
   LlamaShape& shape = config.shape;
   reader.require("vocab_size", &shape.vocab_size, 1, 1 << 24);
@@ -232,17 +287,19 @@ HuggingFaceConfig read_hugging_face_config(std::string_view text, std::string_vi
   if (head_dim != shape.head_width())
     fail("{}: head_dim = {} is not supported; only hidden_size / num_attention_heads = {} is", source,
          head_dim, shape.head_width());
-  double epsilon = 1e-6;  // the library's default
-  reader.read("rms_norm_eps", &epsilon, 0, 1);
-  if (epsilon != kRmsNormEpsilon)
-    fail("{}: rms_norm_eps = {} is not supported; only {} is", source, epsilon, kRmsNormEpsilon);
+  shape.norm_epsilon = 1e-6;  // the library's default
+  reader.read("rms_norm_eps", &shape.norm_epsilon, 1e-12, 1);
   read_rope(reader, source, shape);
   if (const Value* tied = reader.find("tie_word_embeddings"))
     set_field(Field("tie_word_embeddings", &shape.tied, ""), *tied, "tie_word_embeddings");
   reader.expect("hidden_act", "\"silu\"");
   reader.expect("attention_bias", "false");
   reader.expect("mlp_bias", "false");
-  reader.refuse("sliding_window");
+  if (mistral) {
+    reader.read("sliding_window", &shape.window, 1, 1 << 30);
+  } else {
+    reader.refuse("sliding_window");
+  }
   reader.refuse("quantization_config");
   reader.read("bos_token_id", &config.bos, 0, 1 << 24);
   reader.read("eos_token_id", &config.eos, 0, 1 << 24);
@@ -259,12 +316,8 @@ PretrainedModel read_hugging_face(const fs::path& folder, const fs::path& tokeni
   pretrained.source = "a Hugging Face folder";
   pretrained.loaded.tokenizer = load_tokenizer(tokenizer.empty() ? folder : tokenizer);
   const Tokenizer& own = *pretrained.loaded.tokenizer;
-  if ((config.bos >= 0 && config.bos != own.bos()) || (config.eos >= 0 && config.eos != own.eot()))
-    fail(
-        "{}: the tokens {} and {} begin and end a text (-1: not said); its tokenizer has {} and {}: they do "
-        "not "
-        "belong together",
-        source, config.bos, config.eos, own.bos(), own.eot());
+  check_text_ends(own, config.bos, config.eos, source);
+  pretrained.loaded.chat_template = read_chat_template(folder);
   const ModelConfig model_config = config_of(config.shape, own, source);
 
   // All is checked before memory is taken: a small file may claim any size.
@@ -277,9 +330,7 @@ PretrainedModel read_hugging_face(const fs::path& folder, const fs::path& tokeni
     const std::string name = their_name(tensor.name);
     const SafetensorsFile& file = weights.file_of(name);
     file.read(name, tensor.shape, numbers);
-    for (int64_t i = 0; i < tensor.size(); ++i)
-      if (!std::isfinite(numbers[i]))
-        fail("{}: a number of \"{}\" is not finite: the file is damaged", file.path().string(), name);
+    check_finite({name, tensor.shape}, numbers, file.path().string());
   });
   return pretrained;
 }

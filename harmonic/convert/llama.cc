@@ -1,10 +1,12 @@
 #include "harmonic/convert/llama.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
 #include "harmonic/base/checked.h"
 #include "harmonic/base/error.h"
+#include "harmonic/tokenizer/chat_template.h"
 
 namespace harmonic {
 namespace {
@@ -19,6 +21,26 @@ double ffn_multiple_of(const LlamaShape& shape) {
 }
 
 }  // namespace
+
+void check_text_ends(const Tokenizer& own, int64_t bos, int64_t eos, const std::string& source) {
+  const auto is_one_of = [](int64_t token, std::initializer_list<int64_t> tokens) {
+    return token < 0 || std::find(tokens.begin(), tokens.end(), token) != tokens.end();
+  };
+  if (!is_one_of(bos, {own.bos(), own.eot(), own.special(kChatMlBegin)}) ||
+      !is_one_of(eos, {own.eot(), own.special(kChatMlEnd)}))
+    fail(
+        "{}: the tokens {} and {} begin and end a text (-1: not said); its tokenizer has {} and {}: they do "
+        "not belong together",
+        source, bos, eos, own.bos(), own.eot());
+}
+
+void take_settings(ModelConfig& config, const LlamaShape& shape) {
+  config.norm_epsilon = shape.norm_epsilon;
+  config.attention.rope_base = shape.rope_base;
+  config.attention.rope = shape.rope;
+  config.attention.context = shape.context;
+  config.attention.window = shape.window;
+}
 
 ModelConfig config_of(const LlamaShape& shape, const Tokenizer& tokenizer, const std::string& source) {
   ModelConfig config;
@@ -36,8 +58,7 @@ ModelConfig config_of(const LlamaShape& shape, const Tokenizer& tokenizer, const
   config.tie_embeddings = shape.tied;
   config.attention.n_heads = shape.heads;
   config.attention.n_kv_heads = shape.kv_heads;
-  config.attention.rope_base = shape.rope_base;
-  config.attention.context = shape.context;
+  take_settings(config, shape);
   try {
     config.validate();
   } catch (const Error& error) {
@@ -68,6 +89,26 @@ std::vector<LlamaTensor> tensors_of(const LlamaShape& s) {
   tensors.push_back({"final_norm.weight", {s.width}});
   if (!s.tied) tensors.push_back({"head.weight", {s.vocab_size, s.width}});
   return tensors;
+}
+
+void check_finite(const LlamaTensor& tensor, const float* numbers, const std::string& source) {
+  for (int64_t i = 0; i < tensor.size(); ++i)
+    if (!std::isfinite(numbers[i]))
+      fail("{}: a number of {} is not finite: the file is damaged", source, tensor.name);
+}
+
+void take_pairs_apart(const LlamaTensor& tensor, int64_t head_width, float* numbers) {
+  const int64_t columns = tensor.columns();
+  std::vector<float> head(static_cast<size_t>(head_width * columns));
+  for (int64_t first = 0; first < tensor.rows(); first += head_width) {
+    float* here = numbers + first * columns;
+    std::memcpy(head.data(), here, head.size() * sizeof(float));
+    for (int64_t i = 0; i < head_width; ++i) {
+      const int64_t to = i / 2 + (i % 2) * (head_width / 2);
+      std::memcpy(here + to * columns, head.data() + i * columns,
+                  static_cast<size_t>(columns) * sizeof(float));
+    }
+  }
 }
 
 Model& fill_model(PretrainedModel& pretrained, const ModelConfig& config, const Backend& backend,

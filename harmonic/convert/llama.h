@@ -14,8 +14,10 @@ namespace harmonic {
 // The sizes of a model, whatever its file calls them.
 struct LlamaShape {
   int64_t vocab_size = 0, width = 0, layers = 0, heads = 0, kv_heads = 0, ffn_width = 0, context = 0;
-  double rope_base = 10000;
-  bool tied = false;  // the head is the embedding
+  double rope_base = 10000, norm_epsilon = 1e-5;
+  RopeScaling rope;
+  int64_t window = 0;  // tokens that attention looks back; 0 is all
+  bool tied = false;   // the head is the embedding
 
   int64_t head_width() const { return width / heads; }
   int64_t kv_width() const { return head_width() * kv_heads; }
@@ -27,6 +29,13 @@ struct PretrainedModel {
   int64_t parameters = 0;  // numbers taken over
   LoadedModel loaded;
 };
+
+// Throws Error, naming `source`, unless the tokens that it says begin and end a text (-1: not said) are the
+// tokenizer's, or begin and end a turn of a chat, as models that are trained to chat say.
+void check_text_ends(const Tokenizer& tokenizer, int64_t bos, int64_t eos, const std::string& source);
+
+// What of `shape` are settings of the model that no tensor shows: norms and attention.
+void take_settings(ModelConfig& config, const LlamaShape& shape);
 
 // The configuration of such a model with attention in every layer. Throws Error, naming `source`, for sizes
 // that it cannot have or that the tokenizer does not have.
@@ -41,9 +50,16 @@ struct LlamaTensor {
   int64_t rows() const { return shape.size() == 1 ? 1 : shape[0]; }
   int64_t columns() const { return shape.back(); }
   int64_t size() const { return rows() * columns(); }
+  // Whether its rows are turned by rotary positions: the queries' and the keys' matrix.
+  bool is_rotated() const { return name.ends_with("q_proj.weight") || name.ends_with("k_proj.weight"); }
 };
 // All tensors in the model's order. The sizes must be those of a valid configuration.
 std::vector<LlamaTensor> tensors_of(const LlamaShape& shape);
+
+// Throws Error, naming the tensor and `source`, for a number that is not finite.
+void check_finite(const LlamaTensor& tensor, const float* numbers, const std::string& source);
+// Rotary pairs that are neighbours in the rows of each head, half a head apart afterwards, as here.
+void take_pairs_apart(const LlamaTensor& tensor, int64_t head_width, float* numbers);
 
 // Makes the model and fills each of its tensors by read(tensor, numbers), which writes size() numbers.
 Model& fill_model(PretrainedModel& pretrained, const ModelConfig& config, const Backend& backend,

@@ -20,7 +20,6 @@ static_assert(std::endian::native == std::endian::little, "files are read as the
 
 constexpr int64_t kHeaderNumbers = 7, kHeaderBytes = 4 * kHeaderNumbers;
 constexpr uint32_t kLaterMagic = 0x616b3432;  // "ak42": versions 1 and 2
-constexpr uint32_t kGgufMagic = 0x46554747;   // "GGUF"
 constexpr int64_t kLongestToken = 1024;       // bytes
 constexpr int64_t kLongestTokenizer = int64_t{1} << 26;
 
@@ -36,7 +35,6 @@ LlamaShape read_header(std::span<const uint8_t> file, const std::string& name) {
     fail("{}: {} bytes; a llama2.c checkpoint begins with a header of {}: cut short, or another kind of file",
          name, size, kHeaderBytes);
   const auto magic = static_cast<uint32_t>(number_at(file, 0));
-  if (magic == kGgufMagic) fail("{}: a GGUF file, which this version does not read", name);
   if (magic == kLaterMagic)
     fail(
         "{}: a llama2.c checkpoint of version {}; only the legacy format, version 0, is read: export it "
@@ -109,21 +107,6 @@ class Layout {
   std::map<std::string, int64_t> offsets_;
 };
 
-// Rotary pairs are neighbours there, and half a head apart here.
-void take_pairs_apart(float* rows, const LlamaTensor& tensor, int64_t head_width) {
-  const int64_t columns = tensor.columns();
-  std::vector<float> head(static_cast<size_t>(head_width * columns));
-  for (int64_t first = 0; first < tensor.rows(); first += head_width) {
-    float* here = rows + first * columns;
-    std::memcpy(head.data(), here, head.size() * sizeof(float));
-    for (int64_t i = 0; i < head_width; ++i) {
-      const int64_t to = i / 2 + (i % 2) * (head_width / 2);
-      std::memcpy(here + to * columns, head.data() + i * columns,
-                  static_cast<size_t>(columns) * sizeof(float));
-    }
-  }
-}
-
 std::unique_ptr<Tokenizer> find_tokenizer(const fs::path& checkpoint, const fs::path& given,
                                           int64_t vocab_size) {
   const auto read = [](const fs::path& path) {
@@ -161,11 +144,8 @@ PretrainedModel read_llama2c(const fs::path& checkpoint, const fs::path& tokeniz
   fill_model(pretrained, config, backend, [&](const LlamaTensor& tensor, float* numbers) {
     std::memcpy(numbers, file.bytes().data() + kHeaderBytes + 4 * layout.at(tensor.name),
                 static_cast<size_t>(tensor.size()) * sizeof(float));
-    for (int64_t i = 0; i < tensor.size(); ++i)
-      if (!std::isfinite(numbers[i]))
-        fail("{}: a number of {} is not finite: the file is damaged", name, tensor.name);
-    if (tensor.name.ends_with("q_proj.weight") || tensor.name.ends_with("k_proj.weight"))
-      take_pairs_apart(numbers, tensor, shape.head_width());
+    check_finite(tensor, numbers, name);
+    if (tensor.is_rotated()) take_pairs_apart(tensor, shape.head_width(), numbers);
   });
   return pretrained;
 }

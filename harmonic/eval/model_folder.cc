@@ -5,6 +5,7 @@
 #include "harmonic/base/files.h"
 #include "harmonic/base/json.h"
 #include "harmonic/model/weights.h"
+#include "harmonic/tokenizer/chat_template.h"
 
 namespace harmonic {
 namespace fs = std::filesystem;
@@ -27,9 +28,31 @@ void check_folder(const fs::path& folder) {
   }
 }
 
-std::string generation_config(const ModelConfig& config) {
-  const Json json = {{"bos_token_id", config.bos()}, {"eos_token_id", config.eot_token_id}};
+constexpr const char* kGenerationConfig = "generation_config.json";
+constexpr const char* kChatTemplate = "chat_template";
+
+std::string generation_config(const ModelConfig& config, const std::string& chat_template) {
+  Json json = {{"bos_token_id", config.bos()}, {"eos_token_id", config.eot_token_id}};
+  if (!chat_template.empty()) json[kChatTemplate] = chat_template;
   return json.dump(2) + '\n';
+}
+
+std::string read_chat_template(const fs::path& folder, const Tokenizer& tokenizer) {
+  const fs::path path = folder / kGenerationConfig;
+  std::error_code ignored;
+  if (!fs::exists(path, ignored)) return "";
+  const Json file = parse_json(read_file(path, 1 << 20), path.string());
+  const auto found = file.is_object() ? file.find(kChatTemplate) : file.end();
+  if (!file.is_object()) fail("{}: expected a JSON object", path.string());
+  if (found == file.end()) return "";
+  if (!found->is_string()) fail("{}: {} is no text", path.string(), kChatTemplate);
+  const auto name = found->get<std::string>();
+  try {
+    ChatTemplate(name, tokenizer);
+  } catch (const Error& error) {
+    fail("{}: {}", path.string(), error.what());
+  }
+  return name;
 }
 
 }  // namespace
@@ -69,6 +92,7 @@ LoadedModel load_model_folder(const fs::path& folder, const Backend& backend, bo
   const ModelConfig config = load_model_config(folder);
   LoadedModel loaded;
   loaded.tokenizer = load_folder_tokenizer(folder, config);
+  loaded.chat_template = read_chat_template(folder, *loaded.tokenizer);
   loaded.model = std::make_unique<Model>(config, backend, trained);
   const Metadata metadata = load_weights(folder / "model.safetensors", loaded.model->parameters());
   const auto hash = metadata.find(kTokenizerKey);
@@ -78,24 +102,27 @@ LoadedModel load_model_folder(const fs::path& folder, const Backend& backend, bo
   return loaded;
 }
 
-void write_model_description(const fs::path& folder, const ModelConfig& config, const Tokenizer& tokenizer) {
+void write_model_description(const fs::path& folder, const ModelConfig& config, const Tokenizer& tokenizer,
+                             const std::string& chat_template) {
   check_tokenizer(config, tokenizer, folder.string());
   write_file(folder / "config.json", config.to_json());
-  write_file(folder / "generation_config.json", generation_config(config));
+  write_file(folder / kGenerationConfig, generation_config(config, chat_template));
   write_file(folder / "tokenizer.json", tokenizer.to_json());
 }
 
-void write_model_files(const fs::path& folder, const Model& model, const Tokenizer& tokenizer) {
-  write_model_description(folder, model.config(), tokenizer);
+void write_model_files(const fs::path& folder, const Model& model, const Tokenizer& tokenizer,
+                       const std::string& chat_template) {
+  write_model_description(folder, model.config(), tokenizer, chat_template);
   save_weights(folder / "model.safetensors", model.parameters(), {{kTokenizerKey, tokenizer.hash()}});
 }
 
-void save_model_folder(const fs::path& folder, const Model& model, const Tokenizer& tokenizer) {
+void save_model_folder(const fs::path& folder, const Model& model, const Tokenizer& tokenizer,
+                       const std::string& chat_template) {
   std::error_code error;
   if (fs::exists(folder, error)) {
     if (!fs::is_directory(folder))
       fail("{}: a file stands there; a model folder was to be written", folder.string());
-    write_model_files(folder, model, tokenizer);
+    write_model_files(folder, model, tokenizer, chat_template);
     return;
   }
   // "models/a/" names the folder "models/a".
@@ -105,7 +132,7 @@ void save_model_folder(const fs::path& folder, const Model& model, const Tokeniz
       parent / fmt::format(".{}.{}.tmp", whole.filename().string(), static_cast<int64_t>(::getpid()));
   make_folder(temporary);
   try {
-    write_model_files(temporary, model, tokenizer);
+    write_model_files(temporary, model, tokenizer, chat_template);
     fs::rename(temporary, whole, error);
     if (error) fail("{}: cannot rename into place: {}", whole.string(), error.message());
   } catch (...) {

@@ -13,6 +13,7 @@ namespace harmonic {
 struct LoadedModel {
   std::unique_ptr<Model> model;
   std::unique_ptr<Tokenizer> tokenizer;
+  std::string chat_template;  // its name (tokenizer/chat_template.h); empty where the model has none
 };
 
 // Reads a whole folder and checks that its parts belong together: the tensors are the configuration's, the
@@ -35,12 +36,14 @@ void take_vocabulary(ModelConfig& config, const Tokenizer& tokenizer);
 // Writes the four files. A folder that is not there yet appears when it is complete; in one that is, each
 // file is replaced when it is complete, the weights last. Throws Error; what was there before is untouched
 // but for the files already replaced.
-void save_model_folder(const std::filesystem::path& folder, const Model& model, const Tokenizer& tokenizer);
+void save_model_folder(const std::filesystem::path& folder, const Model& model, const Tokenizer& tokenizer,
+                       const std::string& chat_template = "");
 
 // The same into an existing folder, file by file.
-void write_model_files(const std::filesystem::path& folder, const Model& model, const Tokenizer& tokenizer);
+void write_model_files(const std::filesystem::path& folder, const Model& model, const Tokenizer& tokenizer,
+                       const std::string& chat_template = "");
 // All but the weights.
 void write_model_description(const std::filesystem::path& folder, const ModelConfig& config,
-                             const Tokenizer& tokenizer);
+                             const Tokenizer& tokenizer, const std::string& chat_template = "");
 
 }  // namespace harmonic

@@ -1,9 +1,8 @@
 #include "harmonic/model/attention.h"
 
 #include <cmath>
-#include <numbers>
 
-#include "harmonic/base/portable_math.h"
+#include "harmonic/model/rotary_frequencies.h"
 
 namespace harmonic {
 namespace {
@@ -20,11 +19,8 @@ class AttentionMixer : public Mixer {
         o_proj_(builder.matrix(
             "o_proj", config.d_model, config.d_model,
             Initial::uniform(1 / std::sqrt(static_cast<double>(config.d_model * config.n_layers))))),
-        cache_(builder.keep_cache("cache", config.attention.cached_tokens() * 2 * kv_width(config))) {
-    const int64_t width = config.d_model / config.attention.n_heads;
-    for (int64_t i = 0; i < width / 2; ++i)
-      frequencies_.push_back(portable::exp2(-2.0 * static_cast<double>(i) / static_cast<double>(width) *
-                                            portable::log(config.attention.rope_base) * std::numbers::log2e));
+        cache_(builder.keep_cache("cache", config.attention.cached_tokens() * 2 * kv_width(config))),
+        frequencies_(rotary_frequencies(config.attention, config.d_model / config.attention.n_heads)) {
     // Of scores and weighted values, for the keys that a token in a full context reads on average.
     const auto keys = static_cast<double>(config.attention.cached_tokens());
     builder.work.add(
@@ -40,7 +36,7 @@ class AttentionMixer : public Mixer {
             "attention remembers {} tokens of a text and this one has {}; raise attention.context in the "
             "model's config.json (model.attention.context of a run), or cut the text",
             context_, end);
-    const Tensor table = step.rotary_table(frequencies_.data(), static_cast<int64_t>(frequencies_.size()));
+    const Tensor table = step.rotary_table(frequencies_);
     const Variable q = rotate(tape, linear(tape, x, q_proj_), table);
     const Variable k = rotate(tape, linear(tape, x, k_proj_), table);
     const Variable v = linear(tape, x, v_proj_);
@@ -59,7 +55,7 @@ class AttentionMixer : public Mixer {
   int64_t context_;
   Parameter &q_proj_, &k_proj_, &v_proj_, &o_proj_;
   StateField cache_;
-  std::vector<double> frequencies_;
+  RotaryFrequencies frequencies_;
 };
 
 }  // namespace

@@ -90,6 +90,18 @@ void check_attention(const ModelConfig& c) {
   if (c.d_model / c.attention.n_heads % 2 != 0)
     fail_usage("model.attention.n_heads = {}: the width of a head, {}, must be even to be rotated",
                c.attention.n_heads, c.d_model / c.attention.n_heads);
+  const RopeScaling& rope = c.attention.rope;
+  if (rope.turns.size() != 2 || rope.turns[0] <= rope.turns[1])
+    fail_usage("model.attention.rope_turns = [{}]: expected two numbers, the larger first",
+               fmt::join(rope.turns, ", "));
+  if (rope.kind == "none" && rope.factor != 1)
+    fail_usage("model.attention.rope_factor = {}: has no meaning without rope_scaling", rope.factor);
+  if (rope.kind == "yarn" && c.attention.rope_base <= 1)
+    fail_usage("model.attention.rope_base = {}: rope_scaling = \"yarn\" takes one above 1",
+               c.attention.rope_base);
+  if (rope.kind == "dynamic" && c.d_model / c.attention.n_heads <= 2)
+    fail_usage("model.attention.n_heads = {}: rope_scaling = \"dynamic\" takes heads wider than 2",
+               c.attention.n_heads);
 }
 
 }  // namespace
@@ -117,6 +129,9 @@ std::vector<Field> ModelConfig::fields() {
       Field("n_layers", &n_layers, "number of layers").range(1, 4096),
       Field("ffn_multiple", &ffn_multiple, "SwiGLU width over d_model; 0 is none").range(0, 64),
       Field("tie_embeddings", &tie_embeddings, "one matrix for the embedding and the head"),
+      Field("norm_epsilon", &norm_epsilon,
+            "added to the mean square in the norms before mixers, ffn and head")
+          .above(0, 1),
       Field("harmonic.layout", &h.layout, "how cells and levels are arranged")
           .one_of({"levels", "sandwich", "flat"}),
       Field("harmonic.cell", &h.cell, "kind of cell; a list gives one a level")
@@ -142,6 +157,19 @@ std::vector<Field> ModelConfig::fields() {
       Field("attention.n_heads", &a.n_heads, "query heads").range(1, 65536),
       Field("attention.n_kv_heads", &a.n_kv_heads, "key and value heads; divides n_heads").range(1, 65536),
       Field("attention.rope_base", &a.rope_base, "base of the rotary frequencies").above(0, 1e12),
+      Field("attention.rope_scaling", &a.rope.kind, "how rotary positions reach beyond the trained context")
+          .one_of({"none", "linear", "dynamic", "yarn", "llama3"}),
+      Field("attention.rope_factor", &a.rope.factor, "how many times as far they reach").range(1, 1e6),
+      Field("attention.rope_context", &a.rope.context,
+            "the trained context in tokens; 0 is attention.context")
+          .range(0, 1 << 30),
+      Field("attention.rope_turns", &a.rope.turns,
+            "yarn, llama3: turns in the trained context above which a frequency stays, below which it is "
+            "divided")
+          .above(0, 1e6),
+      Field("attention.rope_attention", &a.rope.attention,
+            "yarn: factor of queries and keys; 0 is 1 + 0.1 ln(rope_factor)")
+          .range(0, 100),
       Field("attention.window", &a.window, "tokens that attention looks back; 0 is all").range(0, 1 << 30),
       Field("attention.context", &a.context, "tokens of the longest text; with a window it may be any length")
           .range(1, 1 << 30),

@@ -40,10 +40,22 @@ struct HarmonicConfig {
   int64_t flat_level(int64_t i) const;
 };
 
+// How rotary positions are stretched over longer texts than a model was trained for (rotary_frequencies.h).
+struct RopeScaling {
+  std::string kind = "none";  // or "linear", "dynamic", "yarn", "llama3"
+  double factor = 1;
+  int64_t context = 0;  // tokens of the texts before; 0 is attention.context
+  // yarn, llama3: frequencies that turn more often than the first within that context stay, those that turn
+  // less often than the second are divided by the factor.
+  std::vector<double> turns = {32, 1};
+  double attention = 0;  // yarn: what queries and keys are multiplied by; 0 is 1 + 0.1 ln(factor)
+};
+
 struct AttentionConfig {
   int64_t n_heads = 4;
   int64_t n_kv_heads = 4;
   double rope_base = 10000.0;
+  RopeScaling rope = {};
   int64_t window = 0;  // 0 is none
   int64_t context = 1024;
 
@@ -60,6 +72,7 @@ struct ModelConfig {
   int64_t n_layers = 1;
   double ffn_multiple = 0.0;  // SwiGLU width over d_model; 0 is none
   bool tie_embeddings = false;
+  double norm_epsilon = 1e-5;  // of the decoder's norms; mixers' own have 1e-5
   HarmonicConfig harmonic;
   AttentionConfig attention;
 

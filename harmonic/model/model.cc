@@ -61,16 +61,19 @@ void Model::pack(Context& context, DType format) {
 
 Variable Model::forward(Step& step, const Tensor& tokens) const {
   Tape& tape = step.tape();
+  const auto norm = [&](const Variable& v, const Parameter* weight) {
+    return rms_norm(tape, v, *weight, nullptr, config_.norm_epsilon);
+  };
   Variable x = embedding(tape, tokens, *embed_);
   for (const Layer& layer : layers_) {
-    x = add(tape, layer.mixer->forward(step, rms_norm(tape, x, *layer.mixer_norm)), x);
+    x = add(tape, layer.mixer->forward(step, norm(x, layer.mixer_norm)), x);
     if (!layer.ffn_norm) continue;
-    const Variable n = rms_norm(tape, x, *layer.ffn_norm);
+    const Variable n = norm(x, layer.ffn_norm);
     const Variable inner =
         gate(tape, linear(tape, n, *layer.ffn_up), linear(tape, n, *layer.ffn_gate), GateKind::silu);
     x = linear(tape, inner, *layer.ffn_down, {.base = &x});
   }
-  return rms_norm(tape, x, *final_norm_);
+  return norm(x, final_norm_);
 }
 
 Tensor Model::logits(Tape& tape, const Tensor& hidden) const {

@@ -10,6 +10,7 @@
 
 #include "harmonic/base/checked.h"
 #include "harmonic/base/fields.h"
+#include "harmonic/base/half.h"
 #include "harmonic/base/json.h"
 
 namespace harmonic {
@@ -188,15 +189,6 @@ void check_cover(const HeaderReader::Tensors& tensors, int64_t size, std::string
   if (position != size) fail("{}: {} bytes of data; the header describes {}", file, size, position);
 }
 
-float from_f16(uint16_t bits) {
-  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16;
-  const uint32_t exponent = bits >> 10 & 0x1f, fraction = bits & 0x3ff;
-  if (exponent == 0x1f) return std::bit_cast<float>(sign | 0x7f800000 | fraction << 13);
-  if (exponent != 0) return std::bit_cast<float>(sign | (exponent + 112) << 23 | fraction << 13);
-  const float magnitude = static_cast<float>(fraction) * 0x1p-24f;
-  return sign ? -magnitude : magnitude;
-}
-
 template <typename T, typename Convert>
 void convert_each(const StoredTensor& tensor, float* out, Convert convert) {
   for (int64_t i = 0; i < tensor.size; ++i) {
@@ -258,10 +250,9 @@ void SafetensorsFile::read(std::string_view name, std::span<const int64_t> shape
     case StoredType::f64:
       return convert_each<double>(tensor, out, [](double x) { return static_cast<float>(x); });
     case StoredType::bf16:
-      return convert_each<uint16_t>(tensor, out,
-                                    [](uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); });
+      return convert_each<uint16_t>(tensor, out, float_of_bf16);
     case StoredType::f16:
-      return convert_each<uint16_t>(tensor, out, from_f16);
+      return convert_each<uint16_t>(tensor, out, float_of_f16);
     default:
       fail("{}: tensor \"{}\" has dtype {}; a floating-point one was expected", path_.string(), name,
            name_of(tensor.type));

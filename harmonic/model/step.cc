@@ -50,10 +50,12 @@ const int64_t* Step::positions_in_cache(const StateSlots& cache) {
   return zeros;
 }
 
-Tensor Step::rotary_table(const double* frequencies, int64_t count) {
+Tensor Step::rotary_table(const RotaryFrequencies& frequencies) {
+  const auto count = static_cast<int64_t>(frequencies.values.size());
   if (!rotary_table_) {
     rotary_table_ = tape_.memory().tensor(segments_.rows(), 2 * count, tape_.dtype());
-    tape_.run(RotaryTable{segments_, positions(), frequencies, rotary_table_});
+    tape_.run(RotaryTable{segments_, positions(), frequencies.values.data(), rotary_table_, frequencies.scale,
+                          frequencies.growth, frequencies.context});
   }
   HARMONIC_ASSERT(rotary_table_.cols == 2 * count);
   return rotary_table_;

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "harmonic/model/config.h"
+#include "harmonic/model/rotary_frequencies.h"
 #include "harmonic/model/state.h"
 
 namespace harmonic {
@@ -38,9 +39,9 @@ class Step {
   const int64_t* positions();
   // [B] of them among the tokens that a cache holds: 0 where there is none and segments are whole texts.
   const int64_t* positions_in_cache(const StateSlots& cache);
-  // The cosines and sines of all rows' positions, [R, 2 * count]: one table for all layers, that turn by the
-  // same `count` frequencies.
-  Tensor rotary_table(const double* frequencies, int64_t count);
+  // The cosines and sines of all rows' positions, [R, D]: one table for all layers, that turn by the same
+  // frequencies.
+  Tensor rotary_table(const RotaryFrequencies& frequencies);
 
  private:
   Tape& tape_;

@@ -12,6 +12,7 @@ struct RmsNorm {
   Tensor weight;  // [1, C]
   Tensor gain;    // [1, C] or null (1): the learned weight of a level in a combination
   Tensor y;       // [R, C]
+  double epsilon = kRmsNormEpsilon;
 };
 
 struct RmsNormBackward {
@@ -20,6 +21,7 @@ struct RmsNormBackward {
   Gradient dx;     // [R, C]
   Tensor dweight;  // [1, C], +=
   Tensor dgain;    // [1, C] or null, +=
+  double epsilon = kRmsNormEpsilon;
 };
 
 HARMONIC_DECLARE_OP(RmsNorm);

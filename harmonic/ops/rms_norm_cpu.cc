@@ -17,10 +17,10 @@ namespace hn = hwy::HWY_NAMESPACE;
 using Tag = hn::CappedTag<float, 16>;
 
 // 1 / sqrt(mean + epsilon), both operations exact.
-HWY_INLINE float Rate(float sum_of_squares, int64_t count) {
+HWY_INLINE float Rate(float sum_of_squares, int64_t count, double epsilon) {
   const hn::CappedTag<float, 4> d;
   const auto mean = hn::Div(hn::Set(d, sum_of_squares), hn::Set(d, static_cast<float>(count)));
-  const auto root = hn::Sqrt(hn::Add(mean, hn::Set(d, static_cast<float>(kRmsNormEpsilon))));
+  const auto root = hn::Sqrt(hn::Add(mean, hn::Set(d, static_cast<float>(epsilon))));
   return hn::GetLane(hn::Div(hn::Set(d, 1.0f), root));
 }
 
@@ -35,7 +35,7 @@ void NormRows(const RmsNorm& op, const float* scale, int64_t begin, int64_t end)
   for (int64_t r = begin; r < end; ++r) {
     const float* x = op.x.row<float>(r);
     const float squares = SumOf(d, C, In(x), [](auto xv, auto& term) HWY_ATTR { term = hn::Mul(xv, xv); });
-    const auto rate = hn::Set(d, Rate(squares, C));
+    const auto rate = hn::Set(d, Rate(squares, C, op.epsilon));
     ForEach(d, C, Out(op.y.row<float>(r)), In(x, scale),
             [rate](auto xv, auto sv, auto& yv) HWY_ATTR { yv = hn::Mul(hn::Mul(xv, rate), sv); });
   }
@@ -56,7 +56,7 @@ void NormRowsBackward(const RmsNormBackward& op, const float* scale, int64_t beg
           square = hn::Mul(xv, xv);
           term = hn::Mul(hn::Mul(dyv, sv), xv);
         });
-    const auto rate = hn::Set(d, Rate(squares, C));
+    const auto rate = hn::Set(d, Rate(squares, C, op.epsilon));
     // Powers of the rate are never formed: of huge rows they would vanish.
     const auto mean = hn::Div(hn::Mul(hn::Set(d, product), rate), hn::Set(d, static_cast<float>(C)));
     const auto gradient = [rate, mean](auto xv, auto dyv, auto sv) HWY_ATTR {

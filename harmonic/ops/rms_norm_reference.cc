@@ -4,17 +4,17 @@
 namespace harmonic::reference {
 namespace {
 
-double inverse_root_mean_square(const Tensor& x, int64_t r) {
+double inverse_root_mean_square(const Tensor& x, int64_t r, double epsilon) {
   double squares = 0;
   for (int64_t c = 0; c < x.cols; ++c) squares += x.row<double>(r)[c] * x.row<double>(r)[c];
-  return 1 / std::sqrt(squares / static_cast<double>(x.cols) + kRmsNormEpsilon);
+  return 1 / std::sqrt(squares / static_cast<double>(x.cols) + epsilon);
 }
 
 }  // namespace
 
 void run(Context&, const RmsNorm& op) {
   for (int64_t r = 0; r < op.x.rows; ++r) {
-    const double scale = inverse_root_mean_square(op.x, r);
+    const double scale = inverse_root_mean_square(op.x, r, op.epsilon);
     for (int64_t c = 0; c < op.x.cols; ++c) {
       const double gain = op.gain ? op.gain.as<double>()[c] : 1;
       op.y.row<double>(r)[c] = op.x.row<double>(r)[c] * scale * op.weight.as<double>()[c] * gain;
@@ -25,7 +25,7 @@ void run(Context&, const RmsNorm& op) {
 // With n = x * scale: dx = scale (dn - n mean(dn n)), where dn = dy weight gain.
 void run(Context&, const RmsNormBackward& op) {
   for (int64_t r = 0; r < op.x.rows; ++r) {
-    const double scale = inverse_root_mean_square(op.x, r);
+    const double scale = inverse_root_mean_square(op.x, r, op.epsilon);
     const auto gain = [&](int64_t c) { return op.gain ? op.gain.as<double>()[c] : 1.0; };
     double along = 0;
     for (int64_t c = 0; c < op.x.cols; ++c) {

@@ -6,15 +6,22 @@
 
 namespace harmonic {
 
-// The cosines, then the sines, of each row's angles; shared by all layers of a pass.
+// The cosines, then the sines, of each row's angles, times `scale`; shared by all layers of a pass. With a
+// `context` the frequencies of the row at position p >= context are those of a larger base (dynamic NTK
+// scaling):
+//   frequencies[i] (growth (p + 1) / context - (growth - 1))^(-2 i / (D - 2))
+// Each token is turned by its own position, whatever the length of the text it is computed with.
 struct RotaryTable {
   Segments segments;
   const int64_t* positions = nullptr;   // [B] tokens of the text before each segment's first row
   const double* frequencies = nullptr;  // [D/2], in radians a token
   Tensor y;                             // [R, D]
+  double scale = 1;
+  double growth = 1;    // at least 1
+  int64_t context = 0;  // 0: the frequencies are the same everywhere; otherwise D > 2
 };
 
-// y = x turned, or turned back when `inverse` is set: the way of a gradient.
+// y = x turned (and scaled as the table), or turned back when `inverse` is set: the way of a gradient.
 struct Rotate {
   Tensor x;      // [R, heads * D]
   Tensor table;  // [R, D]

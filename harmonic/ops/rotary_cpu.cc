@@ -36,6 +36,8 @@ void RotateHead(const float* x, const float* cosines, const float* sines, int64_
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
+#include <numbers>
+
 #include "harmonic/base/portable_math.h"
 #include "harmonic/ops/work_items.h"
 
@@ -56,13 +58,22 @@ void run(Context& context, const RotaryTable& op) {
         op.segments.count, begin, end, [&](int64_t b) { return op.segments.begin(b); },
         [&](int64_t b, int64_t from, int64_t to) {
           for (int64_t r = from; r < to; ++r) {
-            const double position = static_cast<double>(op.positions[b] + r - op.segments.begin(b));
+            const int64_t index = op.positions[b] + r - op.segments.begin(b);
+            const auto position = static_cast<double>(index);
+            // What the exponent of a frequency loses from one to the next.
+            const double fall =
+                op.context > 0 && index >= op.context
+                    ? 2.0 / static_cast<double>(2 * half - 2) * std::numbers::log2e *
+                          portable::log(op.growth * (position + 1) / static_cast<double>(op.context) -
+                                        (op.growth - 1))
+                    : 0.0;
             float* row = op.y.row<float>(r);
             for (int64_t i = 0; i < half; ++i) {
               double sine = 0, cosine = 0;
-              portable::sin_cos_turns(position * op.frequencies[i] / kTurn, sine, cosine);
-              row[i] = static_cast<float>(cosine);
-              row[half + i] = static_cast<float>(sine);
+              const double stretch = fall == 0 ? 1.0 : portable::exp2(-fall * static_cast<double>(i));
+              portable::sin_cos_turns(position * op.frequencies[i] * stretch / kTurn, sine, cosine);
+              row[i] = static_cast<float>(op.scale * cosine);
+              row[half + i] = static_cast<float>(op.scale * sine);
             }
           }
         });

@@ -10,10 +10,14 @@ void run(Context&, const RotaryTable& op) {
   for (int64_t b = 0; b < op.segments.count; ++b)
     for (int64_t t = 0; t < op.segments.length(b); ++t)
       for (int64_t i = 0; i < half; ++i) {
-        const double angle = static_cast<double>(op.positions[b] + t) * op.frequencies[i];
+        const auto position = static_cast<double>(op.positions[b] + t);
+        double angle = position * op.frequencies[i];
+        if (op.context > 0 && op.positions[b] + t >= op.context)
+          angle *= std::pow(op.growth * (position + 1) / static_cast<double>(op.context) - (op.growth - 1),
+                            -2.0 * static_cast<double>(i) / static_cast<double>(2 * half - 2));
         double* row = op.y.row<double>(op.segments.begin(b) + t);
-        row[i] = std::cos(angle);
-        row[half + i] = std::sin(angle);
+        row[i] = op.scale * std::cos(angle);
+        row[half + i] = op.scale * std::sin(angle);
       }
 }
 

@@ -57,7 +57,7 @@ class PieceCache {
            (entry.key[3] & without_count) == key[3];
   }
   static void store(Entry& entry, const std::array<uint64_t, 4>& key, std::span<const int32_t> tokens) {
-    if (tokens.size() > max_tokens) return;
+    if (tokens.empty() || tokens.size() > max_tokens) return;
     entry.key = key;
     entry.key[3] |= uint64_t{tokens.size() - 1} << 61;
     std::copy(tokens.begin(), tokens.end(), entry.tokens.begin());
@@ -73,6 +73,7 @@ class BpeTokenizer final : public Tokenizer {
  public:
   BpeTokenizer(BpeVocabulary vocabulary, std::string_view source)
       : vocabulary_(std::move(vocabulary)), table_((check(vocabulary_, source), vocabulary_.merges), source) {
+    byte_tokens_.fill(kNone);
     for (size_t id = 0; id < vocabulary_.tokens.size(); ++id) {
       const std::string& token = vocabulary_.tokens[id];
       if (!vocabulary_.special[id] && token.size() == 1)
@@ -82,6 +83,11 @@ class BpeTokenizer final : public Tokenizer {
 
   int64_t vocab_size() const override { return static_cast<int64_t>(vocabulary_.tokens.size()); }
   int32_t eot() const override { return vocabulary_.eot; }
+  int32_t special(std::string_view name) const override {
+    for (size_t id = 0; id < vocabulary_.tokens.size(); ++id)
+      if (vocabulary_.special[id] && vocabulary_.tokens[id] == name) return static_cast<int32_t>(id);
+    return kNone;
+  }
 
   void encode(std::string_view text, std::vector<int32_t>& tokens) const override {
     std::unique_ptr<Workspace> workspace = borrow();
@@ -99,7 +105,9 @@ class BpeTokenizer final : public Tokenizer {
   }
 
   std::string hash() const override {
-    std::string all = "byte-level BPE, GPT-2 splitting\n";
+    std::string all = vocabulary_.splitting == Splitting::gpt2
+                          ? "byte-level BPE, GPT-2 splitting\n"
+                          : "byte-level BPE, GPT-2 splitting with single digits\n";
     const auto put = [&](int64_t number) {
       all.append(reinterpret_cast<const char*>(&number), sizeof number);
     };
@@ -124,10 +132,12 @@ class BpeTokenizer final : public Tokenizer {
   }
 
   size_t first_cut(std::string_view text, bool ended) const override {
-    return ended ? piece_end(text, 0) : settled_piece_end(text);
+    return ended ? piece_end(text, 0, vocabulary_.splitting) : settled_piece_end(text, vocabulary_.splitting);
   }
 
  private:
+  static constexpr int32_t kNone = -1;
+
   // What one call of encode writes to; the tokenizer keeps as many as were ever in use at once.
   struct Workspace {
     explicit Workspace(const MergeTable& table) : merger(table) {}
@@ -147,9 +157,12 @@ class BpeTokenizer final : public Tokenizer {
   std::span<const int32_t> encode_piece(Workspace& workspace, std::string_view piece) const {
     if (workspace.piece.size() < piece.size() || workspace.piece.size() > kept_piece)
       workspace.piece = std::vector<int32_t>(std::max<size_t>(piece.size(), 256));
-    const std::span<int32_t> tokens(workspace.piece.data(), piece.size());
-    for (size_t i = 0; i < piece.size(); ++i) tokens[i] = byte_tokens_[static_cast<uint8_t>(piece[i])];
-    return tokens.first(workspace.merger.merge(tokens));
+    size_t count = 0;
+    for (const char byte : piece)
+      if (const int32_t token = byte_tokens_[static_cast<uint8_t>(byte)]; token != kNone)
+        workspace.piece[count++] = token;
+    const std::span<int32_t> tokens(workspace.piece.data(), count);
+    return tokens.first(count == 0 ? 0 : workspace.merger.merge(tokens));
   }
 
   void encode_with(Workspace& workspace, std::string_view text, std::vector<int32_t>& tokens) const {
@@ -158,13 +171,13 @@ class BpeTokenizer final : public Tokenizer {
     size_t buffered = 0;
     std::array<uint64_t, 4> key;
     for (size_t begin = 0; begin < text.size();) {
-      const size_t end = piece_end(text, begin), length = end - begin;
+      const size_t end = piece_end(text, begin, vocabulary_.splitting), length = end - begin;
       if (length <= PieceCache::max_length) {
         PieceCache::Entry& entry = workspace.cache.find(text, begin, length, key);
         if (!PieceCache::matches(entry, key)) {
           const auto piece = encode_piece(workspace, text.substr(begin, length));
           PieceCache::store(entry, key, piece);
-          if (piece.size() > PieceCache::max_tokens) {
+          if (piece.empty() || piece.size() > PieceCache::max_tokens) {
             tokens.insert(tokens.end(), buffer, buffer + buffered);
             tokens.insert(tokens.end(), piece.begin(), piece.end());
             buffered = 0;
@@ -214,10 +227,12 @@ void BpeTokenizer::check(const BpeVocabulary& vocabulary, std::string_view sourc
     const auto [other, is_new] = ids.emplace(vocabulary.tokens[id], id);
     if (!is_new) fail("{}: tokens {} and {} are the same bytes", source, other->second, id);
   }
-  for (int byte = 0; byte < 256; ++byte) {
-    const char character = static_cast<char>(byte);
+  for (char character = ' '; character < 0x7F; ++character) {
     if (!ids.contains(std::string_view(&character, 1)))
-      fail("{}: no token for the byte 0x{:02x}; a byte-level vocabulary has all 256", source, byte);
+      fail(
+          "{}: no token for the byte 0x{:02x}; a byte-level vocabulary has every printable character of "
+          "ASCII",
+          source, static_cast<int>(character));
   }
   for (size_t rank = 0; rank < vocabulary.merges.size(); ++rank) {
     const BpeMerge& merge = vocabulary.merges[rank];

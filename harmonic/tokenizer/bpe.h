@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "harmonic/tokenizer/pretokenizer.h"
 #include "harmonic/tokenizer/tokenizer.h"
 
 namespace harmonic {
@@ -23,10 +24,13 @@ struct BpeVocabulary {
   std::vector<bool> special;        // by id: never made from text
   std::vector<BpeMerge> merges;     // by rank
   int32_t eot = -1;                 // a special token
+  Splitting splitting = Splitting::gpt2;
 };
 
-// Checks the vocabulary (every byte is a token, no two tokens are equal, each merge joins two tokens to one
-// that is their bytes, no pair twice) and throws Error, naming `source`, where it is wrong.
+// Checks the vocabulary (every printable ASCII character is a token, no two tokens are equal, each merge
+// joins two tokens to one that is their bytes, no pair twice) and throws Error, naming `source`, where it is
+// wrong. Bytes that are no token, as some published vocabularies leave out control characters and bytes that
+// UTF-8 does not use, are left out of the text, as by the programs that those vocabularies come from.
 std::unique_ptr<Tokenizer> make_bpe_tokenizer(BpeVocabulary vocabulary, std::string_view source);
 
 }  // namespace harmonic

@@ -58,9 +58,8 @@ void require_flag(const VocabularyJson& part, const char* key, bool supported, b
          flag.is_null() ? fmt::to_string(absent) : shown(flag), supported);
 }
 
-void VocabularyBuilder::add_special(const std::string& name, const VocabularyJson& id) {
-  if (!specials_.emplace(read_id(name, id), name).second)
-    fail("{}: two added tokens have the id {}", source_, shown(id));
+void VocabularyBuilder::add_special(const std::string& name, int32_t id) {
+  if (!specials_.emplace(id, name).second) fail("{}: two added tokens have the id {}", source_, id);
 }
 
 void VocabularyBuilder::add_specials(const VocabularyJson& added) {
@@ -74,7 +73,8 @@ void VocabularyBuilder::add_specials(const VocabularyJson& added) {
     if (special != true)
       fail("{}: the added token {} with special = {} is not supported; only special tokens are", source_,
            shown(content), shown(special));
-    add_special(content.get<std::string>(), member(token, "id"));
+    const auto name = content.get<std::string>();
+    add_special(name, read_id(name, member(token, "id")));
   }
 }
 
@@ -84,6 +84,11 @@ void VocabularyBuilder::add_vocabulary(const VocabularyJson& vocabulary) {
   ids_.reserve(vocabulary.size());
   for (auto token = vocabulary.begin(); token != vocabulary.end(); ++token)
     ids_.emplace(token.key(), read_id(token.key(), token.value()));
+}
+
+void VocabularyBuilder::add_token(std::string_view name, int32_t id) {
+  const auto [other, is_new] = ids_.emplace(name, id);
+  if (!is_new) fail("{}: the tokens {} and {} have the same name", source_, other->second, id);
 }
 
 void VocabularyBuilder::make_special(std::string_view name) {
@@ -97,6 +102,14 @@ void VocabularyBuilder::add_merge(std::string_view left, std::string_view right)
   merges_.push_back({id_of(left), id_of(right), id_of(joined_)});
 }
 
+void VocabularyBuilder::add_merge_line(std::string_view line) {
+  const size_t blank = line.find(' ');
+  if (blank == line.npos || line.find(' ', blank + 1) != line.npos)
+    fail("{}: expected each merge as \"left right\" or [\"left\", \"right\"], found {}", source_,
+         shown(line));
+  add_merge(line.substr(0, blank), line.substr(blank + 1));
+}
+
 void VocabularyBuilder::add_merges(const VocabularyJson& merges) {
   if (!merges.is_array()) fail("{}: expected merges as an array, found {}", source_, shown(merges));
   if (static_cast<int64_t>(merges.size()) > max_vocab_size)
@@ -106,13 +119,10 @@ void VocabularyBuilder::add_merges(const VocabularyJson& merges) {
       add_merge(merge[0].get_ref<const std::string&>(), merge[1].get_ref<const std::string&>());
       continue;
     }
-    const std::string_view line =
-        merge.is_string() ? merge.get_ref<const std::string&>() : std::string_view();
-    const size_t blank = line.find(' ');
-    if (blank == line.npos || line.find(' ', blank + 1) != line.npos)
+    if (!merge.is_string())
       fail("{}: expected each merge as \"left right\" or [\"left\", \"right\"], found {}", source_,
            shown(merge));
-    add_merge(line.substr(0, blank), line.substr(blank + 1));
+    add_merge_line(merge.get_ref<const std::string&>());
   }
 }
 

@@ -44,14 +44,18 @@ class VocabularyBuilder {
  public:
   explicit VocabularyBuilder(std::string_view source) : source_(source) {}
 
-  void add_special(const std::string& name, const VocabularyJson& id);
+  void add_special(const std::string& name, int32_t id);
   // The added tokens of a tokenizer.json, all special.
   void add_specials(const VocabularyJson& added);
   // `vocabulary`, which must outlive this, is an object from names to ids.
   void add_vocabulary(const VocabularyJson& vocabulary);
+  // A token of the vocabulary whose name, which must outlive this, no other has.
+  void add_token(std::string_view name, int32_t id);
   // A name of the vocabulary that is special even where no list of added tokens says so.
   void make_special(std::string_view name);
   void add_merge(std::string_view left, std::string_view right);
+  // "left right"
+  void add_merge_line(std::string_view line);
   // The merges of a tokenizer.json.
   void add_merges(const VocabularyJson& merges);
 

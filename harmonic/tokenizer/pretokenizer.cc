@@ -72,7 +72,11 @@ size_t contraction_length(std::string_view text) {
 
 }  // namespace
 
-size_t piece_end(std::string_view text, size_t begin) {
+size_t piece_end(std::string_view text, size_t begin, Splitting splitting) {
+  // What a digit that stands alone ends: to what is before it, it is the end of the text.
+  const auto is_cut_out = [splitting](CharClass kind) {
+    return splitting == Splitting::single_digits && kind == CharClass::number;
+  };
   const char first = text[begin];
   if (first == '\'') {
     const size_t length = contraction_length(text.substr(begin));
@@ -80,9 +84,11 @@ size_t piece_end(std::string_view text, size_t begin) {
   }
   if (first == ' ' && begin + 1 < text.size()) {
     const Unit next = unit_at(text, begin + 1);
-    if (next.kind != CharClass::space) return run_end(text, begin + 1 + next.length, next.kind);
+    if (next.kind != CharClass::space && !is_cut_out(next.kind))
+      return run_end(text, begin + 1 + next.length, next.kind);
   }
   Unit unit = unit_at(text, begin);
+  if (is_cut_out(unit.kind)) return begin + unit.length;
   if (unit.kind != CharClass::space) return run_end(text, begin + unit.length, unit.kind);
 
   // Spaces: all of them at the end of the text; before anything else all but the last, which may lead a word.
@@ -92,11 +98,12 @@ size_t piece_end(std::string_view text, size_t begin) {
     at += unit.length;
     if (at == text.size()) return at;
     unit = unit_at(text, at);
+    if (is_cut_out(unit.kind)) return at;
   }
   return last > begin ? last : at;
 }
 
-size_t settled_piece_end(std::string_view text) {
+size_t settled_piece_end(std::string_view text, Splitting splitting) {
   // The beginning of a character may become one of any kind.
   for (size_t last = std::min<size_t>(3, text.size()); last > 0; --last) {
     if (read_utf8(text.substr(text.size() - last)).kind != Utf8Step::Kind::incomplete) continue;
@@ -105,7 +112,7 @@ size_t settled_piece_end(std::string_view text) {
   }
   // 'l may become 'll.
   if (text.empty() || (text.front() == '\'' && text.size() < 3)) return 0;
-  const size_t end = piece_end(text, 0);
+  const size_t end = piece_end(text, 0, splitting);
   return end < text.size() ? end : 0;
 }
 

@@ -50,6 +50,12 @@ class SentencePieceTokenizer final : public Tokenizer {
   int64_t vocab_size() const override { return static_cast<int64_t>(vocabulary_.tokens.size()); }
   int32_t eot() const override { return eot_; }
   int32_t bos() const override { return bos_; }
+  int32_t special(std::string_view name) const override {
+    for (size_t id = 0; id < vocabulary_.tokens.size(); ++id)
+      if (vocabulary_.kinds[id] == Kind::special && vocabulary_.tokens[id] == name)
+        return static_cast<int32_t>(id);
+    return kNone;
+  }
   std::string_view lead() const override { return vocabulary_.leading_space ? kSpace : std::string_view(); }
 
   void encode(std::string_view text, std::vector<int32_t>& tokens) const override {

@@ -1,5 +1,6 @@
 // tokenizer: text to token ids and back. Bytes, byte-level BPE (and its trainer), SentencePiece's BPE.
-// Text is bytes: valid UTF-8 or not, whatever goes in comes out again.
+// Text is bytes: valid UTF-8 or not, whatever goes in comes out again, but for bytes that a byte-level
+// vocabulary has no token for.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +22,8 @@ class Tokenizer {
   virtual int32_t eot() const = 0;
   // The token that leads every document: the end-of-text token too, unless the vocabulary has one of its own.
   virtual int32_t bos() const { return eot(); }
+  // The special token of that name; -1 where there is none.
+  virtual int32_t special(std::string_view /*name*/) const { return -1; }
   // Appends the tokens of `text` to `tokens`. Special tokens written out in the text are text.
   virtual void encode(std::string_view text, std::vector<int32_t>& tokens) const = 0;
   // The same for text that is no beginning, but goes on from other text.

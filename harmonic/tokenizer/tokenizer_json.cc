@@ -28,36 +28,34 @@ bool is_bytes(const BpeVocabulary& vocabulary) {
   return true;
 }
 
-std::unique_ptr<Tokenizer> finish_byte_level(VocabularyBuilder& builder, std::string_view source) {
-  NamedVocabulary named = builder.finish();
-  BpeVocabulary vocabulary;
-  vocabulary.tokens = std::move(named.names);
-  vocabulary.special = std::move(named.special);
-  vocabulary.merges = std::move(named.merges);
-  for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
-    if (vocabulary.special[id]) continue;
-    std::optional<std::string> bytes = from_alphabet(vocabulary.tokens[id]);
-    if (!bytes)
-      fail("{}: token {} ({}) is neither a special token nor written in the alphabet of byte-level BPE",
-           source, id, shown(vocabulary.tokens[id]));
-    vocabulary.tokens[id] = std::move(*bytes);
+// ByteLevel alone, or after digits have been cut out one by one.
+Splitting read_splitting(const Json& splitter, std::string_view source) {
+  if (splitter.is_null()) fail("{}: no pre_tokenizer; only ByteLevel is supported", source);
+  const Json* byte_level = &splitter;
+  Splitting splitting = Splitting::gpt2;
+  if (splitter.is_object() && member(splitter, "type") == "Sequence") {
+    const Json& steps = member(splitter, "pretokenizers");
+    if (!steps.is_array() || steps.size() != 2 || !steps[0].is_object() || !steps[1].is_object())
+      fail("{}: the pre_tokenizer {} is not supported; only ByteLevel, or Digits and ByteLevel, are", source,
+           shown(steps));
+    require_type(steps[0], "first pre_tokenizer", "Digits", source);
+    require_flag(steps[0], "individual_digits", true, false, source);
+    byte_level = &steps[1];
+    splitting = Splitting::single_digits;
   }
-  if (is_bytes(vocabulary)) return make_byte_tokenizer();
-  vocabulary.eot = choose_end_of_text(named.specials, source);
-  return make_bpe_tokenizer(std::move(vocabulary), source);
+  require_type(*byte_level, "pre_tokenizer", "ByteLevel", source);
+  require_flag(*byte_level, "add_prefix_space", false, true, source);
+  require_flag(*byte_level, "use_regex", true, true, source);
+  return splitting;
 }
 
-void check_byte_level(const Json& file, std::string_view source) {
+Splitting check_byte_level(const Json& file, std::string_view source) {
   const Json& normalizer = member(file, "normalizer");
   if (!normalizer.is_null())
     fail("{}: the normalizer {} is not supported; only null is", source,
          shown(normalizer.is_object() ? member(normalizer, "type") : normalizer));
-  const Json& splitter = member(file, "pre_tokenizer");
-  if (splitter.is_null()) fail("{}: no pre_tokenizer; only ByteLevel is supported", source);
-  require_type(splitter, "pre_tokenizer", "ByteLevel", source);
-  require_flag(splitter, "add_prefix_space", false, true, source);
-  require_flag(splitter, "use_regex", true, true, source);
   require_type(member(file, "decoder"), "decoder", "ByteLevel", source);
+  return read_splitting(member(file, "pre_tokenizer"), source);
 }
 
 // Padding, truncation and the post-processor are not read: they wrap tokens and do not change them.
@@ -76,6 +74,26 @@ void check_model(const Json& model, std::string_view source) {
 
 }  // namespace
 
+std::unique_ptr<Tokenizer> make_byte_level_tokenizer(NamedVocabulary named, Splitting splitting,
+                                                     std::string_view source) {
+  BpeVocabulary vocabulary;
+  vocabulary.splitting = splitting;
+  vocabulary.tokens = std::move(named.names);
+  vocabulary.special = std::move(named.special);
+  vocabulary.merges = std::move(named.merges);
+  for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
+    if (vocabulary.special[id]) continue;
+    std::optional<std::string> bytes = from_alphabet(vocabulary.tokens[id]);
+    if (!bytes)
+      fail("{}: token {} ({}) is neither a special token nor written in the alphabet of byte-level BPE",
+           source, id, shown(vocabulary.tokens[id]));
+    vocabulary.tokens[id] = std::move(*bytes);
+  }
+  if (splitting == Splitting::gpt2 && is_bytes(vocabulary)) return make_byte_tokenizer();
+  vocabulary.eot = choose_end_of_text(named.specials, source);
+  return make_bpe_tokenizer(std::move(vocabulary), source);
+}
+
 std::unique_ptr<Tokenizer> read_tokenizer_json(std::string_view content, std::string_view source) {
   if (static_cast<int64_t>(content.size()) > max_file_bytes)
     fail("{}: {} bytes, more than the {} that a tokenizer may have", source, content.size(), max_file_bytes);
@@ -87,13 +105,13 @@ std::unique_ptr<Tokenizer> read_tokenizer_json(std::string_view content, std::st
   check_model(model, source);
   // SentencePiece's kind falls back to bytes; the byte-level kind knows nothing else.
   if (member(model, "byte_fallback") == true) return read_sentencepiece_json(file, source);
-  check_byte_level(file, source);
+  const Splitting splitting = check_byte_level(file, source);
   VocabularyBuilder builder(source);
   builder.add_specials(member(file, "added_tokens"));
   builder.add_vocabulary(member(model, "vocab"));
   builder.make_special(kGpt2EndOfText);
   builder.add_merges(member(model, "merges"));
-  return finish_byte_level(builder, source);
+  return make_byte_level_tokenizer(builder.finish(), splitting, source);
 }
 
 std::unique_ptr<Tokenizer> read_gpt2_files(const std::filesystem::path& encoder,
@@ -119,7 +137,7 @@ std::unique_ptr<Tokenizer> read_gpt2_files(const std::filesystem::path& encoder,
            line.substr(0, 60));
     builder.add_merge(line.substr(0, blank), line.substr(blank + 1));
   }
-  return finish_byte_level(builder, source);
+  return make_byte_level_tokenizer(builder.finish(), Splitting::gpt2, source);
 }
 
 std::string write_tokenizer_json(const BpeVocabulary& vocabulary) {
@@ -130,7 +148,12 @@ std::string write_tokenizer_json(const BpeVocabulary& vocabulary) {
     const std::string& token = vocabulary.tokens[static_cast<size_t>(id)];
     return special(id) ? token : to_alphabet(token);
   };
-  return tokenizer_json_text({"null", byte_level, byte_level, byte_level, "null", false},
+  const std::string splitter = vocabulary.splitting == Splitting::gpt2
+                                   ? byte_level
+                                   : "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\", "
+                                     "\"individual_digits\": true}, " +
+                                         byte_level + "]}";
+  return tokenizer_json_text({"null", splitter, byte_level, byte_level, "null", false},
                              static_cast<int64_t>(vocabulary.tokens.size()), name, special,
                              vocabulary.merges);
 }

@@ -15,6 +15,12 @@ namespace harmonic {
 // pre-tokenizers.
 std::unique_ptr<Tokenizer> read_tokenizer_json(std::string_view content, std::string_view source);
 
+// The tokenizer of a vocabulary whose names are written in GPT-2's alphabet (byte_alphabet.h). Throws Error,
+// naming `source`.
+struct NamedVocabulary;
+std::unique_ptr<Tokenizer> make_byte_level_tokenizer(NamedVocabulary named, Splitting splitting,
+                                                     std::string_view source);
+
 // The content of a tokenizer.json. The vocabulary is taken as it is; special tokens are listed as such.
 std::string write_tokenizer_json(const BpeVocabulary& vocabulary);
 
