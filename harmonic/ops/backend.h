@@ -13,11 +13,13 @@
 #include "harmonic/ops/embedding.h"
 #include "harmonic/ops/linear.h"
 #include "harmonic/ops/linear_cross_entropy.h"
+#include "harmonic/ops/matrix_scan.h"
 #include "harmonic/ops/optimizer.h"
 #include "harmonic/ops/rms_norm.h"
 #include "harmonic/ops/rotary.h"
 #include "harmonic/ops/selective_scan.h"
 #include "harmonic/ops/shift.h"
+#include "harmonic/ops/weighted_mean.h"
 
 namespace harmonic {
 
@@ -27,12 +29,13 @@ struct OpTable {
 };
 
 // Every op there is. A new op is a contract, its kernels, and its name here.
-using AllOps = OpTable<Embedding, EmbeddingBackward, Linear, LinearBackward, PackWeight, RmsNorm,
-                       RmsNormBackward, CausalConv, CausalConvBackward, DecayScan, DecayScanBackward,
-                       SelectiveScan, SelectiveScanBackward, CausalPool, CausalPoolBackward, Shift,
-                       ShiftBackward, HoldBlocks, HoldBlocksBackward, CausalUpsample, CausalUpsampleBackward,
-                       Add, Gate, GateBackward, RotaryTable, Rotate, Attention, AttentionBackward, KeepKeys,
-                       KeepKeysBackward, LinearCrossEntropy, SumOfSquares, AdamW, Muon>;
+using AllOps =
+    OpTable<Embedding, EmbeddingBackward, Linear, LinearBackward, PackWeight, RmsNorm, RmsNormBackward,
+            CausalConv, CausalConvBackward, DecayScan, DecayScanBackward, SelectiveScan,
+            SelectiveScanBackward, CausalPool, CausalPoolBackward, Shift, ShiftBackward, HoldBlocks,
+            HoldBlocksBackward, CausalUpsample, CausalUpsampleBackward, Add, Gate, GateBackward, RotaryTable,
+            Rotate, Attention, AttentionBackward, KeepKeys, KeepKeysBackward, MatrixScan, MatrixScanBackward,
+            WeightedMean, WeightedMeanBackward, LinearCrossEntropy, SumOfSquares, AdamW, Muon>;
 
 struct Backend {
   std::string_view name;
