@@ -1,10 +1,13 @@
-// harmonic convert: a pretrained model of another program as a model folder.
+// harmonic convert: a pretrained model of another program as a model folder, and its attention replaced.
 #include "harmonic/convert/convert.h"
 
 #include <filesystem>
 
 #include "harmonic/base/error.h"
+#include "harmonic/base/files.h"
+#include "harmonic/base/json.h"
 #include "harmonic/cli/command.h"
+#include "harmonic/convert/surgery.h"
 
 namespace harmonic {
 namespace {
@@ -16,7 +19,8 @@ class Convert : public Command {
   void declare(Options& options) override {
     options
         .add("--from", &from_,
-             "a Hugging Face folder of the Llama family, or a llama2.c checkpoint (legacy format)")
+             "a Hugging Face folder of the Llama family, a llama2.c checkpoint (legacy format), or a model "
+             "folder")
         .placeholder("PATH")
         .required();
     options
@@ -26,6 +30,26 @@ class Convert : public Command {
             "a tokenizer.model, or a folder with one")
         .placeholder("PATH")
         .not_empty();
+    options
+        .add("--replace", &replace_,
+             "layers whose attention gives way to a state of constant size: all, or their numbers from 0, as "
+             "0,1,3")
+        .placeholder("all|LIST")
+        .not_empty();
+    const auto add = [&](const char* name, Field::Target target, const char* help) {
+      return &options.add(name, target, std::string("with --replace: ") + help).given(&shapes_);
+    };
+    add("--form", &surgery_.form,
+        "matrix: gated linear attention that starts from the projections; paper: decay cells that start anew")
+        ->one_of({"matrix", "paper"});
+    add("--features", &surgery_.features, "of a head's queries and keys; 0 is twice the head's width")
+        ->at_least(0);
+    add("--taus", &surgery_.taus, "timescale of each level in its own steps; 4,32,128 where none are given")
+        ->above(0);
+    add("--window", &surgery_.window, "tokens that the attention that stays looks back; 0 leaves it as it is")
+        ->at_least(0);
+    add("--from-scratch", &surgery_.from_scratch, "the replaced layers' projections start anew too");
+    add("--seed", &seed_, "of what starts anew")->at_least(0);
     options.add("--out", &out_, "the model folder to write, which is not there yet or empty")
         .placeholder("DIR")
         .required();
@@ -36,14 +60,53 @@ class Convert : public Command {
     std::error_code ignored;
     if (fs::exists(out_, ignored) && !(fs::is_directory(out_, ignored) && fs::is_empty(out_, ignored)))
       fail_usage("--out {}: is there and not an empty folder; name one that is not there yet", out_);
+    if (replace_.empty() && shapes_)
+      fail_usage("--form, --features, --taus, --window, --from-scratch and --seed belong to --replace");
+    if (is_model_folder(from_)) {
+      if (replace_.empty()) fail_usage("--from {}: is a model folder already; --replace changes it", from_);
+      const LoadedModel loaded = load_model_folder(from_, cpu_backend());
+      row("source", fmt::format("{}, a model folder", from_));
+      return operate(*loaded.model, *loaded.tokenizer);
+    }
     const PretrainedModel pretrained = read_pretrained(from_, tokenizer_, cpu_backend());
     const Model& model = *pretrained.loaded.model;
-    save_model_folder(out_, model, *pretrained.loaded.tokenizer);
+    if (replace_.empty()) save_model_folder(out_, model, *pretrained.loaded.tokenizer);
     report(pretrained, model);
-    return 0;
+    if (replace_.empty()) {
+      row("written to", out_);
+      return 0;
+    }
+    return operate(model, *pretrained.loaded.tokenizer);
   }
 
  private:
+  static bool is_model_folder(const std::string& path) {
+    namespace fs = std::filesystem;
+    std::error_code ignored;
+    const fs::path config = fs::path(path) / "config.json";
+    if (!fs::is_regular_file(config, ignored)) return false;
+    const Json json = parse_json(read_file(config, 1 << 20), config.string());
+    return json.is_object() && json.value("model_type", Json()) == "harmonic";
+  }
+
+  int operate(const Model& source, const Tokenizer& tokenizer) {
+    SurgeryOptions options = surgery_;
+    options.seed = static_cast<uint64_t>(seed_);
+    if (replace_ != "all")
+      set_field(Field("replace", &options.layers, "layers").at_least(0), replace_, "--replace", "--replace");
+    const Surgery surgery = replace_attention(source, options);
+    save_model_folder(out_, *surgery.model, tokenizer);
+    const StateLayout &now = surgery.model->state_layout(), &before = source.state_layout();
+    row("replaced", fmt::format("attention of {} of {} layers, by the {} form", surgery.replaced.size(),
+                                source.config().n_layers, options.form));
+    row("parameters", fmt::format("{} kept bit for bit, {} new, {} of the source's dropped", surgery.kept,
+                                  surgery.fresh, surgery.dropped));
+    row("state", fmt::format("{} bytes; before, keys and values of {} tokens took {}", now.bytes(),
+                             source.config().attention.cached_tokens(), before.bytes()));
+    row("written to", out_);
+    return 0;
+  }
+
   void report(const PretrainedModel& pretrained, const Model& model) const {
     const LlamaShape& shape = pretrained.shape;
     row("source", fmt::format("{}, {}", from_, pretrained.source));
@@ -58,10 +121,12 @@ class Convert : public Command {
     row("parameters", fmt::format("{}, each of them kept", pretrained.parameters));
     row("state",
         fmt::format("{} bytes: keys and values of {} tokens", model.state_layout().bytes(), shape.context));
-    row("written to", out_);
   }
 
-  std::string from_, tokenizer_, out_;
+  std::string from_, tokenizer_, out_, replace_;
+  SurgeryOptions surgery_;
+  int64_t seed_ = 1;
+  bool shapes_ = false;
 };
 
 const Registered<Convert> registered("convert", "read a pretrained model of another program");

@@ -7,6 +7,7 @@
 #include "harmonic/cli/standard_input.h"
 #include "harmonic/data/text_file.h"
 #include "harmonic/eval/model_folder.h"
+#include "harmonic/runtime/batch_generator.h"
 #include "harmonic/runtime/sampler.h"
 #include "harmonic/runtime/text_stream.h"
 #include "harmonic/tokenizer/parallel_encode.h"
@@ -24,6 +25,11 @@ class Generate : public Command {
     options.add("--prompt-file", &prompt_file_, "a file with the text to go on from; - is standard input")
         .placeholder("FILE")
         .not_empty();
+    options
+        .add("--count", &count_,
+             "above 1: so many texts at once, each by itself and followed by a zero byte, as --data takes "
+             "them")
+        .at_least(1);
     options.add("--max-tokens", &max_tokens_, "tokens to write at most").amount().at_least(0);
     options.add("--temperature", &sampling_.temperature, "0 always takes the likeliest token").range(0, 100);
     options.add("--top-k", &sampling_.top_k, "keep the k likeliest tokens; 0 keeps all").at_least(0);
@@ -52,6 +58,7 @@ class Generate : public Command {
     Inference inference(*loaded.model, pool);
     loaded.model->pack(inference.context());
     const Tokenizer& tokenizer = *loaded.tokenizer;
+    if (count_ > 1) return write_many(inference, tokenizer);
     TextStream stream(inference, tokenizer.bos());
     // The prompt goes the same way as what follows, since a character may begin in it and end after it; and
     // one may have begun in the text before.
@@ -72,7 +79,26 @@ class Generate : public Command {
   }
 
  private:
+  int write_many(Inference& inference, const Tokenizer& tokenizer) const {
+    BatchGeneratorOptions options;
+    options.count = count_;
+    options.max_tokens = max_tokens_;
+    options.sampling = sampling_;
+    options.sampling.seed = static_cast<uint64_t>(seed_);
+    int64_t written = 0;
+    generate_texts(inference, tokenizer, read_prompt(), options, [&](const std::string& text) {
+      write_output(text);
+      write_output(std::string_view("\0", 1));
+      progress(fmt::format("{} of {} texts", ++written, count_));
+    });
+    end_progress();
+    flush_output();
+    return 0;
+  }
+
   void check_usage() {
+    if (count_ > 1 && (!state_in_.empty() || !state_out_.empty() || ignore_end_))
+      fail_usage("--count {}: --state-in, --state-out and --ignore-end are for one text", count_);
     if (!input_.empty() && input_ != "-")
       fail_usage("unexpected argument \"{}\"; a prompt is given as --prompt \"{}\"", input_, input_);
     if ((input_ == "-") + has_prompt_ + !prompt_file_.empty() > 1)
@@ -122,7 +148,7 @@ class Generate : public Command {
   }
 
   std::string model_, input_, prompt_, prompt_file_, state_in_, state_out_;
-  int64_t max_tokens_ = 256, seed_ = 1;
+  int64_t max_tokens_ = 256, seed_ = 1, count_ = 1;
   bool has_prompt_ = false, ignore_end_ = false;
   SamplingOptions sampling_;
 };

@@ -305,6 +305,21 @@ std::string chart_figure(const Chart& chart) {
                      drawing.named() || !chart.named ? "" : legend(chart), drawing.svg());
 }
 
+std::string chart_file(const Chart& chart) {
+  Drawing drawing(chart);
+  if (drawing.empty()) return "";
+  const std::string svg = drawing.svg();
+  const size_t inside = svg.find('>') + 1;
+  return fmt::format(
+      "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"chart\"{}"
+      "<style>:root{{--surface:#fff;--ink:#1b2026;--muted:#5a6470;--grid:#e3e6ea;background:var(--surface);"
+      "font-family:system-ui,sans-serif}}\n"
+      "@media (prefers-color-scheme:dark){{:root{{--surface:#14171b;--ink:#e8ebee;--muted:#9ba6b2;"
+      "--grid:#2a3038}}}}\n{}</style>\n{}",
+      svg.substr(4, inside - 4), chart_style(), svg.substr(inside));
+}
+
 std::string_view chart_style() {
   return R"(:root{--c0:#1a66b0;--c1:#c8480b;--c2:#0b7d5e;--c3:#8a45a8;--c4:#8a6900;--c5:#56636f;--c6:#b8256f;--c7:#0c7489}
 @media (prefers-color-scheme:dark){:root{--c0:#6cb2f7;--c1:#ff9656;--c2:#4fcfa5;--c3:#cf9df0;--c4:#e0b83c;--c5:#a7b4c2;--c6:#ff8dbd;--c7:#5ac8de}}

@@ -1,6 +1,7 @@
 #include "harmonic/model/attention.h"
 
 #include <cmath>
+#include <limits>
 #include <numbers>
 
 #include "harmonic/base/portable_math.h"
@@ -21,10 +22,7 @@ class AttentionMixer : public Mixer {
             "o_proj", config.d_model, config.d_model,
             Initial::uniform(1 / std::sqrt(static_cast<double>(config.d_model * config.n_layers))))),
         cache_(builder.keep_cache("cache", config.attention.cached_tokens() * 2 * kv_width(config))) {
-    const int64_t width = config.d_model / config.attention.n_heads;
-    for (int64_t i = 0; i < width / 2; ++i)
-      frequencies_.push_back(portable::exp2(-2.0 * static_cast<double>(i) / static_cast<double>(width) *
-                                            portable::log(config.attention.rope_base) * std::numbers::log2e));
+    frequencies_ = rotary_frequencies(config, std::numeric_limits<double>::infinity());
     // Of scores and weighted values, for the keys that a token in a full context reads on average.
     const auto keys = static_cast<double>(config.attention.cached_tokens());
     builder.work.add(
@@ -63,6 +61,17 @@ class AttentionMixer : public Mixer {
 };
 
 }  // namespace
+
+std::vector<double> rotary_frequencies(const ModelConfig& config, double longest) {
+  const int64_t width = config.head_width();
+  std::vector<double> frequencies;
+  for (int64_t i = 0; i < width / 2; ++i) {
+    const double frequency = portable::exp2(-2.0 * static_cast<double>(i) / static_cast<double>(width) *
+                                            portable::log(config.attention.rope_base) * std::numbers::log2e);
+    frequencies.push_back(2 * std::numbers::pi / frequency <= longest ? frequency : 0);
+  }
+  return frequencies;
+}
 
 std::unique_ptr<Mixer> make_attention(const ModelConfig& config, const Builder& builder) {
   return std::make_unique<AttentionMixer>(config, builder);

@@ -9,6 +9,10 @@
 
 namespace harmonic {
 
+// Radians a token by which numbers i and i + D/2 of each head turn; 0 where the wave is longer than `longest`
+// tokens.
+std::vector<double> rotary_frequencies(const ModelConfig& config, double longest);
+
 std::unique_ptr<Mixer> make_attention(const ModelConfig& config, const Builder& builder);
 
 }  // namespace harmonic

@@ -51,12 +51,17 @@ const int64_t* Step::positions_in_cache(const StateSlots& cache) {
 }
 
 Tensor Step::rotary_table(const double* frequencies, int64_t count) {
-  if (!rotary_table_) {
-    rotary_table_ = tape_.memory().tensor(segments_.rows(), 2 * count, tape_.dtype());
-    tape_.run(RotaryTable{segments_, positions(), frequencies, rotary_table_});
+  for (Rotary& rotary : rotary_) {
+    if (!rotary.table) {
+      rotary = {frequencies, tape_.memory().tensor(segments_.rows(), 2 * count, tape_.dtype())};
+      tape_.run(RotaryTable{segments_, positions(), frequencies, rotary.table});
+      return rotary.table;
+    }
+    if (rotary.table.cols == 2 * count && std::equal(frequencies, frequencies + count, rotary.frequencies))
+      return rotary.table;
   }
-  HARMONIC_ASSERT(rotary_table_.cols == 2 * count);
-  return rotary_table_;
+  HARMONIC_ASSERT(!"layers turn by at most two sets of frequencies");
+  return {};
 }
 
 const int64_t* Step::phases(int64_t fast_stride, int64_t slow_stride) {

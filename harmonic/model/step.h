@@ -38,8 +38,8 @@ class Step {
   const int64_t* positions();
   // [B] of them among the tokens that a cache holds: 0 where there is none and segments are whole texts.
   const int64_t* positions_in_cache(const StateSlots& cache);
-  // The cosines and sines of all rows' positions, [R, 2 * count]: one table for all layers, that turn by the
-  // same `count` frequencies.
+  // The cosines and sines of all rows' positions, [R, 2 * count]: one table for all layers that turn by the
+  // same `count` frequencies, which must outlive the step.
   Tensor rotary_table(const double* frequencies, int64_t count);
 
  private:
@@ -49,7 +49,11 @@ class Step {
   LevelRows levels_[HarmonicConfig::kMaxLevels];
   int level_count_ = 0;
   const int64_t* positions_ = nullptr;
-  Tensor rotary_table_;
+  struct Rotary {
+    const double* frequencies;
+    Tensor table;
+  };
+  Rotary rotary_[2] = {};  // attention's and the matrix cell's
 };
 
 }  // namespace harmonic

@@ -11,6 +11,7 @@
 #include "harmonic/ops/decay_scan.h"
 #include "harmonic/ops/elementwise.h"
 #include "harmonic/ops/embedding.h"
+#include "harmonic/ops/feature_map.h"
 #include "harmonic/ops/linear.h"
 #include "harmonic/ops/linear_cross_entropy.h"
 #include "harmonic/ops/matrix_scan.h"
@@ -19,6 +20,7 @@
 #include "harmonic/ops/rotary.h"
 #include "harmonic/ops/selective_scan.h"
 #include "harmonic/ops/shift.h"
+#include "harmonic/ops/squared_error.h"
 #include "harmonic/ops/weighted_mean.h"
 
 namespace harmonic {
@@ -34,8 +36,9 @@ using AllOps =
             CausalConv, CausalConvBackward, DecayScan, DecayScanBackward, SelectiveScan,
             SelectiveScanBackward, CausalPool, CausalPoolBackward, Shift, ShiftBackward, HoldBlocks,
             HoldBlocksBackward, CausalUpsample, CausalUpsampleBackward, Add, Gate, GateBackward, RotaryTable,
-            Rotate, Attention, AttentionBackward, KeepKeys, KeepKeysBackward, MatrixScan, MatrixScanBackward,
-            WeightedMean, WeightedMeanBackward, LinearCrossEntropy, SumOfSquares, AdamW, Muon>;
+            Rotate, Attention, AttentionBackward, KeepKeys, KeepKeysBackward, FeatureMap, FeatureMapBackward,
+            SquaredError, MatrixScan, MatrixScanBackward, WeightedMean, WeightedMeanBackward,
+            LinearCrossEntropy, SumOfSquares, AdamW, Muon>;
 
 struct Backend {
   std::string_view name;
