@@ -62,7 +62,9 @@ std::string context_table(const std::vector<ContextCurve>& curves) {
 std::string context_chart(const std::vector<ContextCurve>& curves, double most) {
   Chart chart;
   chart.title = "bits a token by context, the same targets";
-  chart.x = {"tokens of context", ChartAxis::Unit::length, true};
+  chart.x.label = "tokens of context";
+  chart.x.unit = ChartAxis::Unit::length;
+  chart.x.logarithmic = true;
   chart.y.label = "bits a token";
   if (most > 0) chart.y.high = most;
   for (size_t c = 0; c < curves.size(); ++c) {

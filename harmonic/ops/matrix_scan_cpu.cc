@@ -295,10 +295,13 @@ class TileBackward {
 
   // Block u's gate is a factor of every kept(m, s) with s < u <= m.
   void gates() {
+    float* before = numbers(1, kSide);  // of each m, the sum over s < u
     for (int64_t u = 1; u <= n_; ++u) {
       float sum = 0;
-      for (int64_t m = u; m <= n_; ++m)
-        for (int64_t s = 0; s < u; ++s) sum += flow(m, s);
+      for (int64_t m = u; m <= n_; ++m) {
+        before[m] += flow(m, u - 1);
+        sum += before[m];
+      }
       op_.dg.row<float>(op_.blocks.begin(head_.b) + first_ + u - 1)[head_.head] = -rise_[u] * sum;
     }
   }
