@@ -25,14 +25,14 @@ start=$SECONDS
 log() { echo "$((SECONDS - start)) s: $*" >&2; }
 
 "$harmonic" convert --from "$stories/stories260K.bin" --tokenizer "$stories/tok512.bin" --out "$out/teacher" >"$out/teacher.txt"
-"$harmonic" convert --from "$out/teacher" --out "$out/start" --replace all ${CONVERT:-} | tee "$out/student.txt"
+"$harmonic" convert --from "$out/teacher" --out "$out/start" --replace all --features 64 ${CONVERT:-} | tee "$out/student.txt"
 
 if [ -n "${TEXTS:-}" ]; then
   cp "$TEXTS/train.txt" "$TEXTS/valid.txt" "$out"
 else
   log "texts of the teacher"
-  "$harmonic" generate --model "$out/teacher" --count "$(part 12000 400)" --max-tokens 511 --seed 1 --quiet >"$out/train.txt"
-  "$harmonic" generate --model "$out/teacher" --count "$(part 400 60)" --max-tokens 511 --seed 2 --quiet >"$out/valid.txt"
+  "$harmonic" generate --model "$out/teacher" --count "$(part 4000 200)" --max-tokens 511 --seed 1 --quiet >"$out/train.txt"
+  "$harmonic" generate --model "$out/teacher" --count "$(part 200 60)" --max-tokens 511 --seed 2 --quiet >"$out/valid.txt"
 fi
 
 log "distillation"
@@ -46,7 +46,7 @@ for model in start student; do "$harmonic" check --model "$out/$model" --random-
 
 log "evaluation"
 contexts=128,256,512,1024,2048,4096,8192
-evaluate() { "$harmonic" eval --data "$out/valid.txt" --contexts "$contexts" --targets 64 --groups "$(part 60 20)" "$@" >/dev/null; }
+evaluate() { "$harmonic" eval --data "$out/valid.txt" --contexts "$contexts" --targets 64 --groups "$(part 30 10)" "$@" >/dev/null; }
 evaluate --model "$out/teacher" --beyond-limit --json "$out/eval-teacher.json"
 evaluate --model "$out/teacher" --window 512 --json "$out/eval-window.json"
 evaluate --model "$out/student" --json "$out/eval-student.json"

@@ -136,6 +136,8 @@ class Eval : public Command {
 
   LoadedModel load(const std::string& folder) const {
     return load_model_folder(folder, cpu_backend(), false, [&](ModelConfig& config) {
+      if (window_ > 0 && !config.uses("attention") && against_.empty())
+        fail_usage("--window {}: {} has no attention to look back", window_, folder);
       if (window_ > 0) config.attention.window = window_;
       if (beyond_limit_ && !contexts_.empty())
         config.attention.context =

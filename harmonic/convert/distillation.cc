@@ -58,6 +58,7 @@ class LayerObjective : public Objective {
     }
   }
   bool takes_pieces() const override { return false; }
+  int64_t longest_text() const override { return teacher_.config().longest_text(); }
 
  private:
   void match(const ObjectivePass& pass, int64_t i, const Tensor& input, const Tensor& output) const {
@@ -90,6 +91,7 @@ class LogitObjective : public Objective {
     tape.backward();
   }
   bool takes_pieces() const override { return false; }
+  int64_t longest_text() const override { return teacher_.config().longest_text(); }
 
  private:
   const Model& teacher_;

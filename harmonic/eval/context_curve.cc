@@ -39,6 +39,7 @@ std::vector<TargetBits> bits_by_context(Inference& inference, const TokenCorpus&
     const int64_t together = std::clamp<int64_t>(BatchForward::kRowsPerPass / context, 1, groups);
     for (int64_t first = 0; first < groups; first += together) {
       Batch batch;
+      batch.clear();
       for (int64_t i = first; i < std::min(groups, first + together); ++i) {
         const int64_t end = longest + (groups == 1 ? 0 : (places - 1) * i / (groups - 1));
         batch.add_sequence();

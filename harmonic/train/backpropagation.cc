@@ -41,17 +41,20 @@ Backpropagation::Backpropagation(Model& model, ThreadPool& pool, int64_t memory_
 }
 
 void Backpropagation::measure() {
-  cost_ = measure_pass_cost(model_, [&](const Batch& batch, int64_t position) {
-    const BatchPiece piece = piece_of(batch, 0, batch.rows(), activations_);
-    const States states = make_states(piece.segments.count, false);
-    for (int64_t s = 0; s < states.in.count; ++s) states.in.position(s) = static_cast<uint64_t>(position);
-    record_and_return(batch, piece, states, 1);
-    const int64_t bytes = peak_bytes();
-    activations_.release();  // it may have been more than the passes to come will take
-    gradients_.release();
-    scratch_.release();
-    return bytes;
-  });
+  cost_ = measure_pass_cost(
+      model_,
+      [&](const Batch& batch, int64_t position) {
+        const BatchPiece piece = piece_of(batch, 0, batch.rows(), activations_);
+        const States states = make_states(piece.segments.count, false);
+        for (int64_t s = 0; s < states.in.count; ++s) states.in.position(s) = static_cast<uint64_t>(position);
+        record_and_return(batch, piece, states, 1);
+        const int64_t bytes = peak_bytes();
+        activations_.release();  // it may have been more than the passes to come will take
+        gradients_.release();
+        scratch_.release();
+        return bytes;
+      },
+      objective_.longest_text());
   model_.parameters().clear_gradients();
 }
 

@@ -28,6 +28,8 @@ class Objective {
   virtual void run(const ObjectivePass& pass) const = 0;
   // Whether a text may be seen in pieces that hand their states on.
   virtual bool takes_pieces() const = 0;
+  // Tokens that it takes of a text at most; 0 is as many as the model does.
+  virtual int64_t longest_text() const { return 0; }
 };
 
 // The cross-entropy of the targets, which is what training is without a teacher.
