@@ -200,6 +200,8 @@ objective = "teacher"
 only = "mixers"
 [phase.3]
 steps = 2
+loader = "streams"
+carry_state = true
 )";
 
 // The program, from the teacher to a student that passes the certificate; stopped and resumed it comes to the
