@@ -19,7 +19,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 config=${CONFIG:-$root/experiments/configs/hallamonic-stories260k.toml}
 [ ! -e "$out" ] || { echo "$out: is there already; name a folder that is not" >&2; exit 2; }
 mkdir -p "$out"
-export HARMONIC_DATA_CACHE=$out/cache
+export HARMONIC_CACHE=$out/cache
 part() { awk "BEGIN {n = int($1 * $share); print n < $2 ? $2 : n}"; }
 start=$SECONDS
 log() { echo "$((SECONDS - start)) s: $*" >&2; }

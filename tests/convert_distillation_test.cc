@@ -221,7 +221,7 @@ TEST(Distill, RunsItsPhasesAndResumesToTheSameBits) {
     std::vector<std::string> arguments = {"distill", "--teacher", teacher, "--student", student, "--config",
                                           plan,      "--data",    data,    "--out",     out};
     arguments.insert(arguments.end(), more.begin(), more.end());
-    return run_harmonic(arguments, {"HARMONIC_DATA_CACHE=" + (folder / "cache")});
+    return run_harmonic(arguments, {"HARMONIC_CACHE=" + (folder / "cache")});
   };
   const std::string whole = folder / "whole", stopped = folder / "stopped";
   const Outcome first = distill(whole, {});

@@ -60,6 +60,9 @@ TEST(ContextCurves, EvalWritesWhatTheyRead) {
     const Outcome run = evaluate(words);
     EXPECT_EQ(run.status, 0) << run.err;
   }
+  const Outcome alone = run_harmonic({"eval", "--model", a, "--data", text, "--targets", "8"});
+  EXPECT_EQ(alone.status, 2);
+  EXPECT_NE(alone.err.find("--targets belongs to --contexts"), std::string::npos) << alone.err;
   // One of the two is better than the other, and is warned of only as the student.
   const Outcome ab =
       evaluate({"--model", a, "--against", b, "--contexts", "32", "--json", folder / "a.json"});

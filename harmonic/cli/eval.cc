@@ -123,6 +123,16 @@ class Eval : public Command {
     for (const auto& flag : flags_)
       if (flag->given && flag->tasks.find(task_) == std::string::npos)
         fail_usage("{} has no meaning for --task {}", flag->name, task_);
+    for (const auto& flag : flags_) {
+      const std::string& name = flag->name;
+      const bool of_contexts =
+          name == "--targets" || name == "--groups" || name == "--against" || name == "--beyond-limit";
+      if (flag->given && of_contexts && contexts_.empty()) fail_usage("{} belongs to --contexts", name);
+      const bool of_windows =
+          name == "--lengths" || name == "--state" || name == "--max-tokens" || name == "--by-context";
+      if (flag->given && of_windows && !contexts_.empty())
+        fail_usage("{} has no meaning with --contexts", name);
+    }
     if (task_ != "recall" && data_.empty())
       fail_usage("--data is missing: the texts that --task {} is about: files, folders or patterns", task_);
   }

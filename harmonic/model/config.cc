@@ -154,6 +154,9 @@ void ModelConfig::validate() const {
                mixer.size());
   if (uses("harmonic") || uses("matrix")) check_harmonic(harmonic);
   if (uses("attention") || uses("matrix")) check_attention(*this);
+  if (uses("matrix") && harmonic.taus.size() != harmonic.strides.size())
+    fail_usage("model.harmonic.taus = [{}]: mixer \"matrix\" expects {} entries, one a level",
+               fmt::join(harmonic.taus, ", "), harmonic.strides.size());
   if (uses("matrix") && matrix.features % 2 != 0)
     fail_usage("model.matrix.features = {}: expected an even number, each feature and its opposite",
                matrix.features);
