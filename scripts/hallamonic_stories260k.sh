@@ -51,7 +51,7 @@ evaluate --model "$out/teacher" --beyond-limit --json "$out/eval-teacher.json"
 evaluate --model "$out/teacher" --window 512 --json "$out/eval-window.json"
 evaluate --model "$out/student" --json "$out/eval-student.json"
 "$harmonic" eval --model "$out/student" --against "$out/teacher" --data "$out/valid.txt" --contexts 128,256,512 --targets 64 \
-  --groups "$(part 400 40)" >"$out/within.txt"
+  --groups "$(part 200 40)" >"$out/within.txt"
 {
   "$harmonic" curves teacher="$out/eval-teacher.json" "teacher, window 512=$out/eval-window.json" \
     "student=$out/eval-student.json" --svg "$out/contexts.svg" --most 6
