@@ -228,6 +228,12 @@ TEST(Distill, RunsItsPhasesAndResumesToTheSameBits) {
   ASSERT_EQ(first.status, 0) << first.err;
   EXPECT_EQ(run_harmonic({"check", "--model", whole, "--random-tokens", "2048"}).status, 0);
   EXPECT_EQ(distill(whole, {}).status, 2) << "a folder with a run is not written over";
+  // Without --student all attention is replaced as by convert.
+  const std::string own = folder / "own";
+  ASSERT_EQ(
+      run_harmonic({"distill", "--teacher", teacher, "--config", plan, "--data", data, "--out", own}).status,
+      0);
+  EXPECT_EQ(read_file(own + "/model.safetensors"), read_file(whole + "/model.safetensors"));
   // Another copy that loses its last phase and the model.
   std::filesystem::copy(whole, stopped, std::filesystem::copy_options::recursive);
   std::filesystem::remove_all(stopped + "/phase-3");
@@ -236,6 +242,10 @@ TEST(Distill, RunsItsPhasesAndResumesToTheSameBits) {
   const Outcome resumed = distill(stopped, {"--resume"});
   ASSERT_EQ(resumed.status, 0) << resumed.err;
   EXPECT_EQ(read_file(stopped + "/model.safetensors"), read_file(whole + "/model.safetensors"));
+  const Outcome other = run_harmonic({"distill", "--teacher", teacher, "--student", whole, "--config", plan,
+                                      "--data", data, "--out", stopped, "--resume"});
+  EXPECT_EQ(other.status, 2);
+  EXPECT_NE(other.err.find("--student: not the model that the distillation"), std::string::npos) << other.err;
   const Outcome alone =
       run_harmonic({"train", "--config", whole + "/phase-1/run.toml", "--out", folder / "t"});
   EXPECT_EQ(alone.status, 2);

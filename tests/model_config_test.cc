@@ -110,6 +110,7 @@ TEST(ModelConfig, TheMatrixMixerNeedsHeadsATauForEachLevelAndEvenFeatures) {
   c = {};
   c.mixer = {"matrix"};
   c.harmonic.layout = "flat";
+  c.harmonic.cells = {1};
   c.harmonic.taus = {5};
   EXPECT_NE(verdict(c).find("mixer \"matrix\" expects 3 entries"), std::string::npos) << verdict(c);
 }

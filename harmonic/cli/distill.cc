@@ -1,10 +1,13 @@
 // harmonic distill: a student with layers of constant state learns from the model it was made of, phase after
 // phase, each a run of the trainer.
+#include "harmonic/base/files.h"
 #include "harmonic/base/interrupt.h"
+#include "harmonic/base/json.h"
 #include "harmonic/base/log.h"
 #include "harmonic/cli/command.h"
 #include "harmonic/convert/distill_plan.h"
 #include "harmonic/convert/distillation.h"
+#include "harmonic/convert/surgery.h"
 #include "harmonic/eval/model_folder.h"
 #include "harmonic/model/weights.h"
 #include "harmonic/train/run_folder.h"
@@ -19,9 +22,10 @@ class Distill : public Command {
     options.add("--teacher", &teacher_, "model folder that is learned from").placeholder("DIR").required();
     options
         .add("--student", &student_,
-             "model folder to begin with, which harmonic convert --replace made of it")
+             "model folder to begin with, which harmonic convert --replace made of it; by default all its "
+             "attention is replaced as that does")
         .placeholder("DIR")
-        .required();
+        .not_empty();
     options.add("--config", &config_, "the phases: [data], [train], [phase.1], ...")
         .placeholder("TOML")
         .required();
@@ -42,7 +46,7 @@ class Distill : public Command {
     namespace fs = std::filesystem;
     watch_for_interrupts();
     const LoadedModel teacher = load_model_folder(teacher_, cpu_backend());
-    LoadedModel student = load_model_folder(student_, cpu_backend(), true);
+    LoadedModel student = first_student(teacher);
     if (student.tokenizer->hash() != teacher.tokenizer->hash())
       fail("{}: another tokenizer than that of {}; expected a student that was made of its teacher", student_,
            teacher_);
@@ -53,6 +57,7 @@ class Distill : public Command {
       fail_usage("--out {}: is there and not an empty folder; go on with it by --resume, or name another",
                  out_);
     fs::create_directories(out_, ignored);
+    check_same_models(*teacher.model, *student.model);
     ThreadPool pool(context.threads);
     for (const DistillPhase& phase : plan) {
       if (!take(phase, *teacher.model, student, pool)) {
@@ -66,6 +71,33 @@ class Distill : public Command {
   }
 
  private:
+  LoadedModel first_student(const LoadedModel& teacher) const {
+    if (!student_.empty()) return load_model_folder(student_, cpu_backend(), true);
+    SurgeryOptions options;
+    options.trained = true;
+    return {replace_attention(*teacher.model, options).model,
+            load_folder_tokenizer(teacher_, teacher.model->config())};
+  }
+
+  // What is resumed has learned from the same teacher, and began as the same student.
+  void check_same_models(const Model& teacher, const Model& student) const {
+    const std::filesystem::path path = std::filesystem::path(out_) / "distill.json";
+    const Json models = {{"teacher_sha256", teacher.parameters().hash()},
+                         {"student_sha256", student.parameters().hash()}};
+    std::error_code ignored;
+    if (!std::filesystem::exists(path, ignored)) {
+      write_file(path, models.dump(2) + "\n");
+      return;
+    }
+    const Json before = parse_json(read_file(path, 1 << 20), path.string());
+    for (const auto& [which, flag] :
+         {std::pair("teacher_sha256", "--teacher"), {"student_sha256", "--student"}})
+      if (!before.is_object() || before.value(which, Json()) != models.at(which))
+        fail_usage(
+            "{}: not the model that the distillation in {} began with; name that one, or another --out", flag,
+            out_);
+  }
+
   // Leaves the student as the phase does. False when it was interrupted.
   bool take(const DistillPhase& phase, const Model& teacher, LoadedModel& student, ThreadPool& pool) const {
     namespace fs = std::filesystem;
@@ -83,7 +115,7 @@ class Distill : public Command {
         return true;
       }
     }
-    const TrainingData data = load_training_data(config.data, student_, pool);
+    const TrainingData data = load_training_data(config.data, teacher_, pool);
     std::unique_ptr<Objective> distance;
     if (config.train.objective != "text")
       distance =

@@ -53,7 +53,7 @@ ModelConfig changed_config(const ModelConfig& source, const SurgeryOptions& opti
 Surgery replace_attention(const Model& source, const SurgeryOptions& options) {
   Surgery surgery;
   const ModelConfig config = changed_config(source.config(), options, surgery.replaced);
-  surgery.model = std::make_unique<Model>(config, source.backend(), false);
+  surgery.model = std::make_unique<Model>(config, source.backend(), options.trained);
   Parameters& parameters = surgery.model->parameters();
   parameters.initialise(options.seed);
   std::vector<std::string> anew;  // prefixes of what is not copied

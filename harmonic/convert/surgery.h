@@ -20,6 +20,7 @@ struct SurgeryOptions {
   int64_t window = 0;         // of the attention that stays; 0 leaves it as it is
   std::vector<double> taus;   // of the levels; empty: 4, 32, 128
   uint64_t seed = 1;          // of what starts anew
+  bool trained = false;       // the new model has gradients
 };
 
 struct Surgery {
