@@ -27,6 +27,11 @@ TEST(ContextCurves, TheChartIsAFileOfItsOwn) {
   EXPECT_NE(svg.find("a &lt; b"), std::string::npos);
   EXPECT_NE(svg.find("--c0:"), std::string::npos) << "its style is within";
   EXPECT_TRUE(svg.ends_with("</svg>\n"));
+  ContextCurve long_named = kStudent;
+  long_named.name = std::string(60, 'n');
+  EXPECT_NE(context_chart({kTeacher, long_named}, 4).find(">" + long_named.name + "</text>"),
+            std::string::npos)
+      << "a name that has no place at its line stands above";
 }
 
 TEST(ContextCurves, WhatIsNoEvaluationByContextIsRefused) {

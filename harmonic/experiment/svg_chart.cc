@@ -308,16 +308,35 @@ std::string chart_figure(const Chart& chart) {
 std::string chart_file(const Chart& chart) {
   Drawing drawing(chart);
   if (drawing.empty()) return "";
-  const std::string svg = drawing.svg();
-  const size_t inside = svg.find('>') + 1;
+  // Names that have no place at the ends of lines stand above them.
+  std::string names;
+  double above = 0;
+  constexpr double kNameHeight = 18;
+  for (size_t i = 0; !drawing.named() && i < chart.series.size(); ++i, above += kNameHeight) {
+    const ChartSeries& series = chart.series[i];
+    const double y = above + 0.5 * kNameHeight;
+    names += fmt::format(
+        "<g class=\"c{}\"><path class=\"line{}\" d=\"M12,{:.1f}H38\"/><g class=\"mark\">{}</g>"
+        "<text class=\"name\" x=\"46\" y=\"{:.1f}\">{}</text></g>\n",
+        series.color % kColors, is_dashed(series) ? " dashed" : "", y,
+        series.markers ? mark(series.color, 25, y) : "", y + 4, escaped(series.name));
+  }
+  // The page's rule for the size of drawings is not for the parts of one.
+  std::string style(chart_style());
+  const std::string_view sizes = ".chart svg{display:block;width:100%;height:auto;overflow:visible}\n";
+  if (const size_t rule = style.find(sizes); rule != style.npos) style.erase(rule, sizes.size());
+  std::string drawn = drawing.svg();
+  drawn.erase(0, drawn.find('>') + 1);
+  drawn.erase(drawn.rfind("</svg>"));
   return fmt::format(
       "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"chart\"{}"
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"chart\" viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\" "
+      "aria-label=\"{}\">\n"
       "<style>:root{{--surface:#fff;--ink:#1b2026;--muted:#5a6470;--grid:#e3e6ea;background:var(--surface);"
       "font-family:system-ui,sans-serif}}\n"
       "@media (prefers-color-scheme:dark){{:root{{--surface:#14171b;--ink:#e8ebee;--muted:#9ba6b2;"
-      "--grid:#2a3038}}}}\n{}</style>\n{}",
-      svg.substr(4, inside - 4), chart_style(), svg.substr(inside));
+      "--grid:#2a3038}}}}\n{}</style>\n{}<g transform=\"translate(0,{:.0f})\">{}</g>\n</svg>\n",
+      kWidth, kHeight + above, escaped(chart.title), style, names, above, drawn);
 }
 
 std::string_view chart_style() {
