@@ -97,6 +97,24 @@ TEST(ModelConfig, MixersAreKnownAndOneALayer) {
   EXPECT_EQ(verdict(c), "no error");
 }
 
+TEST(ModelConfig, TheMatrixMixerNeedsHeadsATauForEachLevelAndEvenFeatures) {
+  ModelConfig c;
+  c.mixer = {"matrix"};
+  EXPECT_EQ(verdict(c), "no error");
+  EXPECT_EQ(c.matrix_features(), 128) << "twice the width of a head";
+  c.matrix.features = 7;
+  EXPECT_NE(verdict(c).find("model.matrix.features = 7: expected an even number"), std::string::npos);
+  c.matrix.features = 0;
+  c.attention.n_heads = 3;
+  EXPECT_NE(verdict(c).find("does not divide d_model"), std::string::npos);
+  c = {};
+  c.mixer = {"matrix"};
+  c.harmonic.layout = "flat";
+  c.harmonic.cells = {1};
+  c.harmonic.taus = {5};
+  EXPECT_NE(verdict(c).find("mixer \"matrix\" expects 3 entries"), std::string::npos) << verdict(c);
+}
+
 TEST(ModelConfig, TheEndOfTextIsATokenOfTheVocabulary) {
   ModelConfig c;
   c.eot_token_id = 256;

@@ -13,7 +13,8 @@ constexpr double kLossScale = 0.125;
 struct Shape {
   int64_t rows, channels, vocabulary;
   bool packed = false, dx = true, dweight = true;
-  double size = 1;  // of the numbers of x
+  double size = 1;      // of the numbers of x
+  double teacher = -1;  // its share; below 0 there is none
 };
 
 std::vector<int32_t> draw_targets(int64_t rows, int64_t vocabulary) {
@@ -35,6 +36,10 @@ void linear_cross_entropy(Trial& trial, const Shape& shape) {
     packed = trial.temporary(1, packed_weight_size(shape.vocabulary, shape.channels));
     trial(PackWeight{weight, packed});
   }
+  TeacherLogits teacher;
+  if (shape.teacher >= 0)
+    teacher = {trial.input("teacher x", shape.rows, 5, -2, 2),
+               trial.input("teacher weight", shape.vocabulary, 5), shape.teacher};
   const Tensor losses = trial.output("losses", 1, shape.rows);
   trial.constant_cotangent("losses", kLossScale);
   trial(LinearCrossEntropy{
@@ -46,7 +51,40 @@ void linear_cross_entropy(Trial& trial, const Shape& shape) {
       .loss_scale = kLossScale,
       .dx = shape.dx ? trial.written_gradient("x") : Tensor{},
       .dweight = shape.dweight ? trial.summed_gradient("weight") : Tensor{},
+      .teacher = teacher,
   });
+}
+
+TEST(LinearCrossEntropy, IsMixedWithTheDivergenceFromATeacher) {
+  for (const double share : {0.0, 0.3, 1.0}) {
+    const auto body = [&](int64_t rows, int64_t channels, int64_t vocabulary) {
+      return [=](Trial& trial) {
+        linear_cross_entropy(trial, {rows, channels, vocabulary, false, true, true, 1, share});
+      };
+    };
+    for (const int64_t rows : {0, 1, 70, 400})
+      expect_matches_reference(body(rows, 33, 257), fmt::format("{} rows, share {}", rows, share));
+    expect_gradients_equal_differences(body(6, 4, 5));
+    expect_same_bits_on_every_machine(body(300, 7, 33), fmt::format("share {}", share));
+  }
+}
+
+TEST(LinearCrossEntropy, ATeacherThatIsTheModelItselfIsNoDistanceAway) {
+  for (const TestedBackend& tested : tested_backends()) {
+    Trial trial(tested.backend, 1);
+    const Tensor x = trial.input("x", 8, 6), weight = trial.input("weight", 9, 6);
+    trial(LinearCrossEntropy{.x = x,
+                             .weight = weight,
+                             .packed = {},
+                             .targets = trial.integers(std::vector<int32_t>(8, 3)),
+                             .losses = trial.output("losses", 1, 8),
+                             .loss_scale = 1,
+                             .dx = trial.output("dx", 8, 6),
+                             .dweight = {},
+                             .teacher = {x, weight, 1}});
+    for (const char* name : {"losses", "dx"})
+      for (const double value : trial.values(name)) EXPECT_NEAR(value, 0, 1e-6) << name;
+  }
 }
 
 TEST(LinearCrossEntropy, MatchesTheReferenceInLossesAndGradients) {

@@ -101,6 +101,19 @@ inline std::vector<NamedConfig> small_configs() {
     c.n_layers = 2;
     c.attention = {.n_heads = 2, .n_kv_heads = 2, .window = 20};
   });
+  add("matrix", [](ModelConfig& c) {
+    c.mixer = {"matrix"};
+    c.n_layers = 2;
+    c.ffn_multiple = 1.5;
+    c.attention = {.n_heads = 2, .n_kv_heads = 1};
+    c.matrix = {.features = 10, .rope_wavelength = 8};
+  });
+  add("matrix_then_attention_with_a_window", [](ModelConfig& c) {
+    c.mixer = {"matrix", "attention"};
+    c.n_layers = 2;
+    c.harmonic.conv_width = 0;
+    c.attention = {.n_heads = 3, .n_kv_heads = 3, .window = 20};
+  });
   add("harmonic_then_mamba_with_ffn", [](ModelConfig& c) {
     c.mixer = {"harmonic", "mamba"};
     c.n_layers = 2;

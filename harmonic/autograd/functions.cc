@@ -141,6 +141,39 @@ Variable attention(Tape& tape, const Variable& q, const Variable& k, const Varia
   return y;
 }
 
+Variable matrix_scan(Tape& tape, const Variable& q, const Variable& k, const Variable& v, const Variable& g,
+                     const Parameter& log_gain, const MatrixShape& shape, const Segments& segments,
+                     const Segments& blocks, const int64_t* phases, const StateSlots& state) {
+  Variable y = tape.variable(q.value.rows, shape.heads * (shape.values + 1));
+  const Tensor borders = tape.recording() ? tape.saved(matrix_tiles(blocks), shape.state()) : Tensor{};
+  tape.run(MatrixScan{q.value, k.value, v.value, g.value, log_gain.value, segments, blocks, phases, shape,
+                      state.in, y.value, state.out, borders});
+  tape.record(y, [=, gain = log_gain.value, dgain = log_gain.grad](Tape& t) {
+    t.run(MatrixScanBackward{q.value, k.value, v.value, g.value, gain, segments, blocks, phases, shape,
+                             borders, y.value, t.gradient(y), state.d_out, t.overwrite(q), t.overwrite(k),
+                             t.overwrite(v), t.overwrite(g), state.d_in, dgain});
+  });
+  return y;
+}
+
+Variable weighted_mean(Tape& tape, const Variable& x, int64_t heads) {
+  Variable y = tape.variable(x.value.rows, x.value.cols - heads);
+  tape.run(WeightedMean{x.value, heads, y.value});
+  tape.record(y, [=](Tape& t) {
+    t.run(WeightedMeanBackward{x.value, y.value, heads, t.gradient(y), t.overwrite(x)});
+  });
+  return y;
+}
+
+Variable feature_map(Tape& tape, const Variable& x, const Parameter& weight, int64_t heads) {
+  Variable y = tape.variable(x.value.rows, heads * 2 * weight.value.cols);
+  tape.run(FeatureMap{x.value, weight.value, heads, y.value});
+  tape.record(y, [=, w = weight.value, dw = weight.grad](Tape& t) {
+    t.run(FeatureMapBackward{x.value, w, y.value, heads, t.gradient(y), t.contribute(x), dw});
+  });
+  return y;
+}
+
 Variable add(Tape& tape, const Variable& a, const Variable& b) {
   Variable y = tape.variable(a.value.rows, a.value.cols);
   tape.run(Add{a.value, b.value, y.value});
@@ -163,8 +196,8 @@ Variable gate(Tape& tape, const Variable& x, const Variable& gate, GateKind kind
 }
 
 void linear_cross_entropy(Tape& tape, const Variable& x, const Parameter& weight, const Tensor& targets,
-                          const Tensor& losses, double loss_scale) {
-  LinearCrossEntropy op{x.value, weight.value, weight.packed, targets, losses, loss_scale, {}, {}};
+                          const Tensor& losses, double loss_scale, const TeacherLogits& teacher) {
+  LinearCrossEntropy op{x.value, weight.value, weight.packed, targets, losses, loss_scale, {}, {}, teacher};
   Variable dx;
   if (tape.recording()) {
     dx.value = tape.memory().tensor(x.value.rows, x.value.cols, tape.dtype());
@@ -175,6 +208,17 @@ void linear_cross_entropy(Tape& tape, const Variable& x, const Parameter& weight
   tape.record(Variable{}, [=, gradient = dx.value](Tape& t) {
     const Gradient to = t.contribute(x);
     t.run(Add{gradient, to.add ? to.to : Tensor{}, to.to});
+  });
+}
+
+void squared_error(Tape& tape, const Variable& x, const Tensor& target, const Tensor& losses, double scale,
+                   double loss_scale) {
+  SquaredError op{x.value, target, losses, scale, loss_scale, {}};
+  if (tape.recording()) op.dx = tape.memory().tensor(x.value.rows, x.value.cols, tape.dtype());
+  tape.run(op);
+  tape.record(Variable{}, [=, gradient = op.dx](Tape& t) {
+    const Gradient to = t.contribute(x);
+    if (to) t.run(Add{gradient, to.add ? to.to : Tensor{}, to.to});
   });
 }
 

@@ -54,11 +54,24 @@ Variable attention(Tape& tape, const Variable& q, const Variable& k, const Varia
                    const AttentionShape& shape, const Segments& segments, const int64_t* positions,
                    const StateSlots& cache);
 
+// Queries at token rate; keys, values and gates a row a block.
+Variable matrix_scan(Tape& tape, const Variable& q, const Variable& k, const Variable& v, const Variable& g,
+                     const Parameter& log_gain, const MatrixShape& shape, const Segments& segments,
+                     const Segments& blocks, const int64_t* phases, const StateSlots& state);
+Variable weighted_mean(Tape& tape, const Variable& x, int64_t heads);
+Variable feature_map(Tape& tape, const Variable& x, const Parameter& weight, int64_t heads);
+
 Variable add(Tape& tape, const Variable& a, const Variable& b);
 Variable gate(Tape& tape, const Variable& x, const Variable& gate, GateKind kind);
 
 // Writes the losses [1, R], in nats; a recording tape gets the gradient of loss_scale * sum(losses).
+// With a teacher they are mixed with the divergence from it.
 void linear_cross_entropy(Tape& tape, const Variable& x, const Parameter& weight, const Tensor& targets,
-                          const Tensor& losses, double loss_scale);
+                          const Tensor& losses, double loss_scale, const TeacherLogits& teacher = {});
+
+// Adds to the losses [1, R] of `target`s rows' squared distances from x, times `scale`; a recording tape gets
+// the gradient of loss_scale times what is added.
+void squared_error(Tape& tape, const Variable& x, const Tensor& target, const Tensor& losses, double scale,
+                   double loss_scale);
 
 }  // namespace harmonic

@@ -1,10 +1,13 @@
-// harmonic convert: a pretrained model of another program as a model folder.
+// harmonic convert: a pretrained model of another program as a model folder, and its attention replaced.
 #include "harmonic/convert/convert.h"
 
 #include <filesystem>
 
 #include "harmonic/base/error.h"
+#include "harmonic/base/files.h"
+#include "harmonic/base/json.h"
 #include "harmonic/cli/command.h"
+#include "harmonic/convert/surgery.h"
 #include "harmonic/tokenizer/chat_template.h"
 
 namespace harmonic {
@@ -17,8 +20,9 @@ class Convert : public Command {
   void declare(Options& options) override {
     options
         .add("--from", &from_,
-             "a Hugging Face folder of the Llama family, a GGUF file, or a llama2.c checkpoint (legacy "
-             "format)")
+             "a Hugging Face folder of the Llama family, a GGUF file, a llama2.c checkpoint (legacy format), "
+             "or "
+             "a model folder")
         .placeholder("PATH")
         .required();
     options
@@ -32,6 +36,26 @@ class Convert : public Command {
         .add("--chat-template", &chat_,
              "how messages of a chat are written, where the model does not say it in a way that is known")
         .one_of(ChatTemplate::names());
+    options
+        .add("--replace", &replace_,
+             "layers whose attention gives way to a state of constant size: all, or their numbers from 0, as "
+             "0,1,3")
+        .placeholder("all|LIST")
+        .not_empty();
+    const auto add = [&](const char* name, Field::Target target, const char* help) {
+      return &options.add(name, target, std::string("with --replace: ") + help).given(&shapes_);
+    };
+    add("--form", &surgery_.form,
+        "matrix: gated linear attention that starts from the projections; paper: decay cells that start anew")
+        ->one_of({"matrix", "paper"});
+    add("--features", &surgery_.features, "of a head's queries and keys; 0 is twice the head's width")
+        ->at_least(0);
+    add("--taus", &surgery_.taus, "timescale of each level in its own steps; 4,32,128 where none are given")
+        ->above(0);
+    add("--window", &surgery_.window, "tokens that the attention that stays looks back; 0 leaves it as it is")
+        ->at_least(0);
+    add("--from-scratch", &surgery_.from_scratch, "the replaced layers' projections start anew too");
+    add("--seed", &seed_, "of what starts anew")->at_least(0);
     options.add("--out", &out_, "the model folder to write, which is not there yet or empty")
         .placeholder("DIR")
         .required();
@@ -42,19 +66,62 @@ class Convert : public Command {
     std::error_code ignored;
     if (fs::exists(out_, ignored) && !(fs::is_directory(out_, ignored) && fs::is_empty(out_, ignored)))
       fail_usage("--out {}: is there and not an empty folder; name one that is not there yet", out_);
+    if (replace_.empty() && shapes_)
+      fail_usage("--form, --features, --taus, --window, --from-scratch and --seed belong to --replace");
+    if (is_model_folder(from_)) {
+      if (replace_.empty()) fail_usage("--from {}: is a model folder already; --replace changes it", from_);
+      LoadedModel loaded = load_model_folder(from_, cpu_backend());
+      choose_chat_template(loaded);
+      row("source", fmt::format("{}, a model folder", from_));
+      return operate(loaded);
+    }
     PretrainedModel pretrained = read_pretrained(from_, tokenizer_, cpu_backend());
-    std::string& chat_template = pretrained.loaded.chat_template;
-    if (!chat_.empty()) chat_template = chat_;
-    // Throws where they do not belong together.
-    if (!chat_template.empty()) ChatTemplate(chat_template, *pretrained.loaded.tokenizer);
-    const Model& model = *pretrained.loaded.model;
-    save_model_folder(out_, model, *pretrained.loaded.tokenizer, pretrained.loaded.chat_template);
-    report(pretrained, model);
+    LoadedModel& loaded = pretrained.loaded;
+    choose_chat_template(loaded);
+    if (replace_.empty()) save_model_folder(out_, *loaded.model, *loaded.tokenizer, loaded.chat_template);
+    report(pretrained);
+    if (!replace_.empty()) return operate(loaded);
+    row("written to", out_);
     return 0;
   }
 
  private:
-  void report(const PretrainedModel& pretrained, const Model& model) const {
+  static bool is_model_folder(const std::string& path) {
+    namespace fs = std::filesystem;
+    std::error_code ignored;
+    const fs::path config = fs::path(path) / "config.json";
+    if (!fs::is_regular_file(config, ignored)) return false;
+    const Json json = parse_json(read_file(config, 1 << 20), config.string());
+    return json.is_object() && json.value("model_type", Json()) == "harmonic";
+  }
+
+  void choose_chat_template(LoadedModel& loaded) const {
+    if (!chat_.empty()) loaded.chat_template = chat_;
+    // Throws where they do not belong together.
+    if (!loaded.chat_template.empty()) ChatTemplate(loaded.chat_template, *loaded.tokenizer);
+  }
+
+  int operate(const LoadedModel& loaded) {
+    const Model& source = *loaded.model;
+    SurgeryOptions options = surgery_;
+    options.seed = static_cast<uint64_t>(seed_);
+    if (replace_ != "all")
+      set_field(Field("replace", &options.layers, "layers").at_least(0), replace_, "--replace", "--replace");
+    const Surgery surgery = replace_attention(source, options);
+    save_model_folder(out_, *surgery.model, *loaded.tokenizer, loaded.chat_template);
+    const StateLayout &now = surgery.model->state_layout(), &before = source.state_layout();
+    row("replaced", fmt::format("attention of {} of {} layers, by the {} form", surgery.replaced.size(),
+                                source.config().n_layers, options.form));
+    row("parameters", fmt::format("{} kept bit for bit, {} new, {} of the source's dropped", surgery.kept,
+                                  surgery.fresh, surgery.dropped));
+    row("state", fmt::format("{} bytes; before, keys and values of {} tokens took {}", now.bytes(),
+                             source.config().attention.cached_tokens(), before.bytes()));
+    row("written to", out_);
+    return 0;
+  }
+
+  void report(const PretrainedModel& pretrained) const {
+    const Model& model = *pretrained.loaded.model;
     const LlamaShape& shape = pretrained.shape;
     row("source", fmt::format("{}, {}", from_, pretrained.source));
     row("layers", fmt::format("{} of attention, width {}, {} heads of {}, {} for keys and values",
@@ -73,10 +140,12 @@ class Convert : public Command {
       row("positions", fmt::format("{} scaling by {}", attention.rope.kind, attention.rope.factor));
     row("chat", pretrained.loaded.chat_template.empty() ? "no template that is known"
                                                         : pretrained.loaded.chat_template);
-    row("written to", out_);
   }
 
-  std::string from_, tokenizer_, chat_, out_;
+  std::string from_, tokenizer_, chat_, out_, replace_;
+  SurgeryOptions surgery_;
+  int64_t seed_ = 1;
+  bool shapes_ = false;
 };
 
 const Registered<Convert> registered("convert", "read a pretrained model of another program");

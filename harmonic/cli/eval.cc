@@ -1,5 +1,7 @@
 // harmonic eval: bits per token and per byte of a whole text, at any lengths of context; and tasks.
+#include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "harmonic/base/divergence.h"
 #include "harmonic/base/files.h"
@@ -10,6 +12,7 @@
 #include "harmonic/cli/weights_option.h"
 #include "harmonic/data/corpus_cache.h"
 #include "harmonic/eval/certificate.h"
+#include "harmonic/eval/context_curve.h"
 #include "harmonic/eval/evaluation.h"
 #include "harmonic/eval/lambada.h"
 #include "harmonic/eval/model_folder.h"
@@ -44,6 +47,23 @@ class Eval : public Command {
     add("--state", &state_, "text", "cold: zero at each window; carry: zero at each document only")
         ->one_of({"cold", "carry"});
     add("--max-tokens", &max_tokens_, "text", "score this many only; 0 is all")->amount().at_least(0);
+    add("--contexts", &contexts_, "text",
+        "bits of the same targets with so many tokens before them, whatever the borders of documents")
+        ->amount()
+        .at_least(1);
+    add("--targets", &context_.group, "text", "with --contexts: adjacent targets that share a context")
+        ->at_least(1);
+    add("--groups", &context_.groups, "text",
+        "with --contexts: groups of targets at most, evenly over the text; 0 is all there is room for")
+        ->amount()
+        .at_least(0);
+    add("--against", &against_, "text", "with --contexts: another model, such as a student's teacher")
+        ->placeholder("DIR")
+        .not_empty();
+    add("--window", &window_, "text", "tokens that attention looks back, in place of the model's")
+        ->at_least(1);
+    add("--beyond-limit", &beyond_limit_, "text",
+        "with --contexts: feed attention texts longer than it was made for");
     add("--by-context", &by_context_, "text", "show the bits by how many tokens the model had seen");
     add("--distances", &recall_.distances, "recall", "bytes from the value to where it is asked for")
         ->amount()
@@ -67,7 +87,7 @@ class Eval : public Command {
     if (!json_.empty()) AtomicFile(std::filesystem::path(json_));  // throws now if it cannot be written later
     const DataConfig settings = load_run_config({}, {}).data;  // the environment's: the cache that runs have
     ThreadPool pool(context.threads);
-    const LoadedModel loaded = load_model_folder(model_, cpu_backend());
+    LoadedModel loaded = load(model_);
     Inference inference(*loaded.model, pool);
     weights_.apply(*loaded.model, inference.context());
     const std::string certificate = short_certificate(*loaded.model, pool);
@@ -76,8 +96,10 @@ class Eval : public Command {
     reader.json_field = text_field_;
     Json json = {{"model", model_}, {"weights", weights_.name()}, {"certificate", certificate}};
     if (task_ == "text") {
-      json["results"] = evaluate_text(inference, load_corpus(data_, *loaded.tokenizer, pool, {reader},
-                                                             {settings.cache, settings.cache_gb}));
+      const TokenCorpus corpus =
+          load_corpus(data_, *loaded.tokenizer, pool, {reader}, {settings.cache, settings.cache_gb});
+      json["results"] =
+          contexts_.empty() ? evaluate_text(inference, corpus) : evaluate_contexts(inference, corpus, pool);
     } else {
       json["task"] = task_;
       json["results"] = evaluate_task(inference, *make_task(*loaded.tokenizer, reader));
@@ -104,6 +126,16 @@ class Eval : public Command {
     for (const auto& flag : flags_)
       if (flag->given && flag->tasks.find(task_) == std::string::npos)
         fail_usage("{} has no meaning for --task {}", flag->name, task_);
+    for (const auto& flag : flags_) {
+      const std::string& name = flag->name;
+      const bool of_contexts =
+          name == "--targets" || name == "--groups" || name == "--against" || name == "--beyond-limit";
+      if (flag->given && of_contexts && contexts_.empty()) fail_usage("{} belongs to --contexts", name);
+      const bool of_windows =
+          name == "--lengths" || name == "--state" || name == "--max-tokens" || name == "--by-context";
+      if (flag->given && of_windows && !contexts_.empty())
+        fail_usage("{} has no meaning with --contexts", name);
+    }
     if (task_ != "recall" && data_.empty())
       fail_usage("--data is missing: the texts that --task {} is about: files, folders or patterns", task_);
   }
@@ -113,6 +145,75 @@ class Eval : public Command {
     RecallOptions options = recall_;
     options.seed = static_cast<uint64_t>(seed_);
     return std::make_unique<RecallTask>(options, RecallText::with_filler_of(filler_), tokenizer);
+  }
+
+  LoadedModel load(const std::string& folder) const {
+    return load_model_folder(folder, cpu_backend(), false, [&](ModelConfig& config) {
+      if (window_ > 0 && !config.uses("attention") && against_.empty())
+        fail_usage("--window {}: {} has no attention to look back", window_, folder);
+      if (window_ > 0) config.attention.window = window_;
+      if (beyond_limit_ && !contexts_.empty())
+        config.attention.context =
+            std::max(config.attention.context, *std::max_element(contexts_.begin(), contexts_.end()));
+    });
+  }
+
+  // By context: the bits a token of this model and, where there is one, of another on the same targets. The
+  // other one is not asked beyond its limit.
+  Json evaluate_contexts(Inference& inference, const TokenCorpus& corpus, ThreadPool& pool) const {
+    std::optional<LoadedModel> other;
+    std::optional<Inference> others;
+    int64_t limit = 0;
+    if (!against_.empty()) {
+      other = load(against_);
+      if (other->tokenizer->hash() != corpus.identity().hash)
+        fail("--against {}: another tokenizer than that of {}; bits a token cannot be compared", against_,
+             model_);
+      others.emplace(*other->model, pool);
+      limit = load_model_config(against_).longest_text();
+    }
+    Json results = Json::array();
+    print("{:>10} {:>12} {:>12}", "context", "targets", "bits/token");
+    print("{}\n", others ? fmt::format(" {:>12} {:>10}", "against", "difference") : "");
+    const int64_t own_limit = inference.model().config().longest_text();
+    for (const int64_t context : contexts_) {
+      if (own_limit > 0 && context > own_limit)
+        fail_usage(
+            "--contexts {}: attention remembers {} tokens; --beyond-limit asks it all the same, --window "
+            "lets it look back so far only",
+            context, own_limit);
+      const TargetBits bits = bits_at(inference, corpus, context);
+      check_finite(bits.bits);
+      Json result = {
+          {"context", context}, {"targets", bits.tokens}, {"bits_per_token", bits.bits_per_token()}};
+      print("{:>10} {:>12} {:>12.4f}", context, bits.tokens, bits.bits_per_token());
+      const int64_t reach = others ? others->model().config().longest_text() : 0;
+      if (others && (reach == 0 || context <= reach)) {
+        const double theirs = bits_at(*others, corpus, context).bits_per_token();
+        const double difference = bits.bits_per_token() / theirs - 1;
+        result["against_bits_per_token"] = theirs;
+        print(" {:>12.4f} {:>9.2f}%", theirs, 100 * difference);
+        if (difference < 0 && (limit == 0 || context <= limit))
+          warn(
+              "{} beats {} by {:.2f} % with {} tokens of context, within its limit: a student that does may "
+              "have seen the targets; harmonic check looks for a leak",
+              model_, against_, -100 * difference, context);
+      }
+      print("\n");
+      flush_output();
+      results.push_back(result);
+    }
+    return results;
+  }
+
+  TargetBits bits_at(Inference& inference, const TokenCorpus& corpus, int64_t context) const {
+    ContextOptions options = context_;
+    options.contexts = {context};
+    options.longest = *std::max_element(contexts_.begin(), contexts_.end());
+    options.show_progress = true;
+    const TargetBits bits = bits_by_context(inference, corpus, options).front();
+    end_progress();
+    return bits;
   }
 
   Json evaluate_text(Inference& inference, const TokenCorpus& corpus) const {
@@ -201,9 +302,12 @@ class Eval : public Command {
   std::vector<std::unique_ptr<TaskFlag>> flags_;
   std::string model_, task_ = "text", state_ = "cold", format_ = "auto", text_field_ = "text", filler_, json_;
   std::vector<std::string> data_;
-  std::vector<int64_t> lengths_ = {1024};
+  std::vector<int64_t> lengths_ = {1024}, contexts_;
+  ContextOptions context_;
+  std::string against_;
+  int64_t window_ = 0;
   int64_t max_tokens_ = 0, seed_ = 1;
-  bool by_context_ = false;
+  bool by_context_ = false, beyond_limit_ = false;
   RecallOptions recall_;
   WeightsOption weights_;
 };

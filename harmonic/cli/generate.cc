@@ -12,6 +12,7 @@
 #include "harmonic/cli/weights_option.h"
 #include "harmonic/data/text_file.h"
 #include "harmonic/eval/model_folder.h"
+#include "harmonic/runtime/batch_generator.h"
 #include "harmonic/runtime/sampler.h"
 #include "harmonic/runtime/text_stream.h"
 #include "harmonic/tokenizer/chat_template.h"
@@ -38,6 +39,11 @@ class Generate : public Command {
     options.add("--system", &system_, "with --chat: what the model is told before the first message")
         .placeholder("TEXT")
         .given(&has_system_);
+    options
+        .add("--count", &count_,
+             "above 1: so many texts at once, each by itself and followed by a zero byte, as --data takes "
+             "them")
+        .at_least(1);
     options.add("--max-tokens", &max_tokens_, "tokens to write at most").amount().at_least(0);
     options.add("--temperature", &sampling_.temperature, "0 always takes the likeliest token").range(0, 100);
     options.add("--top-k", &sampling_.top_k, "keep the k likeliest tokens; 0 keeps all").at_least(0);
@@ -67,6 +73,7 @@ class Generate : public Command {
     weights_.apply(*loaded.model, inference.context());
     const Tokenizer& tokenizer = *loaded.tokenizer;
     const std::optional<ChatTemplate> chat = chat_template(loaded);
+    if (count_ > 1) return write_many(inference, tokenizer);
     // A chat begins as its template says, with no other token before it.
     const bool begins_chat = chat && state_in_.empty();
     std::string prompt = begins_chat ? read_prompt() : std::string();
@@ -99,7 +106,26 @@ class Generate : public Command {
   }
 
  private:
+  int write_many(Inference& inference, const Tokenizer& tokenizer) const {
+    BatchGeneratorOptions options;
+    options.count = count_;
+    options.max_tokens = max_tokens_;
+    options.sampling = sampling_;
+    options.sampling.seed = static_cast<uint64_t>(seed_);
+    int64_t written = 0;
+    generate_texts(inference, tokenizer, read_prompt(), options, [&](const std::string& text) {
+      write_output(text);
+      write_output(std::string_view("\0", 1));
+      progress(fmt::format("{} of {} texts", ++written, count_));
+    });
+    end_progress();
+    flush_output();
+    return 0;
+  }
+
   void check_usage() {
+    if (count_ > 1 && (!state_in_.empty() || !state_out_.empty() || ignore_end_ || chat_))
+      fail_usage("--count {}: --state-in, --state-out, --ignore-end and --chat are for one text", count_);
     if (!input_.empty() && input_ != "-")
       fail_usage("unexpected argument \"{}\"; a prompt is given as --prompt \"{}\"", input_, input_);
     if ((input_ == "-") + has_prompt_ + !prompt_file_.empty() > 1)
@@ -169,7 +195,7 @@ class Generate : public Command {
   }
 
   std::string model_, input_, prompt_, prompt_file_, system_, state_in_, state_out_;
-  int64_t max_tokens_ = 256, seed_ = 1;
+  int64_t max_tokens_ = 256, seed_ = 1, count_ = 1;
   bool has_prompt_ = false, has_system_ = false, ignore_end_ = false, chat_ = false;
   SamplingOptions sampling_;
   WeightsOption weights_;

@@ -72,6 +72,9 @@ class Train : public Command {
     if (!data_.empty()) config.data.train = data_;
     if (!valid_.empty()) config.data.valid = valid_;
     config.validate();
+    if (config.train.objective != "text")
+      fail_usage("train.objective = \"{}\": needs a teacher: harmonic distill trains with one",
+                 config.train.objective);
     config.data = config.data.with_absolute_paths();  // run.toml goes on from any working folder
     return config;
   }

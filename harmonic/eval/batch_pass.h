@@ -33,9 +33,10 @@ struct PassCost {
 
 // What passes of the model take, measured and not computed: memory depends on the configuration alone.
 // pass(batch, position) is to run one over a batch without targets, whose segments all stand at `position` of
-// their texts, and to return the bytes it took.
+// their texts, and to return the bytes it took. A text may have `longest` tokens at most, 0 is what the model
+// takes.
 template <typename Pass>
-PassCost measure_pass_cost(const Model& model, const Pass& pass) {
+PassCost measure_pass_cost(const Model& model, const Pass& pass, int64_t longest = 0) {
   const int64_t slowest = model.strides().back();
   const auto bytes_of = [&](int64_t segments, int64_t length, int64_t position) {
     Batch batch;
@@ -48,7 +49,8 @@ PassCost measure_pass_cost(const Model& model, const Pass& pass) {
   };
   // Odd, so that no two levels have tensors of one size, which would share memory.
   int64_t rows = std::clamp<int64_t>(slowest, 256, 1024) + 1;
-  if (const int64_t longest = model.config().longest_text(); longest > 0) rows = std::min(rows, longest);
+  for (const int64_t limit : {model.config().longest_text(), longest})
+    if (limit > 0) rows = std::min(rows, limit);
   constexpr int64_t kTexts = 64;
   // A text of one token at the end of a block of every level has the most that a text has beside its rows.
   return {ceil_div(bytes_of(1, rows, 0), rows), ceil_div(bytes_of(kTexts, 1, slowest - 1), kTexts)};

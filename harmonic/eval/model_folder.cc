@@ -87,9 +87,11 @@ std::unique_ptr<Tokenizer> load_folder_tokenizer(const fs::path& folder, const M
   return tokenizer;
 }
 
-LoadedModel load_model_folder(const fs::path& folder, const Backend& backend, bool trained) {
+LoadedModel load_model_folder(const fs::path& folder, const Backend& backend, bool trained,
+                              const std::function<void(ModelConfig&)>& change) {
   check_folder(folder);
-  const ModelConfig config = load_model_config(folder);
+  ModelConfig config = load_model_config(folder);
+  if (change) change(config);
   LoadedModel loaded;
   loaded.tokenizer = load_folder_tokenizer(folder, config);
   loaded.chat_template = read_chat_template(folder, *loaded.tokenizer);

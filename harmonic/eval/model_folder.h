@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 
 #include "harmonic/model/model.h"
@@ -13,15 +14,16 @@ namespace harmonic {
 struct LoadedModel {
   std::unique_ptr<Model> model;
   std::unique_ptr<Tokenizer> tokenizer;
-  std::string chat_template;  // its name (tokenizer/chat_template.h); empty where the model has none
+  std::string chat_template = {};  // its name (tokenizer/chat_template.h); empty where the model has none
 };
 
 // Reads a whole folder and checks that its parts belong together: the tensors are the configuration's, the
 // tokenizer has its vocabulary and end-of-text token and is the one the weights were trained with. `trained`
 // gives the parameters gradients. The backend must outlive the model. Throws Error naming the file, what was
 // expected and what was found.
+// `change`, where given, may alter the configuration before the model is made, but not what its tensors are.
 LoadedModel load_model_folder(const std::filesystem::path& folder, const Backend& backend,
-                              bool trained = false);
+                              bool trained = false, const std::function<void(ModelConfig&)>& change = {});
 
 // The tokenizer of a folder alone, checked against `config`.
 std::unique_ptr<Tokenizer> load_folder_tokenizer(const std::filesystem::path& folder,

@@ -305,6 +305,40 @@ std::string chart_figure(const Chart& chart) {
                      drawing.named() || !chart.named ? "" : legend(chart), drawing.svg());
 }
 
+std::string chart_file(const Chart& chart) {
+  Drawing drawing(chart);
+  if (drawing.empty()) return "";
+  // Names that have no place at the ends of lines stand above them.
+  std::string names;
+  double above = 0;
+  constexpr double kNameHeight = 18;
+  for (size_t i = 0; !drawing.named() && i < chart.series.size(); ++i, above += kNameHeight) {
+    const ChartSeries& series = chart.series[i];
+    const double y = above + 0.5 * kNameHeight;
+    names += fmt::format(
+        "<g class=\"c{}\"><path class=\"line{}\" d=\"M12,{:.1f}H38\"/><g class=\"mark\">{}</g>"
+        "<text class=\"name\" x=\"46\" y=\"{:.1f}\">{}</text></g>\n",
+        series.color % kColors, is_dashed(series) ? " dashed" : "", y,
+        series.markers ? mark(series.color, 25, y) : "", y + 4, escaped(series.name));
+  }
+  // The page's rule for the size of drawings is not for the parts of one.
+  std::string style(chart_style());
+  const std::string_view sizes = ".chart svg{display:block;width:100%;height:auto;overflow:visible}\n";
+  if (const size_t rule = style.find(sizes); rule != style.npos) style.erase(rule, sizes.size());
+  std::string drawn = drawing.svg();
+  drawn.erase(0, drawn.find('>') + 1);
+  drawn.erase(drawn.rfind("</svg>"));
+  return fmt::format(
+      "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"chart\" viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\" "
+      "aria-label=\"{}\">\n"
+      "<style>:root{{--surface:#fff;--ink:#1b2026;--muted:#5a6470;--grid:#e3e6ea;background:var(--surface);"
+      "font-family:system-ui,sans-serif}}\n"
+      "@media (prefers-color-scheme:dark){{:root{{--surface:#14171b;--ink:#e8ebee;--muted:#9ba6b2;"
+      "--grid:#2a3038}}}}\n{}</style>\n{}<g transform=\"translate(0,{:.0f})\">{}</g>\n</svg>\n",
+      kWidth, kHeight + above, escaped(chart.title), style, names, above, drawn);
+}
+
 std::string_view chart_style() {
   return R"(:root{--c0:#1a66b0;--c1:#c8480b;--c2:#0b7d5e;--c3:#8a45a8;--c4:#8a6900;--c5:#56636f;--c6:#b8256f;--c7:#0c7489}
 @media (prefers-color-scheme:dark){:root{--c0:#6cb2f7;--c1:#ff9656;--c2:#4fcfa5;--c3:#cf9df0;--c4:#e0b83c;--c5:#a7b4c2;--c6:#ff8dbd;--c7:#5ac8de}}

@@ -38,6 +38,10 @@ struct Chart {
 // empty when no point can be drawn. What is not finite is left out. All texts are escaped.
 std::string chart_figure(const Chart& chart);
 
+// The drawing alone as a file of its own, with its style, which follows the viewer's light and dark form;
+// empty when no point can be drawn.
+std::string chart_file(const Chart& chart);
+
 // The part of the style sheet that charts need. The page defines --surface, --ink, --muted and --grid.
 std::string_view chart_style();
 

@@ -124,7 +124,7 @@ std::vector<Field> ModelConfig::fields() {
   AttentionConfig& a = attention;
   return {
       Field("mixer", &mixer, "what mixes tokens; a list gives one a layer")
-          .one_of({"harmonic", "attention", "mamba"}),
+          .one_of({"harmonic", "attention", "mamba", "matrix"}),
       Field("d_model", &d_model, "width of the residual stream").range(1, kWidest),
       Field("n_layers", &n_layers, "number of layers").range(1, 4096),
       Field("ffn_multiple", &ffn_multiple, "SwiGLU width over d_model; 0 is none").range(0, 64),
@@ -173,6 +173,12 @@ std::vector<Field> ModelConfig::fields() {
       Field("attention.window", &a.window, "tokens that attention looks back; 0 is all").range(0, 1 << 30),
       Field("attention.context", &a.context, "tokens of the longest text; with a window it may be any length")
           .range(1, 1 << 30),
+      Field("matrix.features", &matrix.features,
+            "of a head's queries and keys, an even number; 0 is twice the head's width")
+          .range(0, 4096),
+      Field("matrix.rope_wavelength", &matrix.rope_wavelength,
+            "tokens; heads turn by no wave longer than this, 0 by none")
+          .range(0, 1 << 30),
   };
 }
 
@@ -189,8 +195,14 @@ void ModelConfig::validate() const {
   if (mixer.empty() || (mixer.size() != 1 && static_cast<int64_t>(mixer.size()) != n_layers))
     fail_usage("model.mixer: expected one for all layers or {} of them, one a layer; found {}", n_layers,
                mixer.size());
-  if (uses("harmonic")) check_harmonic(harmonic);
-  if (uses("attention")) check_attention(*this);
+  if (uses("harmonic") || uses("matrix")) check_harmonic(harmonic);
+  if (uses("attention") || uses("matrix")) check_attention(*this);
+  if (uses("matrix") && harmonic.taus.size() != harmonic.strides.size())
+    fail_usage("model.harmonic.taus = [{}]: mixer \"matrix\" expects {} entries, one a level",
+               fmt::join(harmonic.taus, ", "), harmonic.strides.size());
+  if (uses("matrix") && matrix.features % 2 != 0)
+    fail_usage("model.matrix.features = {}: expected an even number, each feature and its opposite",
+               matrix.features);
 }
 
 bool ModelConfig::uses(std::string_view kind) const {

@@ -63,6 +63,13 @@ struct AttentionConfig {
   int64_t cached_tokens() const { return window > 0 ? window : context; }
 };
 
+// The mixer "matrix": attention's heads with a state of constant size. Its levels have the strides, taus and
+// the convolution of HarmonicConfig, its heads and rope_base are AttentionConfig's.
+struct MatrixConfig {
+  int64_t features = 0;         // of a head's queries and keys, even; 0 is twice the head's width
+  int64_t rope_wavelength = 0;  // tokens; frequencies of longer waves do not turn: 0 is none at all
+};
+
 struct ModelConfig {
   int64_t vocab_size = 256;                       // from the tokenizer
   int64_t eot_token_id = 0;                       // from the tokenizer
@@ -75,6 +82,7 @@ struct ModelConfig {
   double norm_epsilon = 1e-5;  // of the decoder's norms; mixers' own have 1e-5
   HarmonicConfig harmonic;
   AttentionConfig attention;
+  MatrixConfig matrix;
 
   // The fields of [model], bound to this object; vocab_size, eot_token_id and bos_token_id are not among
   // them.
@@ -86,6 +94,11 @@ struct ModelConfig {
   bool uses(std::string_view kind) const;  // whether a layer's mixer is of that kind
   // Tokens that a text may have at most; 0 is any number.
   int64_t longest_text() const { return uses("attention") && attention.window == 0 ? attention.context : 0; }
+  const std::string& mixer_of_layer(int64_t layer) const {
+    return mixer.size() == 1 ? mixer.front() : mixer.at(static_cast<size_t>(layer));
+  }
+  int64_t head_width() const { return d_model / attention.n_heads; }
+  int64_t matrix_features() const { return matrix.features > 0 ? matrix.features : 2 * head_width(); }
   int64_t d_state() const { return harmonic.d_state > 0 ? harmonic.d_state : 2 * d_model; }
   // SwiGLU width: ffn_multiple x d_model rounded up to a multiple of 8; 0 is none.
   int64_t d_ffn() const;

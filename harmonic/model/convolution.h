@@ -1,19 +1,21 @@
 // The causal depthwise convolution as a part of cells and mixers: its parameters and the tail it keeps.
 #pragma once
 
+#include <optional>
+
 #include "harmonic/model/mixer.h"
 
 namespace harmonic {
 
 class Convolution {
  public:
-  // `width` 0 leaves it out. `bias`: how the biases start.
+  // `width` 0 leaves it out. `bias`, `weight`: how they start.
   Convolution(const Builder& builder, const std::string& name, int64_t channels, int64_t width,
-              Activation activation, Initial bias = Initial::zeros())
+              Activation activation, Initial bias = Initial::zeros(), std::optional<Initial> weight = {})
       : activation_(activation) {
     if (width == 0) return;
     weight_ = &builder.parameters.add(builder.prefix + name + ".weight", {channels, 1, width}, Role::vector,
-                                      Initial::fan_in(width));
+                                      weight.value_or(Initial::fan_in(width)));
     bias_ = &builder.vector(name + ".bias", channels, bias);
     tail_ = builder.keep(name + ".tail", (width - 1) * channels);
   }

@@ -18,8 +18,7 @@ Model::Model(const ModelConfig& config, const Backend& backend, bool trained, Mi
       &parameters_.add("embed.weight", {config_.vocab_size, channels}, Role::embedding, kEmbeddingInitial);
   for (int64_t i = 0; i < config_.n_layers; ++i) {
     const Builder builder{parameters_, layout_, work_, fmt::format("layers.{}.", i)};
-    const std::string& kind =
-        config_.mixer.size() == 1 ? config_.mixer[0] : config_.mixer.at(static_cast<size_t>(i));
+    const std::string& kind = config_.mixer_of_layer(i);
     Layer layer;
     layer.mixer_norm = &builder.vector("mixer_norm.weight", channels, Initial::constant(1));
     layer.mixer = mixers(kind, config_, builder.within("mixer"));
@@ -59,21 +58,36 @@ void Model::pack(Context& context, DType format) {
   }
 }
 
+Variable Model::embedded(Tape& tape, const Tensor& tokens) const { return embedding(tape, tokens, *embed_); }
+
+Variable Model::norm(Tape& tape, const Variable& x, const Parameter& weight) const {
+  return rms_norm(tape, x, weight, nullptr, config_.norm_epsilon);
+}
+
+Variable Model::mixer_input(Tape& tape, int64_t i, const Variable& x) const {
+  return norm(tape, x, *layers_.at(static_cast<size_t>(i)).mixer_norm);
+}
+
+Variable Model::mixed(Step& step, int64_t i, const Variable& input) const {
+  return layers_.at(static_cast<size_t>(i)).mixer->forward(step, input);
+}
+
+Variable Model::after_mixer(Tape& tape, int64_t i, const Variable& x, const Variable& mix) const {
+  const Layer& layer = layers_.at(static_cast<size_t>(i));
+  const Variable y = add(tape, mix, x);
+  if (!layer.ffn_norm) return y;
+  const Variable n = norm(tape, y, *layer.ffn_norm);
+  const Variable inner =
+      gate(tape, linear(tape, n, *layer.ffn_up), linear(tape, n, *layer.ffn_gate), GateKind::silu);
+  return linear(tape, inner, *layer.ffn_down, {.base = &y});
+}
+
 Variable Model::forward(Step& step, const Tensor& tokens) const {
   Tape& tape = step.tape();
-  const auto norm = [&](const Variable& v, const Parameter* weight) {
-    return rms_norm(tape, v, *weight, nullptr, config_.norm_epsilon);
-  };
-  Variable x = embedding(tape, tokens, *embed_);
-  for (const Layer& layer : layers_) {
-    x = add(tape, layer.mixer->forward(step, norm(x, layer.mixer_norm)), x);
-    if (!layer.ffn_norm) continue;
-    const Variable n = norm(x, layer.ffn_norm);
-    const Variable inner =
-        gate(tape, linear(tape, n, *layer.ffn_up), linear(tape, n, *layer.ffn_gate), GateKind::silu);
-    x = linear(tape, inner, *layer.ffn_down, {.base = &x});
-  }
-  return norm(x, final_norm_);
+  Variable x = embedded(tape, tokens);
+  for (int64_t i = 0; i < config_.n_layers; ++i)
+    x = after_mixer(tape, i, x, mixed(step, i, mixer_input(tape, i, x)));
+  return norm(tape, x, *final_norm_);
 }
 
 Tensor Model::logits(Tape& tape, const Tensor& hidden) const {

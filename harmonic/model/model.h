@@ -36,12 +36,21 @@ class Model {
   void pack(Context& context, DType format = DType::f32);
   bool packed() const { return packed_; }
 
+  // The parts of forward(), for who takes them one by one: the rows that enter the first layer; what layer
+  // i's mixer reads and gives, of rows x that enter the layer; and the rows that leave it.
+  Variable embedded(Tape& tape, const Tensor& tokens) const;
+  Variable mixer_input(Tape& tape, int64_t i, const Variable& x) const;
+  Variable mixed(Step& step, int64_t i, const Variable& input) const;
+  Variable after_mixer(Tape& tape, int64_t i, const Variable& x, const Variable& mix) const;
+
   // The normed hidden rows [R, d_model] that the head reads. tokens [1, R] i32, each in [0, vocab_size).
   Variable forward(Step& step, const Tensor& tokens) const;
   // Logits [R, vocab_size] of hidden rows. For inference.
   Tensor logits(Tape& tape, const Tensor& hidden) const;
 
  private:
+  Variable norm(Tape& tape, const Variable& x, const Parameter& weight) const;
+
   struct Layer {
     Parameter* mixer_norm;
     std::unique_ptr<Mixer> mixer;

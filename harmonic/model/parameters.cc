@@ -11,7 +11,8 @@
 namespace harmonic {
 namespace {
 
-double initial_value(const Initial& initial, const Random& random, uint64_t index, int64_t column) {
+double initial_value(const Initial& initial, const Random& random, uint64_t index, int64_t row,
+                     int64_t column) {
   switch (initial.kind) {
     case Initial::Kind::zeros:
       return 0;
@@ -26,6 +27,12 @@ double initial_value(const Initial& initial, const Random& random, uint64_t inde
     }
     case Initial::Kind::log_of_column:
       return portable::log(static_cast<double>(1 + column));
+    case Initial::Kind::identities: {
+      const auto side = static_cast<int64_t>(initial.value);
+      return (row % side == column % side ? 1 : 0) + 0.1 * (2 * random.uniform(index) - 1);
+    }
+    case Initial::Kind::one_column:
+      return column == static_cast<int64_t>(initial.value) ? 1 : 0;
   }
   return 0;
 }
@@ -87,7 +94,8 @@ void Parameters::initialise(uint64_t seed) {
     const Random random(seed, stream_of(entry.parameter.name));
     for (int64_t r = 0; r < value.rows; ++r)
       for (int64_t c = 0; c < value.cols; ++c)
-        set(value, r, c, initial_value(entry.initial, random, static_cast<uint64_t>(r * value.cols + c), c));
+        set(value, r, c,
+            initial_value(entry.initial, random, static_cast<uint64_t>(r * value.cols + c), r, c));
   }
 }
 

@@ -18,6 +18,8 @@ struct Initial {
     uniform,        // in [-value, value]
     time_scales,    // log(exp(1/tau) - 1), tau log-uniform in [value, highest]: sigmoid(-x) = exp(-1/tau)
     log_of_column,  // log(1 + column)
+    identities,     // value x value identities side by side and below each other, moved by up to 0.1
+    one_column,     // 1 in column `value`, else 0
   };
   Kind kind = Kind::zeros;
   double value = 0, highest = 0;
@@ -30,6 +32,8 @@ struct Initial {
     return {Kind::time_scales, shortest, longest};
   }
   static Initial log_of_column() { return {Kind::log_of_column}; }
+  static Initial identities(int64_t side) { return {Kind::identities, static_cast<double>(side)}; }
+  static Initial one_column(int64_t column) { return {Kind::one_column, static_cast<double>(column)}; }
 };
 
 // What a parameter is, for counting and for the optimiser.

@@ -30,7 +30,7 @@ double kept_by_llama3(const RopeScaling& rope, double frequency, double context)
 
 }  // namespace
 
-RotaryFrequencies rotary_frequencies(const AttentionConfig& config, int64_t width) {
+RotaryFrequencies rotary_frequencies(const AttentionConfig& config, int64_t width, double longest) {
   const RopeScaling& rope = config.rope;
   const int64_t trained = rope.context > 0 ? rope.context : config.context;
   const auto context = static_cast<double>(trained), D = static_cast<double>(width);
@@ -43,7 +43,8 @@ RotaryFrequencies rotary_frequencies(const AttentionConfig& config, int64_t widt
     if (rope.kind == "linear") kept = 0;
     if (rope.kind == "yarn") kept = kept_by_yarn(rope, config.rope_base, context, D, index);
     if (rope.kind == "llama3") kept = kept_by_llama3(rope, plain, context);
-    frequencies.values.push_back(kept == 1 ? plain : plain * kept + plain / rope.factor * (1 - kept));
+    const double frequency = kept == 1 ? plain : plain * kept + plain / rope.factor * (1 - kept);
+    frequencies.values.push_back(2 * std::numbers::pi / frequency <= longest ? frequency : 0);
   }
   if (rope.kind == "yarn")
     frequencies.scale = rope.attention > 0 ? rope.attention : 0.1 * portable::log(rope.factor) + 1;

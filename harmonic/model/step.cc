@@ -52,13 +52,17 @@ const int64_t* Step::positions_in_cache(const StateSlots& cache) {
 
 Tensor Step::rotary_table(const RotaryFrequencies& frequencies) {
   const auto count = static_cast<int64_t>(frequencies.values.size());
-  if (!rotary_table_) {
-    rotary_table_ = tape_.memory().tensor(segments_.rows(), 2 * count, tape_.dtype());
-    tape_.run(RotaryTable{segments_, positions(), frequencies.values.data(), rotary_table_, frequencies.scale,
-                          frequencies.growth, frequencies.context});
+  for (Rotary& rotary : rotary_) {
+    if (!rotary.table) {
+      rotary = {&frequencies, tape_.memory().tensor(segments_.rows(), 2 * count, tape_.dtype())};
+      tape_.run(RotaryTable{segments_, positions(), frequencies.values.data(), rotary.table,
+                            frequencies.scale, frequencies.growth, frequencies.context});
+      return rotary.table;
+    }
+    if (*rotary.frequencies == frequencies) return rotary.table;
   }
-  HARMONIC_ASSERT(rotary_table_.cols == 2 * count);
-  return rotary_table_;
+  HARMONIC_ASSERT(!"layers turn by at most two sets of frequencies");
+  return {};
 }
 
 const int64_t* Step::phases(int64_t fast_stride, int64_t slow_stride) {

@@ -39,8 +39,8 @@ class Step {
   const int64_t* positions();
   // [B] of them among the tokens that a cache holds: 0 where there is none and segments are whole texts.
   const int64_t* positions_in_cache(const StateSlots& cache);
-  // The cosines and sines of all rows' positions, [R, D]: one table for all layers, that turn by the same
-  // frequencies.
+  // The cosines and sines of all rows' positions, [R, D]: one table for all layers that turn by the same
+  // frequencies, which must outlive the step.
   Tensor rotary_table(const RotaryFrequencies& frequencies);
 
  private:
@@ -50,7 +50,11 @@ class Step {
   LevelRows levels_[HarmonicConfig::kMaxLevels];
   int level_count_ = 0;
   const int64_t* positions_ = nullptr;
-  Tensor rotary_table_;
+  struct Rotary {
+    const RotaryFrequencies* frequencies;
+    Tensor table;
+  };
+  Rotary rotary_[2] = {};  // attention's and the matrix cell's
 };
 
 }  // namespace harmonic

@@ -107,9 +107,8 @@ float Dot(int64_t count, const float* a, const float* b) {
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-#include "harmonic/ops/matmul.h"
+#include "harmonic/ops/matmul_worker.h"
 #include "harmonic/ops/row_math.h"
-#include "harmonic/ops/work_items.h"
 
 namespace harmonic::cpu {
 namespace {
@@ -118,19 +117,6 @@ HWY_EXPORT(SoftmaxTile);
 HWY_EXPORT(FinishRow);
 HWY_EXPORT(SoftmaxTileBackward);
 HWY_EXPORT(Dot);
-
-MatrixView view(const float* data, int64_t stride) { return {data, stride, 1}; }
-
-// A thread's own memory and pool of one, for the matrix products within its item.
-struct Worker {
-  ThreadPool pool{1};
-  Arena memory, scratch;
-
-  void multiply(int64_t M, int64_t N, int64_t K, MatrixView A, MatrixView B, float* C, int64_t ldc,
-                MatmulMode mode = MatmulMode::overwrite) {
-    matmul(pool, scratch, M, N, K, A, B, C, ldc, mode);
-  }
-};
 
 // Where the rows of an op lie, by positions.
 template <typename Op>
@@ -162,16 +148,16 @@ struct Rows {
   MatrixView tile_of(bool values, int64_t b, int64_t g, int64_t tile, int64_t count, float* copy) const {
     const Tensor& own = values ? op.v : op.k;
     const int64_t column = g * D(), past_column = (values ? op.k.cols : 0) + column;
-    if (tile >= first(b)) return view(own.template row<float>(own_row(b, tile)) + column, own.stride);
+    if (tile >= first(b)) return rows_view(own.template row<float>(own_row(b, tile)) + column, own.stride);
     if (tile + count <= first(b) && tile % capacity() + count <= capacity())
-      return view(cached(op.past, b, tile) + past_column, 2 * op.k.cols);
+      return rows_view(cached(op.past, b, tile) + past_column, 2 * op.k.cols);
     for (int64_t j = 0; j < count; ++j) {
       const int64_t p = tile + j;
       std::copy_n(p >= first(b) ? own.template row<float>(own_row(b, p)) + column
                                 : cached(op.past, b, p) + past_column,
                   D(), copy + j * D());
     }
-    return view(copy, D());
+    return rows_view(copy, D());
   }
 };
 
@@ -179,17 +165,6 @@ struct Rows {
 struct QueryBlock {
   int64_t b, h, begin, end;  // positions
 };
-
-// Calls body(item, worker) for `count` items on all threads. What a worker keeps from call to call is memory
-// alone.
-template <typename Body>
-void for_each_with_worker(Context& context, int64_t count, int64_t elements, const Body& body) {
-  parallel_items(context.pool, count, workers_for(context.pool, count, elements), [&](int64_t i, int64_t) {
-    static thread_local Worker worker;
-    const ArenaScope scope(worker.memory);
-    body(i, worker);
-  });
-}
 
 // Blocks before each segment, count + 1 values.
 const int64_t* blocks_before(Arena& scratch, const Segments& segments) {
@@ -207,15 +182,16 @@ void for_each_query_block(Context& context, const Op& op, const Body& body) {
   const int64_t* before = blocks_before(context.scratch, op.segments);
   const int64_t blocks = before[op.segments.count];
   // The longest come first, so that no thread is left alone with one at the end.
-  for_each_with_worker(context, blocks * op.shape.heads, op.q.size() * kKeys, [&](int64_t i, Worker& worker) {
-    const int64_t block = blocks - 1 - i / op.shape.heads;
-    const int64_t b = std::upper_bound(before, before + op.segments.count + 1, block) - before - 1;
-    const int64_t begin = rows.first(b) + (block - before[b]) * kQueries;
-    body(QueryBlock{b, i % op.shape.heads, begin, std::min(rows.end(b), begin + kQueries)}, worker);
-  });
+  for_each_with_worker(
+      context, blocks * op.shape.heads, op.q.size() * kKeys, [&](int64_t i, MatmulWorker& worker) {
+        const int64_t block = blocks - 1 - i / op.shape.heads;
+        const int64_t b = std::upper_bound(before, before + op.segments.count + 1, block) - before - 1;
+        const int64_t begin = rows.first(b) + (block - before[b]) * kQueries;
+        body(QueryBlock{b, i % op.shape.heads, begin, std::min(rows.end(b), begin + kQueries)}, worker);
+      });
 }
 
-void forward_block(const Attention& op, const QueryBlock& block, Worker& worker) {
+void forward_block(const Attention& op, const QueryBlock& block, MatmulWorker& worker) {
   const Rows<Attention> rows{op};
   const int64_t D = rows.D(), g = block.h / rows.group(), count = block.end - block.begin;
   float* scores = worker.memory.allocate_array<float>(count * kKeys);
@@ -226,7 +202,7 @@ void forward_block(const Attention& op, const QueryBlock& block, Worker& worker)
   std::fill_n(largest, count, -INFINITY);
   std::fill_n(sum, count, 0.0f);
   const int64_t row = rows.own_row(block.b, block.begin);
-  const MatrixView q = view(op.q.row<float>(row) + block.h * D, op.q.stride);
+  const MatrixView q = rows_view(op.q.row<float>(row) + block.h * D, op.q.stride);
   for (int64_t tile = rows.first_tile(block.begin); tile < block.end; tile += kKeys) {
     const int64_t keys = std::min(kKeys, block.end - tile);
     const MatrixView k = rows.tile_of(false, block.b, g, tile, keys, copy);
@@ -235,7 +211,7 @@ void forward_block(const Attention& op, const QueryBlock& block, Worker& worker)
     for (int64_t m = 0; m < count; ++m) HWY_DYNAMIC_DISPATCH(SoftmaxTile)
     (rows.readable(block.begin + m, tile, keys), rows.scale(), D, scores + m * kKeys, largest[m], sum[m],
      output + m * D);
-    worker.multiply(count, D, keys, view(scores, kKeys), v, output, D, MatmulMode::accumulate);
+    worker.multiply(count, D, keys, rows_view(scores, kKeys), v, output, D, MatmulMode::accumulate);
   }
   for (int64_t m = 0; m < count; ++m) {
     const float lse = HWY_DYNAMIC_DISPATCH(FinishRow)(largest[m], sum[m], D, output + m * D,
@@ -251,16 +227,16 @@ struct ScoreGradients {
 
 ScoreGradients score_gradients(const AttentionBackward& op, const QueryBlock& block, int64_t tile,
                                int64_t keys, MatrixView k, MatrixView v, const float* shared,
-                               Worker& worker) {
+                               MatmulWorker& worker) {
   const Rows<AttentionBackward> rows{op};
   const int64_t D = rows.D(), count = block.end - block.begin, row = rows.own_row(block.b, block.begin);
   ScoreGradients result{worker.memory.allocate_array<float>(count * kKeys),
                         worker.memory.zeros(count, kKeys, DType::f32).as<float>()};
   std::fill_n(result.weights, count * kKeys, 0.0f);
-  worker.multiply(count, keys, D, view(op.q.row<float>(row) + block.h * D, op.q.stride), k.transposed(),
+  worker.multiply(count, keys, D, rows_view(op.q.row<float>(row) + block.h * D, op.q.stride), k.transposed(),
                   result.weights, kKeys);
-  worker.multiply(count, keys, D, view(op.dy.row<float>(row) + block.h * D, op.dy.stride), v.transposed(),
-                  result.dscores, kKeys);
+  worker.multiply(count, keys, D, rows_view(op.dy.row<float>(row) + block.h * D, op.dy.stride),
+                  v.transposed(), result.dscores, kKeys);
   for (int64_t m = 0; m < count; ++m) HWY_DYNAMIC_DISPATCH(SoftmaxTileBackward)
   (rows.readable(block.begin + m, tile, keys), rows.scale(), op.lse.row<float>(row + m)[block.h],
    shared[(row + m) * op.shape.heads + block.h], result.weights + m * kKeys, result.dscores + m * kKeys);
@@ -268,7 +244,7 @@ ScoreGradients score_gradients(const AttentionBackward& op, const QueryBlock& bl
 }
 
 void query_gradients(const AttentionBackward& op, const QueryBlock& block, const float* shared,
-                     Worker& worker) {
+                     MatmulWorker& worker) {
   const Rows<AttentionBackward> rows{op};
   const int64_t D = rows.D(), g = block.h / rows.group(), count = block.end - block.begin;
   float* copy = worker.memory.allocate_array<float>(2 * kKeys * D);
@@ -280,14 +256,14 @@ void query_gradients(const AttentionBackward& op, const QueryBlock& block, const
     const MatrixView k = rows.tile_of(false, block.b, g, tile, keys, copy);
     const MatrixView v = rows.tile_of(true, block.b, g, tile, keys, copy + kKeys * D);
     const ScoreGradients gradients = score_gradients(op, block, tile, keys, k, v, shared, worker);
-    worker.multiply(count, D, keys, view(gradients.dscores, kKeys), k, dq, op.dq.stride, mode);
+    worker.multiply(count, D, keys, rows_view(gradients.dscores, kKeys), k, dq, op.dq.stride, mode);
     mode = MatmulMode::accumulate;
   }
 }
 
 // Of the keys and values of head g at the positions of a tile, from all queries that read them, in order.
 void key_gradients(const AttentionBackward& op, int64_t b, int64_t g, int64_t tile, const float* shared,
-                   Worker& worker) {
+                   MatmulWorker& worker) {
   const Rows<AttentionBackward> rows{op};
   const int64_t D = rows.D(), keys = std::min(kKeys, rows.end(b) - tile), width = op.k.cols;
   float* copy = worker.memory.allocate_array<float>(2 * kKeys * D);
@@ -305,10 +281,10 @@ void key_gradients(const AttentionBackward& op, int64_t b, int64_t g, int64_t ti
       const QueryBlock block{b, h, begin, std::min(rows.end(b), begin + kQueries)};
       const int64_t count = block.end - block.begin, row = rows.own_row(b, begin);
       const ScoreGradients gradients = score_gradients(op, block, tile, keys, k, v, shared, worker);
-      worker.multiply(keys, D, count, view(gradients.weights, kKeys).transposed(),
-                      view(op.dy.row<float>(row) + h * D, op.dy.stride), dv, D, MatmulMode::accumulate);
-      worker.multiply(keys, D, count, view(gradients.dscores, kKeys).transposed(),
-                      view(op.q.row<float>(row) + h * D, op.q.stride), dk, D, MatmulMode::accumulate);
+      worker.multiply(keys, D, count, rows_view(gradients.weights, kKeys).transposed(),
+                      rows_view(op.dy.row<float>(row) + h * D, op.dy.stride), dv, D, MatmulMode::accumulate);
+      worker.multiply(keys, D, count, rows_view(gradients.dscores, kKeys).transposed(),
+                      rows_view(op.q.row<float>(row) + h * D, op.q.stride), dk, D, MatmulMode::accumulate);
     }
   }
   for (int64_t j = 0; j < keys; ++j) {
@@ -337,8 +313,8 @@ void check(const Op& op) {
 
 void run(Context& context, const Attention& op) {
   check(op);
-  for_each_query_block(context, op,
-                       [&](const QueryBlock& block, Worker& worker) { forward_block(op, block, worker); });
+  for_each_query_block(
+      context, op, [&](const QueryBlock& block, MatmulWorker& worker) { forward_block(op, block, worker); });
 }
 
 void run(Context& context, const AttentionBackward& op) {
@@ -357,7 +333,7 @@ void run(Context& context, const AttentionBackward& op) {
             shared[r * H + h] =
                 HWY_DYNAMIC_DISPATCH(Dot)(D, op.dy.row<float>(r) + h * D, op.y.row<float>(r) + h * D);
       });
-  for_each_query_block(context, op, [&](const QueryBlock& block, Worker& worker) {
+  for_each_query_block(context, op, [&](const QueryBlock& block, MatmulWorker& worker) {
     query_gradients(op, block, shared, worker);
   });
   // Tiles of keys of each segment, from the first that a query reads to its end.
@@ -370,7 +346,7 @@ void run(Context& context, const AttentionBackward& op) {
     before[b + 1] =
         before[b] + (op.segments.length(b) > 0 ? ceil_div(rows.end(b) - first_tile(b), kKeys) : 0);
   for_each_with_worker(
-      context, before[op.segments.count] * G, op.q.size() * kKeys, [&](int64_t i, Worker& worker) {
+      context, before[op.segments.count] * G, op.q.size() * kKeys, [&](int64_t i, MatmulWorker& worker) {
         const int64_t b = std::upper_bound(before, before + op.segments.count + 1, i / G) - before - 1;
         key_gradients(op, b, i % G, first_tile(b) + (i / G - before[b]) * kKeys, shared, worker);
       });

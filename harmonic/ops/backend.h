@@ -14,12 +14,14 @@ struct OpTable {
 };
 
 // Every op there is. A new op is a contract, its kernels, and its name here.
-using AllOps = OpTable<Embedding, EmbeddingBackward, Linear, LinearBackward, PackWeight, RmsNorm,
-                       RmsNormBackward, CausalConv, CausalConvBackward, DecayScan, DecayScanBackward,
-                       SelectiveScan, SelectiveScanBackward, CausalPool, CausalPoolBackward, Shift,
-                       ShiftBackward, HoldBlocks, HoldBlocksBackward, CausalUpsample, CausalUpsampleBackward,
-                       Add, Gate, GateBackward, RotaryTable, Rotate, Attention, AttentionBackward, KeepKeys,
-                       KeepKeysBackward, LinearCrossEntropy, SumOfSquares, AdamW, Muon>;
+using AllOps =
+    OpTable<Embedding, EmbeddingBackward, Linear, LinearBackward, PackWeight, RmsNorm, RmsNormBackward,
+            CausalConv, CausalConvBackward, DecayScan, DecayScanBackward, SelectiveScan,
+            SelectiveScanBackward, CausalPool, CausalPoolBackward, Shift, ShiftBackward, HoldBlocks,
+            HoldBlocksBackward, CausalUpsample, CausalUpsampleBackward, Add, Gate, GateBackward, RotaryTable,
+            Rotate, Attention, AttentionBackward, KeepKeys, KeepKeysBackward, FeatureMap, FeatureMapBackward,
+            SquaredError, MatrixScan, MatrixScanBackward, WeightedMean, WeightedMeanBackward,
+            LinearCrossEntropy, SumOfSquares, AdamW, Muon>;
 
 // Is told of every op that a backend runs, before and after.
 class OpObserver {

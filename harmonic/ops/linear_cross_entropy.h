@@ -7,6 +7,15 @@
 
 namespace harmonic {
 
+// Another model's logits for the same rows, which the loss is mixed with:
+//   losses[r] = (1 - share) cross-entropy + share sum_v p_v log(p_v / q_v),  p the teacher's, q
+//   softmax(logits)
+struct TeacherLogits {
+  Tensor x;          // [R, C'] or null: no teacher
+  Tensor weight;     // [V, C']
+  double share = 0;  // in [0, 1]
+};
+
 struct LinearCrossEntropy {
   Tensor x;               // [R, C]
   Tensor weight;          // [V, C]
@@ -16,6 +25,7 @@ struct LinearCrossEntropy {
   double loss_scale = 1;  // the gradient of each loss
   Tensor dx;              // [R, C] or null: no gradients at all. Overwritten
   Tensor dweight;         // [V, C] or null, +=
+  TeacherLogits teacher = {};
 };
 
 HARMONIC_DECLARE_OP(LinearCrossEntropy);

@@ -40,6 +40,17 @@ double selective_operations(const Tensor& u, double each) {
   return real(u.size()) * real(kSelectiveState) * each;
 }
 
+// The matrix cell's: S = a S + k v^T forward; the same again and the gradients of S, k and v backward; and
+// what a query reads of it, of which a gradient is twice as much.
+constexpr double kMatrixForward = 3, kMatrixBackward = 9;
+
+double matrix_numbers(const Tensor& k, const MatrixShape& shape) {
+  return real(k.rows) * real(shape.state());
+}
+double matrix_reads(const Tensor& q, const MatrixShape& shape) {
+  return 2 * real(q.size()) * real(shape.values + 1);
+}
+
 }  // namespace
 
 std::string_view name_of(OpWay way) {
@@ -194,14 +205,60 @@ OpCost cost_of(const KeepKeysBackward& op) {
   return {"keep_keys", OpWay::backward, 0, op.dk.cols, 0, 3 * bytes(op.dk, op.dv)};
 }
 
+OpCost cost_of(const FeatureMap& op) {
+  return {"feature_map",
+          OpWay::forward,
+          op.x.cols,
+          op.y.cols,
+          product(op.x.rows, op.x.cols, op.weight.cols),
+          bytes(op.x, op.weight, op.y)};
+}
+OpCost cost_of(const FeatureMapBackward& op) {
+  return {"feature_map",
+          OpWay::backward,
+          op.x.cols,
+          op.dy.cols,
+          2 * product(op.x.rows, op.x.cols, op.weight.cols),
+          bytes(op.x, op.weight, op.y, op.dy, op.dx, summed(op.dweight))};
+}
+
+OpCost cost_of(const MatrixScan& op) {
+  return {"matrix_scan",
+          OpWay::forward,
+          op.q.cols,
+          op.y.cols,
+          kMatrixForward * matrix_numbers(op.k, op.shape) + matrix_reads(op.q, op.shape),
+          bytes(op.q, op.k, op.v, op.g, op.y, op.borders)};
+}
+OpCost cost_of(const MatrixScanBackward& op) {
+  return {"matrix_scan",
+          OpWay::backward,
+          op.q.cols,
+          op.dy.cols,
+          kMatrixBackward * matrix_numbers(op.k, op.shape) + 2 * matrix_reads(op.q, op.shape),
+          bytes(op.q, op.k, op.v, op.g, op.borders, op.y, op.dy, op.dq, op.dk, op.dv, op.dg)};
+}
+OpCost cost_of(const WeightedMean& op) {
+  return {"weighted_mean", OpWay::forward, 0, op.y.cols, 0, bytes(op.x, op.y)};
+}
+OpCost cost_of(const WeightedMeanBackward& op) {
+  return {"weighted_mean", OpWay::backward, 0, op.dy.cols, 0, bytes(op.x, op.y, op.dy, op.dx)};
+}
+
+OpCost cost_of(const SquaredError& op) {
+  return {
+      "squared_error", op.dx ? OpWay::both : OpWay::forward, 0, op.x.cols, 0, bytes(op.x, op.target, op.dx)};
+}
 OpCost cost_of(const LinearCrossEntropy& op) {
+  const double teachers =
+      op.teacher.x ? product(op.teacher.x.rows, op.teacher.x.cols, op.teacher.weight.rows) : 0;
   const double products = 1 + (op.dx ? 1 : 0) + (op.dweight ? 1 : 0);
   return {"linear_cross_entropy",
           op.dx ? OpWay::both : OpWay::forward,
           op.x.cols,
           op.weight.rows,
-          products * product(op.x.rows, op.x.cols, op.weight.rows),
-          bytes(op.x, op.weight, op.dx, summed(op.dweight))};
+          products * product(op.x.rows, op.x.cols, op.weight.rows) + teachers,
+          bytes(op.x, op.weight, op.teacher.x, op.teacher.weight, op.dx, summed(op.dweight))};
 }
 
 OpCost cost_of(const SumOfSquares& op) { return {"sum_of_squares", OpWay::update, 0, 0, 0, bytes(op.x)}; }

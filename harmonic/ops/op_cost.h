@@ -11,13 +11,17 @@
 #include "harmonic/ops/decay_scan.h"
 #include "harmonic/ops/elementwise.h"
 #include "harmonic/ops/embedding.h"
+#include "harmonic/ops/feature_map.h"
 #include "harmonic/ops/linear.h"
 #include "harmonic/ops/linear_cross_entropy.h"
+#include "harmonic/ops/matrix_scan.h"
 #include "harmonic/ops/optimizer.h"
 #include "harmonic/ops/rms_norm.h"
 #include "harmonic/ops/rotary.h"
 #include "harmonic/ops/selective_scan.h"
 #include "harmonic/ops/shift.h"
+#include "harmonic/ops/squared_error.h"
+#include "harmonic/ops/weighted_mean.h"
 
 namespace harmonic {
 
@@ -65,6 +69,13 @@ OpCost cost_of(const Attention& op);
 OpCost cost_of(const AttentionBackward& op);
 OpCost cost_of(const KeepKeys& op);
 OpCost cost_of(const KeepKeysBackward& op);
+OpCost cost_of(const FeatureMap& op);
+OpCost cost_of(const FeatureMapBackward& op);
+OpCost cost_of(const MatrixScan& op);
+OpCost cost_of(const MatrixScanBackward& op);
+OpCost cost_of(const WeightedMean& op);
+OpCost cost_of(const WeightedMeanBackward& op);
+OpCost cost_of(const SquaredError& op);
 OpCost cost_of(const LinearCrossEntropy& op);
 OpCost cost_of(const SumOfSquares& op);
 OpCost cost_of(const AdamW& op);

@@ -24,8 +24,8 @@ bool enters(const Batch& batch, const BatchPiece& piece) {
 }  // namespace
 
 Backpropagation::Backpropagation(Model& model, ThreadPool& pool, int64_t memory_bytes, int64_t chunk_len,
-                                 int64_t kept_states)
-    : model_(model), context_{pool, scratch_}, kept_states_(kept_states) {
+                                 int64_t kept_states, const Objective& objective)
+    : model_(model), objective_(objective), context_{pool, scratch_}, kept_states_(kept_states) {
   cuts_ = chunk_len > 0 || !layout().has_caches();
   measure();
   if (chunk_len > 0) {
@@ -41,17 +41,20 @@ Backpropagation::Backpropagation(Model& model, ThreadPool& pool, int64_t memory_
 }
 
 void Backpropagation::measure() {
-  cost_ = measure_pass_cost(model_, [&](const Batch& batch, int64_t position) {
-    const BatchPiece piece = piece_of(batch, 0, batch.rows(), activations_);
-    const States states = make_states(piece.segments.count, false);
-    for (int64_t s = 0; s < states.in.count; ++s) states.in.position(s) = static_cast<uint64_t>(position);
-    record_and_return(batch, piece, states, 1);
-    const int64_t bytes = peak_bytes();
-    activations_.release();  // it may have been more than the passes to come will take
-    gradients_.release();
-    scratch_.release();
-    return bytes;
-  });
+  cost_ = measure_pass_cost(
+      model_,
+      [&](const Batch& batch, int64_t position) {
+        const BatchPiece piece = piece_of(batch, 0, batch.rows(), activations_);
+        const States states = make_states(piece.segments.count, false);
+        for (int64_t s = 0; s < states.in.count; ++s) states.in.position(s) = static_cast<uint64_t>(position);
+        record_and_return(batch, piece, states, 1);
+        const int64_t bytes = peak_bytes();
+        activations_.release();  // it may have been more than the passes to come will take
+        gradients_.release();
+        scratch_.release();
+        return bytes;
+      },
+      objective_.longest_text());
   model_.parameters().clear_gradients();
 }
 
@@ -86,14 +89,12 @@ LossSum Backpropagation::run(const Batch& batch, const StateRows& carried, doubl
 
 LossSum Backpropagation::record_and_return(const Batch& batch, const BatchPiece& piece, const States& states,
                                            double loss_scale) {
-  Tape tape(model_.backend(), context_, activations_, &gradients_);
-  Step step(tape, piece.segments, states.in, states.out, states.d_out, states.d_in);
   const int64_t rows = piece.segments.rows();
-  const Variable hidden = model_.forward(step, row_of(batch.tokens, piece.begin, rows));
   const Tensor targets = row_of(batch.targets, piece.begin, rows);
   const Tensor losses = activations_.tensor(1, rows, model_.backend().dtype);
-  linear_cross_entropy(tape, hidden, model_.head(), targets, losses, loss_scale);
-  tape.backward();
+  objective_.run({model_, context_, activations_, gradients_, piece.segments, states.in, states.out,
+                  states.d_out, states.d_in, row_of(batch.tokens, piece.begin, rows), targets, losses,
+                  loss_scale});
   LossSum sum;
   for (int64_t r = 0; r < rows; ++r) {
     sum.nats += losses.dtype == DType::f64 ? losses.as<double>()[r] : losses.as<float>()[r];
@@ -151,6 +152,11 @@ void Backpropagation::cut_into_chunks(const Batch& batch, int64_t begin, int64_t
 
 LossSum Backpropagation::in_chunks(const Batch& batch, int64_t first_segment, int64_t last_segment,
                                    const StateRows& carried, double loss_scale) {
+  if (!objective_.takes_pieces())
+    fail(
+        "a sequence of {} tokens does not fit train.memory_mb, and a teacher has no pieces of it; raise "
+        "train.memory_mb or lower train.seq_len",
+        batch.offsets[static_cast<size_t>(last_segment)] - batch.offsets[static_cast<size_t>(first_segment)]);
   const auto bytes = static_cast<size_t>(layout().bytes());
   cut_into_chunks(batch, batch.offsets[static_cast<size_t>(first_segment)],
                   batch.offsets[static_cast<size_t>(last_segment)]);

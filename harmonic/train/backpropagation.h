@@ -9,6 +9,7 @@
 #pragma once
 
 #include "harmonic/eval/batch_pass.h"
+#include "harmonic/train/objective.h"
 
 namespace harmonic {
 
@@ -25,10 +26,10 @@ class Backpropagation {
   // in tokens instead, whatever it takes. While a long sequence goes by, `kept_states` rows of states are
   // kept at most (fewer where they would take more than an eighth of the memory), or about 2 sqrt(its chunks)
   // where that is more. Not counted: the ops' scratch memory, part of which each thread has of its own, so
-  // that counting it would make the chunks depend on the machine. The model must be trained and outlive this;
-  // its gradients are set to zero.
+  // that counting it would make the chunks depend on the machine. The model must be trained and, as the
+  // objective, outlive this; its gradients are set to zero.
   Backpropagation(Model& model, ThreadPool& pool, int64_t memory_bytes, int64_t chunk_len = 0,
-                  int64_t kept_states = kKeptStates);
+                  int64_t kept_states = kKeptStates, const Objective& objective = text_objective());
 
   // Adds the gradient of loss_scale * (sum of the losses of all targets) to the parameters' gradients and
   // returns that sum. `carried` is null, or has a row a sequence: the states that segments marked `continues`
@@ -63,6 +64,7 @@ class Backpropagation {
   States make_states(int64_t count, bool with_caches);
 
   Model& model_;
+  const Objective& objective_;
   Arena scratch_, activations_, states_;
   GradientPool gradients_;
   Context context_;

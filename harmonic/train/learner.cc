@@ -47,12 +47,14 @@ double training_operations_per_token(const Model& model) {
   return 2 * 3 * (model.work().per_token() + static_cast<double>(model.head().value.size()));
 }
 
-Learner::Learner(Model& model, const RunConfig& config, TokenCorpus corpus, ThreadPool& pool)
+Learner::Learner(Model& model, const RunConfig& config, TokenCorpus corpus, ThreadPool& pool,
+                 const Objective& objective)
     : model_(model),
       config_(config.train),
       total_steps_(config.train.total_steps()),
       loader_(make_loader(std::move(corpus), loader_config(config))),
-      backpropagation_(model, pool, memory_bytes(config.train), config.train.chunk_len),
+      backpropagation_(model, pool, memory_bytes(config.train), config.train.chunk_len,
+                       Backpropagation::kKeptStates, objective),
       optimizer_(model.parameters(), model.backend(), config.train),
       context_{pool, scratch_} {
   if (config_.carry_state) carried_ = make_state_rows(states_, model.state_layout(), config_.batch_size);

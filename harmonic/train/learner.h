@@ -22,11 +22,13 @@ struct StepReport {
 double training_operations_per_token(const Model& model);
 
 // What step s does depends on the configuration, the corpus, s, and what is saved of the steps before:
-// the parameters, optimizer().state() and carried(). Not thread-safe. Model and pool must outlive this.
+// the parameters, optimizer().state() and carried(). Not thread-safe. Model, pool and objective must outlive
+// this.
 class Learner {
  public:
   // Throws Error when the corpus is too short for the configuration.
-  Learner(Model& model, const RunConfig& config, TokenCorpus corpus, ThreadPool& pool);
+  Learner(Model& model, const RunConfig& config, TokenCorpus corpus, ThreadPool& pool,
+          const Objective& objective = text_objective());
 
   // Takes the next step. Throws Diverged when the loss or the gradient is not finite, before any parameter
   // changes.

@@ -1,6 +1,7 @@
 #include "harmonic/train/optimizer.h"
 
 #include <cmath>
+#include <cstring>
 
 namespace harmonic {
 
@@ -10,10 +11,18 @@ ParameterGroup group_of(Role role, const TrainConfig& config) {
   return {muon, muon ? config.muon_lr : config.lr, config.weight_decay};
 }
 
+bool is_trained(const Parameter& parameter, const TrainConfig& config) {
+  return config.only == "all" || parameter.name.find(".mixer.") != std::string::npos;
+}
+
 Optimizer::Optimizer(Parameters& parameters, const Backend& backend, const TrainConfig& config)
     : backend_(backend), beta1_(config.betas.at(0)), beta2_(config.betas.at(1)) {
   HARMONIC_ASSERT(parameters.trained());
   for (size_t i = 0; i < parameters.size(); ++i) {
+    if (!is_trained(parameters[i], config)) {
+      unused_.push_back(parameters[i].grad);
+      continue;
+    }
     Slot slot{&parameters[i], group_of(parameters.role(i), config), {}, {}};
     const Tensor& value = slot.parameter->value;
     slot.m = memory_.zeros(value.rows, value.cols, value.dtype);
@@ -33,6 +42,8 @@ double Optimizer::gradient_norm(Context& context) const {
 }
 
 void Optimizer::update(Context& context, int64_t step, double lr_share, double gradient_scale) {
+  for (const Tensor& gradient : unused_)
+    std::memset(gradient.data, 0, static_cast<size_t>(gradient.size() * size_of(gradient.dtype)));
   for (const Slot& slot : slots_) {
     const Parameter& parameter = *slot.parameter;
     const double lr = slot.group.peak_lr * lr_share;

@@ -19,6 +19,9 @@ struct ParameterGroup {
 };
 ParameterGroup group_of(Role role, const TrainConfig& config);
 
+// Whether a parameter is trained: all are, or only those of mixers (train.only).
+bool is_trained(const Parameter& parameter, const TrainConfig& config);
+
 // Not thread-safe. The parameters must be trained and outlive this.
 class Optimizer {
  public:
@@ -28,7 +31,7 @@ class Optimizer {
   double gradient_norm(Context& context) const;
 
   // Step number `step` (from 1) of every parameter, with its peak learning rate times `lr_share` and its
-  // gradient times `gradient_scale`. Leaves the gradients zero.
+  // gradient times `gradient_scale`. Leaves the gradients zero, those of parameters that are not trained too.
   void update(Context& context, int64_t step, double lr_share, double gradient_scale);
 
   // What it remembers between steps, named after its parameters: "embed.weight.m" and ".v" (AdamW's
@@ -45,6 +48,7 @@ class Optimizer {
   double beta1_, beta2_;
   Arena memory_;
   std::vector<Slot> slots_;
+  std::vector<Tensor> unused_;  // gradients of what is not trained
 };
 
 }  // namespace harmonic

@@ -114,6 +114,11 @@ std::vector<Field> TrainConfig::fields() {
           .range(1, 1 << 20),
       Field("tokens", &tokens, "token budget of the run").amount(),
       Field("steps", &steps, "step budget; above 0 it counts instead of tokens").range(0, kMany),
+      Field("objective", &objective, "text: its cross-entropy; layers, teacher: distillation's distances")
+          .one_of({"text", "layers", "teacher"}),
+      Field("teacher_share", &teacher_share, "of the teacher in its objective; the rest is the text's")
+          .range(0, 1),
+      Field("only", &only, "what is trained: all, or the mixers alone").one_of({"all", "mixers"}),
       Field("loader", &loader, "how sequences are drawn").one_of({"windows", "documents", "streams"}),
       Field("carry_state", &carry_state, "with streams: hand each sequence's state to the next"),
       Field("optimizer", &optimizer, "muon: hidden matrices by Muon, the rest by AdamW")
@@ -149,6 +154,10 @@ void TrainConfig::validate() const {
     fail_usage("train.accumulation = {}: does not divide batch_size = {}", accumulation, batch_size);
   if (carry_state && loader != "streams")
     fail_usage("train.carry_state = true: needs loader = \"streams\"; found \"{}\"", loader);
+  if (carry_state && objective != "text")
+    fail_usage(
+        "train.carry_state = true: a teacher sees each window alone; objective = \"{}\" needs it false",
+        objective);
   if (tokens == 0 && steps == 0)
     fail_usage("train.tokens = 0 and train.steps = 0: expected a budget in one of them");
   total_steps();

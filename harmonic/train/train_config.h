@@ -19,6 +19,9 @@ struct TrainConfig {
   int64_t accumulation = 1;         // passes that a step's sequences are divided over; divides batch_size
   int64_t tokens = 20'000'000;      // the budget; a run ends with the step that reaches it
   int64_t steps = 0;                // above 0 it is the budget instead of tokens
+  std::string objective = "text";   // "layers" or "teacher": distillation's (convert/distillation.h)
+  double teacher_share = 0.8;       // "teacher": of its divergence in the loss, the rest is the text's
+  std::string only = "all";         // or "mixers": the rest of the model stays as it is
   std::string loader = "windows";   // "windows", "documents" or "streams"
   bool carry_state = false;         // streams: a sequence's state is handed to the next one
   std::string optimizer = "adamw";  // or "muon": hidden matrices by Muon at muon_lr, the rest by AdamW

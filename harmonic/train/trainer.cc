@@ -44,13 +44,13 @@ std::string short_number(double number) {
 }  // namespace
 
 Trainer::Trainer(const RunConfig& config, Model& model, const TrainingData& data, std::filesystem::path out,
-                 ThreadPool& pool)
+                 ThreadPool& pool, const Objective& objective)
     : config_(config),
       model_(model),
       data_(data),
       out_(std::move(out)),
       pool_(pool),
-      learner_(model, config, data.train, pool),
+      learner_(model, config, data.train, pool, objective),
       inference_(model, pool) {
   check_tokenizer(model.config(), *data.tokenizer, "training");
   check_trainable(config);

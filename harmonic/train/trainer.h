@@ -19,9 +19,10 @@ void check_trainable(const RunConfig& config);
 class Trainer {
  public:
   // `model` has its first values and takes the tokenizer of `data`; `out` is the run's folder (RunFolder).
-  // Model, data and pool must outlive this. Throws Error when the texts are too short for the configuration.
+  // Model, data, pool and objective must outlive this. Throws Error when the texts are too short for the
+  // configuration.
   Trainer(const RunConfig& config, Model& model, const TrainingData& data, std::filesystem::path out,
-          ThreadPool& pool);
+          ThreadPool& pool, const Objective& objective = text_objective());
 
   // Before run(): makes everything what it was at the checkpoint. Throws Error when settings, tokenizer or
   // texts are not those of the run that wrote it.

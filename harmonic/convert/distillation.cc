@@ -1,0 +1,117 @@
+#include "harmonic/convert/distillation.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "harmonic/base/error.h"
+
+namespace harmonic {
+namespace {
+
+// A model's texts from their beginning, without gradients.
+struct TeacherPass {
+  TeacherPass(const Model& teacher, const ObjectivePass& pass)
+      : tape(teacher.backend(), pass.context, pass.memory, nullptr),
+        in(make_state_rows_without_caches(pass.memory, teacher.state_layout(), pass.segments.count)),
+        out(make_state_rows_without_caches(pass.memory, teacher.state_layout(), pass.segments.count)),
+        step(tape, pass.segments, in, out) {}
+
+  Tape tape;
+  StateRows in, out;
+  Step step;
+};
+
+double mean_square(const Tensor& x) {
+  double sum = 0;
+  for (int64_t r = 0; r < x.rows; ++r)
+    for (int64_t c = 0; c < x.cols; ++c) {
+      const double number = x.dtype == DType::f64 ? x.row<double>(r)[c] : x.row<float>(r)[c];
+      sum += number * number;
+    }
+  return sum / static_cast<double>(std::max<int64_t>(1, x.size()));
+}
+
+class LayerObjective : public Objective {
+ public:
+  LayerObjective(const Model& teacher, const Model& student) : teacher_(teacher) {
+    for (int64_t i = 0; i < student.config().n_layers; ++i)
+      if (student.config().mixer_of_layer(i) != teacher.config().mixer_of_layer(i)) layers_.push_back(i);
+    if (layers_.empty())
+      fail_usage(
+          "objective \"layers\": the student has the teacher's mixers; convert --replace changes them");
+  }
+
+  void run(const ObjectivePass& pass) const override {
+    std::memset(pass.losses.data, 0, static_cast<size_t>(pass.losses.size() * size_of(pass.losses.dtype)));
+    TeacherPass teacher(teacher_, pass);
+    Variable x = teacher_.embedded(teacher.tape, pass.tokens);
+    size_t next = 0;
+    for (int64_t i = 0; next < layers_.size(); ++i) {
+      const Variable input = teacher_.mixer_input(teacher.tape, i, x);
+      const Variable mix = teacher_.mixed(teacher.step, i, input);
+      if (layers_[next] == i) {
+        ++next;
+        match(pass, i, input.value, mix.value);
+      }
+      x = teacher_.after_mixer(teacher.tape, i, x, mix);
+    }
+  }
+  bool takes_pieces() const override { return false; }
+  int64_t longest_text() const override { return teacher_.config().longest_text(); }
+
+ private:
+  void match(const ObjectivePass& pass, int64_t i, const Tensor& input, const Tensor& output) const {
+    const ArenaScope scope(pass.memory);
+    Tape tape(pass.model.backend(), pass.context, pass.memory, &pass.gradients);
+    Step step(tape, pass.segments, pass.in, pass.out, pass.d_out, pass.d_in);
+    const Variable mix = pass.model.mixed(step, i, {input});
+    const double scale = 1 / (mean_square(output) + 1e-12) / static_cast<double>(output.cols) /
+                         static_cast<double>(layers_.size());
+    squared_error(tape, mix, output, pass.losses, scale, pass.loss_scale);
+    tape.backward();
+  }
+
+  const Model& teacher_;
+  std::vector<int64_t> layers_;
+};
+
+class LogitObjective : public Objective {
+ public:
+  LogitObjective(const Model& teacher, double share) : teacher_(teacher), share_(share) {}
+
+  void run(const ObjectivePass& pass) const override {
+    TeacherPass teacher(teacher_, pass);
+    const Variable theirs = teacher_.forward(teacher.step, pass.tokens);
+    Tape tape(pass.model.backend(), pass.context, pass.memory, &pass.gradients);
+    Step step(tape, pass.segments, pass.in, pass.out, pass.d_out, pass.d_in);
+    const Variable ours = pass.model.forward(step, pass.tokens);
+    linear_cross_entropy(tape, ours, pass.model.head(), pass.targets, pass.losses, pass.loss_scale,
+                         {theirs.value, teacher_.head().value, share_});
+    tape.backward();
+  }
+  bool takes_pieces() const override { return false; }
+  int64_t longest_text() const override { return teacher_.config().longest_text(); }
+
+ private:
+  const Model& teacher_;
+  double share_;
+};
+
+}  // namespace
+
+std::unique_ptr<Objective> make_distillation(const std::string& kind, const Model& teacher,
+                                             const Model& student, double share) {
+  const ModelConfig &t = teacher.config(), &s = student.config();
+  if (t.vocab_size != s.vocab_size || t.d_model != s.d_model || t.n_layers != s.n_layers)
+    fail_usage(
+        "the student has {} tokens, width {} and {} layers, the teacher {}, {} and {}: a student is made of "
+        "its "
+        "teacher by harmonic convert --replace",
+        s.vocab_size, s.d_model, s.n_layers, t.vocab_size, t.d_model, t.n_layers);
+  if (kind == "layers") return std::make_unique<LayerObjective>(teacher, student);
+  HARMONIC_ASSERT(kind == "teacher");
+  return std::make_unique<LogitObjective>(teacher, share);
+}
+
+}  // namespace harmonic

@@ -1,0 +1,177 @@
+// Attention replaced by layers of constant state.
+#include "harmonic/convert/surgery.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "harmonic/base/error.h"
+#include "harmonic/eval/certificate.h"
+#include "tests/cli_program.h"
+#include "tests/model_folder_fixture.h"
+
+namespace harmonic {
+namespace {
+
+ModelConfig attention_config() {
+  ModelConfig config;
+  config.vocab_size = 40;
+  config.mixer = {"attention"};
+  config.d_model = 24;
+  config.n_layers = 3;
+  config.ffn_multiple = 2;
+  config.attention = {.n_heads = 4, .n_kv_heads = 2, .context = 64};
+  return config;
+}
+
+std::unique_ptr<Model> attention_model() {
+  auto model = std::make_unique<Model>(attention_config(), cpu_backend(), false);
+  initialise_for_test(*model, 3);
+  return model;
+}
+
+bool same_numbers(const Tensor& a, const Tensor& b) {
+  return same_shape(a, b) && std::memcmp(a.data, b.data, static_cast<size_t>(a.size()) * sizeof(float)) == 0;
+}
+
+// Everything outside the mixers, and in the matrix form the projections too.
+void expect_all_else_kept(const Model& source, Model& made, bool projections) {
+  for (size_t i = 0; i < source.parameters().size(); ++i) {
+    const Parameter& from = source.parameters()[i];
+    const bool in_mixer = from.name.find(".mixer.") != std::string::npos;
+    const Parameter* to = made.parameters().find(from.name);
+    if (in_mixer && !projections) continue;
+    ASSERT_NE(to, nullptr) << from.name;
+    EXPECT_TRUE(same_numbers(from.value, to->value)) << from.name;
+  }
+}
+
+TEST(Surgery, KeepsEverythingButTheMixersBitForBit) {
+  const auto source = attention_model();
+  for (const char* form : {"matrix", "paper"}) {
+    SurgeryOptions options;
+    options.form = form;
+    const Surgery surgery = replace_attention(*source, options);
+    EXPECT_EQ(surgery.replaced, (std::vector<int64_t>{0, 1, 2}));
+    expect_all_else_kept(*source, *surgery.model, options.form == "matrix");
+    EXPECT_EQ(surgery.kept + surgery.fresh, surgery.model->parameters().count()) << form;
+    EXPECT_EQ(surgery.kept + surgery.dropped, source->parameters().count()) << form;
+    EXPECT_FALSE(surgery.model->state_layout().has_caches()) << form;
+  }
+}
+
+TEST(Surgery, TheMatrixFormHasNoMoreNewParametersThanAttentionHas) {
+  const auto source = attention_model();
+  const Surgery surgery = replace_attention(*source, {});
+  int64_t attention = 0;
+  for (size_t i = 0; i < source->parameters().size(); ++i)
+    if (source->parameters()[i].name.find(".mixer.") != std::string::npos)
+      attention += source->parameters()[i].value.size();
+  EXPECT_GT(surgery.fresh, 0);
+  EXPECT_LE(surgery.fresh, attention);
+  EXPECT_EQ(surgery.dropped, 0);
+}
+
+TEST(Surgery, FromScratchLeavesTheProjectionsOfReplacedLayersOnly) {
+  const auto source = attention_model();
+  SurgeryOptions options;
+  options.layers = {1};
+  options.from_scratch = true;
+  const Surgery surgery = replace_attention(*source, options);
+  const auto same = [&](const char* name) {
+    return same_numbers(source->parameters().find(name)->value,
+                        surgery.model->parameters().find(name)->value);
+  };
+  EXPECT_TRUE(same("layers.0.mixer.q_proj.weight"));
+  EXPECT_FALSE(same("layers.1.mixer.q_proj.weight"));
+  EXPECT_TRUE(same("layers.1.ffn.up.weight"));
+}
+
+TEST(Surgery, AHybridKeepsLayersOfAttentionWithAWindow) {
+  const auto source = attention_model();
+  SurgeryOptions options;
+  options.layers = {0, 2};
+  options.window = 16;
+  const Surgery surgery = replace_attention(*source, options);
+  EXPECT_EQ(surgery.model->config().mixer, (std::vector<std::string>{"matrix", "attention", "matrix"}));
+  EXPECT_EQ(surgery.model->config().longest_text(), 0) << "it takes texts of any length";
+  ThreadPool pool(2);
+  EXPECT_TRUE(certify_for_measurement(*surgery.model, pool).passed());
+}
+
+TEST(Surgery, EveryFormPassesTheCertificate) {
+  const auto source = attention_model();
+  ThreadPool pool(2);
+  for (const char* form : {"matrix", "paper"}) {
+    SurgeryOptions options;
+    options.form = form;
+    const Surgery surgery = replace_attention(*source, options);
+    const Certificate certificate = certify_for_measurement(*surgery.model, pool);
+    for (const CertificateTest& test : certificate.tests)
+      EXPECT_TRUE(test.passed) << form << ": " << test.name << ": " << test.detail;
+  }
+}
+
+// With gates that are open and the fast level alone, a text of one token is attention's to the same result:
+// there is one value to average over, whatever its weight.
+TEST(Surgery, TheMatrixFormGivesAttentionsOutputForASingleToken) {
+  const auto source = attention_model();
+  const Surgery surgery = replace_attention(*source, {});
+  ThreadPool pool(1);
+  Inference before(*source, pool), after(*surgery.model, pool);
+  const int32_t token = 7;
+  State a(source->state_layout()), b(surgery.model->state_layout());
+  const Tensor expected = before.advance(a, &token, 1), found = after.advance(b, &token, 1);
+  for (int64_t i = 0; i < expected.cols; ++i)
+    EXPECT_NEAR(number_at(found, 0, i), number_at(expected, 0, i), 1e-3) << i;
+}
+
+TEST(Surgery, WhatCannotBeReplacedIsRefused) {
+  const auto source = attention_model();
+  const auto refusal = [&](const Model& model, SurgeryOptions options) -> std::string {
+    try {
+      replace_attention(model, options);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  SurgeryOptions options;
+  options.layers = {3};
+  EXPECT_NE(refusal(*source, options).find("no layer 3; the model has layers 0 to 2"), std::string::npos);
+  options.layers = {1, 1};
+  EXPECT_NE(refusal(*source, options).find("layer 1 has no attention, or is named twice"), std::string::npos);
+  options = {};
+  options.window = 8;
+  EXPECT_NE(refusal(*source, options).find("no attention stays"), std::string::npos);
+  const Surgery surgery = replace_attention(*source, {});
+  EXPECT_NE(refusal(*surgery.model, {}).find("constant state already"), std::string::npos);
+}
+
+TEST(ConvertReplace, WritesAStudentAndSaysWhatItKept) {
+  const TemporaryFolder folder;
+  const std::string student = folder / "student";
+  const Outcome made = run_harmonic({"convert", "--from", HARMONIC_SOURCE_DIR "/tests/golden/llama_folder",
+                                     "--out", student, "--replace", "all"});
+  ASSERT_EQ(made.status, 0) << made.err;
+  EXPECT_NE(made.out.find("kept bit for bit"), std::string::npos) << made.out;
+  EXPECT_NE(made.out.find("bytes; before, keys and values of"), std::string::npos) << made.out;
+  const Outcome checked = run_harmonic({"check", "--model", student, "--random-tokens", "2048"});
+  EXPECT_EQ(checked.status, 0) << checked.out << checked.err;
+  const Outcome again = run_harmonic({"convert", "--from", student, "--out", folder / "again"});
+  EXPECT_EQ(again.status, 2);
+  EXPECT_NE(again.err.find("is a model folder already; --replace changes it"), std::string::npos)
+      << again.err;
+}
+
+TEST(ConvertReplace, FlagsOfTheSurgeryNeedIt) {
+  const TemporaryFolder folder;
+  const Outcome outcome = run_harmonic({"convert", "--from", HARMONIC_SOURCE_DIR "/tests/golden/llama_folder",
+                                        "--out", folder / "m", "--form", "paper"});
+  EXPECT_EQ(outcome.status, 2);
+  EXPECT_NE(outcome.err.find("belong to --replace"), std::string::npos) << outcome.err;
+}
+
+}  // namespace
+}  // namespace harmonic

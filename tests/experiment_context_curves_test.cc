@@ -1,0 +1,88 @@
+#include "harmonic/experiment/context_curves.h"
+
+#include <gtest/gtest.h>
+
+#include "harmonic/base/error.h"
+#include "tests/cli_program.h"
+#include "tests/model_folder_fixture.h"
+
+namespace harmonic {
+namespace {
+
+const ContextCurve kTeacher = {"teacher", 64, {{128, 2.0}, {512, 1.5}, {1024, 6.0}}};
+const ContextCurve kStudent = {"a < b", 64, {{128, 2.2}, {512, 1.6}}};
+
+TEST(ContextCurves, TheTableSetsEachBesideTheFirst) {
+  EXPECT_EQ(context_table({kTeacher, kStudent}),
+            "| context | teacher | a < b |\n|---:|---:|---:|\n"
+            "| 128 | 2.0000 | 2.2000 (+10.0 %) |\n"
+            "| 512 | 1.5000 | 1.6000 (+6.7 %) |\n"
+            "| 1,024 | 6.0000 | |\n");
+}
+
+TEST(ContextCurves, TheChartIsAFileOfItsOwn) {
+  const std::string svg = context_chart({kTeacher, kStudent}, 4);
+  EXPECT_TRUE(svg.starts_with("<?xml")) << svg.substr(0, 80);
+  EXPECT_NE(svg.find("xmlns=\"http://www.w3.org/2000/svg\""), std::string::npos);
+  EXPECT_NE(svg.find("a &lt; b"), std::string::npos);
+  EXPECT_NE(svg.find("--c0:"), std::string::npos) << "its style is within";
+  EXPECT_TRUE(svg.ends_with("</svg>\n"));
+  ContextCurve long_named = kStudent;
+  long_named.name = std::string(60, 'n');
+  EXPECT_NE(context_chart({kTeacher, long_named}, 4).find(">" + long_named.name + "</text>"),
+            std::string::npos)
+      << "a name that has no place at its line stands above";
+}
+
+TEST(ContextCurves, WhatIsNoEvaluationByContextIsRefused) {
+  const TemporaryFolder folder;
+  EXPECT_THROW(read_context_curve("a", folder.file("a.json", R"({"results": [{"length": 8}]})")), Error);
+  EXPECT_THROW(read_context_curve("a", folder.file("b.json", R"({"results": []})")), Error);
+  EXPECT_EQ(run_harmonic({"curves", "a.json"}).status, 2);
+}
+
+// From two models to the table, and the warning that a student must not be better than its teacher.
+TEST(ContextCurves, EvalWritesWhatTheyRead) {
+  const TemporaryFolder folder;
+  const std::string text = folder.file("text.txt", std::string(4000, 'x') + "abcdefgh");
+  const auto attention = [](ModelConfig& config) {
+    config.mixer = {"attention"};
+    config.attention = {.n_heads = 2, .n_kv_heads = 1, .context = 64};
+  };
+  const std::string a = make_model_folder(folder / "a", *make_byte_tokenizer(), 1, attention);
+  const std::string b = make_model_folder(folder / "b", *make_byte_tokenizer(), 2);
+  const auto evaluate = [&](std::vector<std::string> more) {
+    std::vector<std::string> words = {"eval", "--data", text, "--targets", "8", "--groups", "4"};
+    words.insert(words.end(), more.begin(), more.end());
+    return run_harmonic(words, {"HARMONIC_DATA_CACHE=" + (folder / "cache")});
+  };
+  const Outcome beyond = evaluate({"--model", a, "--contexts", "32,128"});
+  EXPECT_EQ(beyond.status, 2);
+  EXPECT_NE(beyond.err.find("--beyond-limit asks it all the same"), std::string::npos) << beyond.err;
+  for (const char* how : {"--beyond-limit", "--window"}) {
+    std::vector<std::string> words = {"--model", a, "--contexts", "32,128", "--json", folder / "a.json", how};
+    if (std::string(how) == "--window") words.push_back("16");
+    const Outcome run = evaluate(words);
+    EXPECT_EQ(run.status, 0) << run.err;
+  }
+  const Outcome alone = run_harmonic({"eval", "--model", a, "--data", text, "--targets", "8"});
+  EXPECT_EQ(alone.status, 2);
+  EXPECT_NE(alone.err.find("--targets belongs to --contexts"), std::string::npos) << alone.err;
+  // One of the two is better than the other, and is warned of only as the student.
+  const Outcome ab =
+      evaluate({"--model", a, "--against", b, "--contexts", "32", "--json", folder / "a.json"});
+  const Outcome ba =
+      evaluate({"--model", b, "--against", a, "--contexts", "32", "--json", folder / "b.json"});
+  ASSERT_EQ(ab.status + ba.status, 0) << ab.err << ba.err;
+  const auto warned = [](const Outcome& o) {
+    return o.err.find("may have seen the targets") != std::string::npos;
+  };
+  EXPECT_NE(warned(ab), warned(ba)) << ab.out << ba.out;
+  const Outcome table = run_harmonic(
+      {"curves", "a=" + (folder / "a.json"), "b=" + (folder / "b.json"), "--svg", folder / "c.svg"});
+  EXPECT_EQ(table.status, 0) << table.err;
+  EXPECT_NE(table.out.find("| 32 |"), std::string::npos) << table.out;
+}
+
+}  // namespace
+}  // namespace harmonic
