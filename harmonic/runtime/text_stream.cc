@@ -4,22 +4,13 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cmath>
 #include <utility>
 
-#include "harmonic/base/utf8.h"
 #include "harmonic/model/safetensors.h"
+#include "harmonic/runtime/text_point.h"
 
 namespace harmonic {
 namespace {
-
-// Positions beyond this are nobody's: arithmetic on them could overflow.
-constexpr uint64_t kFarthest = uint64_t{1} << 60;
-
-// States are of use only to the exact weights and configuration that made them.
-std::string identity_of(const Model& model) {
-  return sha256(model.config().to_json() + model.parameters().hash());
-}
 
 // Format 1 has no unfinished character.
 const std::vector<std::string> kFormats = {"1", "2"};
@@ -49,11 +40,10 @@ std::string unfinished_of(const std::string& text, const std::string& name) {
     std::from_chars(text.data() + at, text.data() + std::min(at + 2, text.size()), byte, 16);
     bytes += static_cast<char>(byte);
   }
-  const Utf8Step step = bytes.empty() ? Utf8Step{} : read_utf8(bytes);
-  if (hexadecimal(bytes) != text || (!bytes.empty() && (step.kind != Utf8Step::Kind::incomplete ||
-                                                        step.length != static_cast<int>(bytes.size()))))
+  if (hexadecimal(bytes) != text)
     fail("{}: unfinished_character is \"{}\"; expected the first bytes of a UTF-8 character, in hexadecimal",
          name, text);
+  check_unfinished(bytes, name + ": unfinished_character");
   return bytes;
 }
 
@@ -162,20 +152,12 @@ std::string TextStream::load(const std::filesystem::path& path) {
                                           static_cast<int32_t>(inference_.model().config().vocab_size),
                                           name + ": pending_token");
   const auto earlier =
-      number_of<uint64_t>(metadata.at("earlier_tokens"), kFarthest, name + ": earlier_tokens");
+      number_of<uint64_t>(metadata.at("earlier_tokens"), kFarthestPosition, name + ": earlier_tokens");
   std::string unfinished = format == "1" ? "" : unfinished_of(metadata.at("unfinished_character"), name);
   const StateLayout& layout = inference_.model().state_layout();
   State state(layout);
   std::memcpy(state.data(), bytes.data(), bytes.size());
-  if (state.position() >= kFarthest)
-    fail("{}: the state's position is {}; at most {} was expected", name, state.position(), kFarthest);
-  const StateRows row(state, layout);
-  for (const StateLayout::Named& named : layout.fields()) {
-    const Tensor numbers = row.field(named.field);
-    for (int64_t i = 0; i < numbers.cols; ++i)
-      if (!std::isfinite(number_at(numbers, 0, i)))
-        fail("{}: the state's {} holds a number that is not finite", name, named.name);
-  }
+  check_state(inference_.model(), state, name);
   state_ = state;
   pending_ = pending;
   earlier_ = earlier;
