@@ -67,13 +67,15 @@ BatchScheduler::BatchScheduler(Model& model, const Tokenizer& tokenizer, const S
   thread_ = std::thread([this] { run(); });
 }
 
-BatchScheduler::~BatchScheduler() {
+BatchScheduler::~BatchScheduler() { stop(); }
+
+void BatchScheduler::stop() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
   }
   wake_.notify_one();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 BatchScheduler::Ticket BatchScheduler::submit(GenerationRequest request,
@@ -102,7 +104,7 @@ BatchScheduler::Ticket BatchScheduler::submit(GenerationRequest request,
   const Ticket ticket(job->cancelled);
   {
     const std::lock_guard lock(mutex_);
-    if (static_cast<int64_t>(waiting_.size()) >= options_.max_waiting) throw QueueFull{};
+    if (stopping_ || static_cast<int64_t>(waiting_.size()) >= options_.max_waiting) throw QueueFull{};
     waiting_.push_back(std::move(job));
   }
   wake_.notify_one();

@@ -98,7 +98,7 @@ class BatchScheduler {
   // Packs the model's matrices. Both must outlive it; nobody else may use the model's Inference at a time,
   // but everything that is const.
   BatchScheduler(Model& model, const Tokenizer& tokenizer, const SchedulerOptions& options);
-  ~BatchScheduler();  // cancels what is at work
+  ~BatchScheduler();  // stop()
   BatchScheduler(const BatchScheduler&) = delete;
   BatchScheduler& operator=(const BatchScheduler&) = delete;
 
@@ -121,6 +121,9 @@ class BatchScheduler {
 
   // Thrown by submit() when as many requests wait as may.
   struct QueueFull {};
+
+  // Cancels what is at work and what waits, and waits for it to end; submit() throws QueueFull from now on.
+  void stop();
 
   // From any thread. Throws Error for a request that cannot be: tokens outside the vocabulary, a state of
   // another size, more tokens than the model can remember. Throws QueueFull.

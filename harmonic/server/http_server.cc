@@ -32,6 +32,7 @@ namespace {
 
 constexpr size_t kBytesPerRead = 16 << 10;
 constexpr size_t kPieceBytes = 64 << 10;
+constexpr int64_t kUnsentBeforeNextPiece = 256 << 10;
 constexpr int kClientGone = 499;
 
 Clock::duration seconds_of(double seconds) {
@@ -223,11 +224,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void next_piece(std::function<void(std::string)> take) {
     if (!exchange_) return;
     take_piece_ = std::move(take);
-    if (parser_->is_done()) {
-      give_piece({});
-      return;
-    }
-    read_body();
+    // A sender whose answer is not read waits.
+    piece_is_due_ = unsent_ > kUnsentBeforeNextPiece;
+    if (!piece_is_due_) read_piece();
   }
 
  private:
@@ -324,6 +323,14 @@ class Connection : public std::enable_shared_from_this<Connection> {
     }
     set_deadline(read_timer_, shared_.options.body_seconds);
     read_body();
+  }
+
+  void read_piece() {
+    if (parser_->is_done()) {
+      give_piece({});
+    } else {
+      read_body();
+    }
   }
 
   void read_body() {
@@ -438,22 +445,25 @@ class Connection : public std::enable_shared_from_this<Connection> {
     outbox_.clear();
     // A large answer may take longer, at no less than 64 KB a second.
     set_deadline(write_timer_, shared_.options.write_seconds + static_cast<double>(leaving_.size()) / 65536);
-    asio::async_write(socket_, asio::buffer(leaving_),
-                      [self = shared_from_this()](ErrorCode error, size_t bytes) {
-                        self->writing_ = false;
-                        self->write_timer_.cancel();
-                        self->sent_ += static_cast<int64_t>(bytes);
-                        self->unsent_ -= static_cast<int64_t>(bytes);
-                        if (error) {
-                          self->close();
-                        } else if (!self->open_) {
-                          return;
-                        } else if (!self->outbox_.empty()) {
-                          self->write_next();
-                        } else if (self->finished_) {
-                          self->answer_has_left();
-                        }
-                      });
+    asio::async_write(
+        socket_, asio::buffer(leaving_), [self = shared_from_this()](ErrorCode error, size_t bytes) {
+          self->writing_ = false;
+          self->write_timer_.cancel();
+          self->sent_ += static_cast<int64_t>(bytes);
+          self->unsent_ -= static_cast<int64_t>(bytes);
+          if (error) {
+            self->close();
+            return;
+          }
+          if (!self->open_) return;
+          if (self->unsent_ <= kUnsentBeforeNextPiece && std::exchange(self->piece_is_due_, false))
+            self->read_piece();
+          if (!self->outbox_.empty()) {
+            self->write_next();
+          } else if (self->finished_) {
+            self->answer_has_left();
+          }
+        });
   }
 
   void answer_has_left() {
@@ -529,6 +539,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   size_t dropped_ = 0;
   int status_ = 0;
   bool open_ = true, keep_alive_ = true, writing_ = false;
+  bool piece_is_due_ = false;
   bool answered_ = false, streaming_ = false, chunked_ = false, finished_ = false, pieces_ = false,
        events_ = false;
 };
