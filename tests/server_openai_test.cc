@@ -129,7 +129,12 @@ TEST_F(OpenAi, WhatTheEvaluationHarnessSendsIsAnsweredAsItExpects) {
   EXPECT_EQ(with["tokens"][0], "<|endoftext|>");
   EXPECT_NEAR(with["token_logprobs"][1].get<double>(), -bits[0] / kBitsPerNat, 1e-5);
   EXPECT_EQ(with["token_logprobs"][2], logprobs["token_logprobs"][1]);
-  // An end of text is a token that was written.
+  EXPECT_EQ(ask("/v1/completions", {{"prompt", led},
+                                    {"max_tokens", 0},
+                                    {"logprobs", 1},
+                                    {"echo", true},
+                                    {"return_token_ids", true}})["choices"][0]["logprobs"]["token_ids"],
+            Json(led));
   const Json info = look("/tokenizer_info");
   EXPECT_EQ(ask("/tokenize", {{"prompt", info["eos_token"]}, {"add_special_tokens", false}})["tokens"],
             Json({0}));

@@ -24,6 +24,18 @@ TEST_F(Operation, HealthAndReadinessAreAnsweredAndNumbersGiven) {
     EXPECT_NE(metrics.find(line), std::string::npos) << line << metrics;
 }
 
+TEST_F(Operation, ThePageIsOneFileThatAsksNobodyElse) {
+  HttpReply page = HttpClient(port()).get("/");
+  EXPECT_EQ(page.status, 200);
+  EXPECT_TRUE(page.body.starts_with("<!doctype html>"));
+  EXPECT_TRUE(page.body.ends_with("</html>\n"));
+  for (const char* other : {"http:", "https:", "src=", "@import", "innerHTML", "style=", "onclick=\""})
+    EXPECT_EQ(page.body.find(other), std::string::npos) << other;
+  const std::string policy = page.headers["content-security-policy"];
+  EXPECT_TRUE(policy.starts_with("default-src 'none'; script-src 'sha256-")) << policy;
+  EXPECT_EQ(policy.find("unsafe"), std::string::npos);
+}
+
 TEST_F(Operation, AnotherAddressThanLoopbackNeedsAKeyOrAPlainWord) {
   config.host = "0.0.0.0";
   EXPECT_THROW(start(), Error);

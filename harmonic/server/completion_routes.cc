@@ -56,6 +56,9 @@ void read_completion(Service& service, JsonFields& fields, GenerationPlan& plan)
   plan.max_tokens = fields.integer("max_tokens", 16, 0, service.config.max_tokens);
   plan.alternatives = fields.integer("logprobs", -1, 0, kMostAlternatives);
   plan.echo = fields.flag("echo", false);
+  plan.token_ids = fields.flag("return_token_ids", false);
+  if (plan.token_ids && plan.alternatives < 0)
+    fail_field("return_token_ids", "return_token_ids: set logprobs as well, which are of the same tokens");
   fields.unsupported("suffix", "");
   fields.unsupported("best_of", 1);
   plan.prompts = read_prompts(service, fields);

@@ -216,7 +216,8 @@ class Generation : public std::enable_shared_from_this<Generation> {
       choices_[i].scored = shared;
       if (!plan_.stream || abandoned_) continue;
       std::string logprobs = "null";
-      if (scoring()) logprobs = completion_logprobs(service_, *shared, !plan_.from, choices_[i].offset);
+      if (scoring())
+        logprobs = completion_logprobs(service_, *shared, !plan_.from, plan_.token_ids, choices_[i].offset);
       send_event(choice_text(i, prompt_of(i).text, logprobs, "null"));
     }
   }
@@ -300,7 +301,8 @@ class Generation : public std::enable_shared_from_this<Generation> {
 
   std::string logprobs_of(std::span<const TokenReport> tokens, int64_t& offset) const {
     if (plan_.alternatives < 0) return "null";
-    return chat() ? chat_logprobs(service_, tokens) : completion_logprobs(service_, tokens, false, offset);
+    return chat() ? chat_logprobs(service_, tokens)
+                  : completion_logprobs(service_, tokens, false, plan_.token_ids, offset);
   }
 
   std::string choice_text(size_t i, std::string_view text, std::string_view logprobs,
@@ -391,9 +393,10 @@ class Generation : public std::enable_shared_from_this<Generation> {
       const bool unknown = !reports.empty() && !plan_.from;
       reports.insert(reports.end(), choice.tokens.begin(), choice.tokens.end());
       int64_t offset = plan_.echo ? 0 : choice.offset;
-      const std::string logprobs = plan_.alternatives < 0 ? "null"
-                                   : chat()               ? chat_logprobs(service_, reports)
-                                            : completion_logprobs(service_, reports, unknown, offset);
+      const std::string logprobs =
+          plan_.alternatives < 0 ? "null"
+          : chat()               ? chat_logprobs(service_, reports)
+                                 : completion_logprobs(service_, reports, unknown, plan_.token_ids, offset);
       if (chat()) {
         body += fmt::format(
             R"({{"index":{},"message":{{"role":"assistant","content":{},"refusal":null}},"logprobs":{},"finish_reason":{}}})",

@@ -17,6 +17,7 @@
 #include "harmonic/server/api_error.h"
 #include "harmonic/server/clients.h"
 #include "harmonic/server/json_text.h"
+#include "harmonic/server/page.h"
 #include "harmonic/server/service.h"
 
 namespace harmonic {
@@ -257,6 +258,7 @@ class Server::Implementation : public HttpHandler {
     }
     const std::string_view path = request.path;
     const bool reads = request.method == "GET" || request.method == "HEAD";
+    if (reads && path == "/") return exchange->respond(page_response());
     if (reads && path == "/health")
       return exchange->respond({200, "application/json", R"({"status":"ok"})", {}});
     if (reads && path == "/ready")
@@ -364,7 +366,7 @@ class Server::Implementation : public HttpHandler {
   // What the request asked for, in words of ours.
   std::string route_name(const HttpRequest& request) const {
     std::string name;
-    for (const char* own : {"/health", "/ready", "/metrics"})
+    for (const char* own : {"/", "/health", "/ready", "/metrics"})
       if (request.path == own) return own;
     for (const Route& route : kRoutes)
       if (matches(route.path, request.path, &name)) return route.path;

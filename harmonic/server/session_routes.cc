@@ -63,7 +63,7 @@ class ScratchFile {
 // The session goes on with what the fields say, and is written when all of it is done.
 void go_on(Service& service, const Call& call, bool writes) {
   JsonFields fields(call.exchange->request());
-  const auto lease = std::make_shared<Sessions::Lease>(
+  auto lease = std::make_shared<Sessions::Lease>(
       with_sessions([&] { return service.sessions.lease(call.owner, call.id); }));
   GenerationPlan plan;
   plan.from = lease->session.point;
@@ -72,7 +72,7 @@ void go_on(Service& service, const Call& call, bool writes) {
   if (!writes) plan.max_tokens = 0;
   if (plan.prompts.size() != 1 || plan.choices != 1)
     fail_field("n", "a session goes on in one way: expected one prompt and n = 1; fork it for more");
-  plan.ended = [lease](std::vector<TextPoint> points) {
+  plan.ended = [lease = std::move(lease)](std::vector<TextPoint> points) {
     lease->session.point = std::make_shared<const TextPoint>(std::move(points.front()));
     lease->save();
     return fmt::format(R"("session":{})", text_of(lease->session));

@@ -50,8 +50,8 @@ std::string token_name(const Service& service, int32_t token) {
 }
 
 std::string completion_logprobs(const Service& service, std::span<const TokenReport> tokens,
-                                bool first_is_unknown, int64_t& offset) {
-  std::string names, logprobs, tops, offsets;
+                                bool first_is_unknown, bool ids, int64_t& offset) {
+  std::string names, logprobs, tops, offsets, numbers;
   for (const TokenReport& report : tokens) {
     const char* comma = names.empty() ? "" : ",";
     const bool unknown = first_is_unknown && &report == tokens.data();
@@ -59,10 +59,12 @@ std::string completion_logprobs(const Service& service, std::span<const TokenRep
     logprobs += comma + (unknown ? "null" : json_number(report.logprob));
     tops += comma + (unknown ? "null" : top_of(service, report));
     offsets += fmt::format("{}{}", comma, offset);
+    if (ids) numbers += fmt::format("{}{}", comma, report.token);
     offset += characters_of(service.tokenizer.bytes_of(report.token));
   }
-  return fmt::format(R"({{"tokens":[{}],"token_logprobs":[{}],"top_logprobs":[{}],"text_offset":[{}]}})",
-                     names, logprobs, tops, offsets);
+  if (ids) numbers = fmt::format(R"(,"token_ids":[{}])", numbers);
+  return fmt::format(R"({{"tokens":[{}],"token_logprobs":[{}],"top_logprobs":[{}],"text_offset":[{}]{}}})",
+                     names, logprobs, tops, offsets, numbers);
 }
 
 std::string chat_logprobs(const Service& service, std::span<const TokenReport> tokens) {
