@@ -146,7 +146,14 @@ TEST_P(SqliteStore, StatesThatNobodyHasAnyMoreAreGoneFromTheFile) {
 }
 
 TEST_P(SqliteStore, FilesOfAnotherKindAndOfAnotherModelAreRefused) {
-  open()->save({"a", "me", "", 0, 0, point(0), {}});
+  {
+    const auto store = open();
+    store->save({"a", "me", "", 0, 0, point(0), {}});
+    EXPECT_THROW(open(), Error) << "while another has it";
+  }
+  struct stat found;
+  ASSERT_EQ(::stat((folder_ / "sessions").c_str(), &found), 0);
+  EXPECT_EQ(found.st_mode & 0777, 0600u);
   EXPECT_THROW(make_sqlite_store(folder_ / "sessions", model_, "another model", 1), Error);
   folder_.file("text", std::string(5000, 'x'));
   EXPECT_THROW(make_sqlite_store(folder_ / "text", model_, "a model", 1), Error);

@@ -18,6 +18,7 @@ class ServerTest : public ::testing::Test {
  protected:
   ServerTest() {
     config.port = 0;
+    config.sessions = "memory";
     make_model_folder(folder_ / "model", *make_byte_tokenizer(), 3);
   }
   ~ServerTest() override { stop(); }

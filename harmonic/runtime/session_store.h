@@ -41,7 +41,7 @@ class SessionStore {
 // Gone with the process.
 std::unique_ptr<SessionStore> make_memory_store();
 // In an SQLite file, made where there is none; `memory` bytes of the sessions used last are held in memory.
-// Throws Error for a file of another kind, and for sessions of another model.
+// Throws Error for a file of another kind, sessions of another model, and while another process has it.
 std::unique_ptr<SessionStore> make_sqlite_store(const std::string& path, const Model& model,
                                                 const std::string& identity, int64_t memory);
 

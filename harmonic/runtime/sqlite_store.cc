@@ -1,10 +1,15 @@
+#include <fcntl.h>
 #include <sqlite3.h>
+#include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
 #include <list>
 #include <mutex>
 #include <unordered_map>
 
 #include "harmonic/base/error.h"
+#include "harmonic/base/file_lock.h"
 #include "harmonic/runtime/session_store.h"
 
 namespace harmonic {
@@ -77,8 +82,21 @@ class Statement {
   int bound_ = 0;
 };
 
+// The lock of a file of sessions. The file is made where it is missing, for its owner alone: texts can be
+// told from states.
+FileLock locked(const std::string& path) {
+  const int file = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (file < 0)
+    fail("{}: cannot open: {}; expected a file for sessions, or none yet", path, std::strerror(errno));
+  ::close(file);
+  FileLock lock(path + ".lock", FileLock::Kind::exclusive);
+  if (lock.state() == FileLock::State::taken)
+    fail("{}: another server keeps its sessions there; name another file (--sessions sqlite:FILE)", path);
+  return lock;
+}
+
 struct Database {
-  Database(const std::string& path) : file(path) {
+  explicit Database(const std::string& path) : file(path), lock(locked(path)) {
     if (sqlite3_open_v2(path.c_str(), &handle,
                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
                         nullptr) != SQLITE_OK) {
@@ -97,6 +115,7 @@ struct Database {
       fail("{}: {}", file, sqlite3_errmsg(handle));
   }
   const std::string file;
+  const FileLock lock;
   sqlite3* handle = nullptr;
 };
 

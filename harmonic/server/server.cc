@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <mutex>
 #include <optional>
@@ -126,12 +127,26 @@ HttpOptions http_options(const ServerConfig& config) {
   return options;
 }
 
+// The file of a model's sessions where none is named.
+std::string own_session_file(const std::string& identity) {
+  const char* state = std::getenv("XDG_STATE_HOME");
+  const char* home = std::getenv("HOME");
+  if ((!state || !*state) && (!home || !*home))
+    fail_usage("neither XDG_STATE_HOME nor HOME is set; say --sessions sqlite:FILE or --sessions memory");
+  const std::filesystem::path folder =
+      (state && *state ? std::filesystem::path(state) : std::filesystem::path(home) / ".local/state") /
+      "harmonic";
+  make_folder(folder);
+  return folder / fmt::format("sessions-{:.16}.db", identity);
+}
+
 std::unique_ptr<SessionStore> store_of(const ServerConfig& config, const Model& model,
                                        const std::string& identity) {
+  if (config.sessions == "memory") return make_memory_store();
   constexpr std::string_view kFile = "sqlite:";
-  if (!config.sessions.starts_with(kFile)) return make_memory_store();
-  return make_sqlite_store(config.sessions.substr(kFile.size()), model, identity,
-                           config.session_memory_mb << 20);
+  const std::string file =
+      config.sessions == "sqlite" ? own_session_file(identity) : config.sessions.substr(kFile.size());
+  return make_sqlite_store(file, model, identity, config.session_memory_mb << 20);
 }
 
 SchedulerOptions scheduler_options(const ServerConfig& config, int threads) {

@@ -28,7 +28,9 @@ std::vector<Field> ServerConfig::fields() {
       Field("queue", &queue, "texts that may wait; more are refused with 503").range(0, 1e6),
       Field("step_milliseconds", &step_milliseconds, "about how long a step of reading prompts may take")
           .range(0.1, 10'000),
-      Field("sessions", &sessions, "where sessions are kept: memory, or sqlite:FILE"),
+      Field("sessions", &sessions,
+            "where sessions are kept: sqlite:FILE; sqlite, a file of the model's own in XDG_STATE_HOME or "
+            "~/.local/state; or memory, until the end of the program"),
       Field("session_memory_mb", &session_memory_mb, "of sessions held in memory before a file's store")
           .range(1, 1e7),
       count("max_sessions", &max_sessions, "sessions kept, of all clients together"),
@@ -67,8 +69,9 @@ void ServerConfig::validate(bool has_key) const {
         "or "
         "HARMONIC_API_KEY, or say --without-api-key",
         host);
-  if (sessions != "memory" && !(sessions.starts_with("sqlite:") && sessions.size() > 7))
-    fail_usage("--sessions {}: expected memory or sqlite:FILE", sessions);
+  if (sessions != "memory" && sessions != "sqlite" &&
+      !(sessions.starts_with("sqlite:") && sessions.size() > 7))
+    fail_usage("--sessions {}: expected memory, sqlite or sqlite:FILE", sessions);
 }
 
 }  // namespace harmonic

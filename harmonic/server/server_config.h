@@ -24,7 +24,7 @@ struct ServerConfig {
   int64_t queue = 256;
   double step_milliseconds = 20;
 
-  std::string sessions = "memory";
+  std::string sessions = "sqlite";
   int64_t session_memory_mb = 512;
   int64_t max_sessions = 1'000'000;
   int64_t cache_mb = 256;
