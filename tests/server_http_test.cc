@@ -51,6 +51,10 @@ class Echo : public HttpHandler {
     }
   }
   bool takes_pieces(const HttpRequest& head) override { return head.path == "/pieces"; }
+  std::optional<HttpResponse> refuses(const HttpRequest& head) override {
+    if (head.path != "/forbidden") return {};
+    return HttpResponse{401, "text/plain", "no", {}};
+  }
   HttpResponse refusal(int status, std::string_view why) override {
     return {status, "text/plain", std::string(why), {}};
   }
@@ -177,6 +181,26 @@ TEST_F(Http, BoundsHeadersAndBodies) {
       send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk + chunk + "0\r\n\r\n")
           .status,
       200);
+}
+
+TEST_F(Http, WhoMayNotAskIsAnsweredBeforeTheBodyComes) {
+  start();
+  const HttpReply reply = send("POST /forbidden HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n");
+  EXPECT_EQ(reply.status, 401);
+  EXPECT_EQ(reply.headers.at("connection"), "close");
+}
+
+TEST_F(Http, TheBodiesOfAllConnectionsTogetherAreBounded) {
+  options.max_held_bytes = 100'000;
+  start();
+  HttpClient one(server->port()), two(server->port());
+  one.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n" + std::string(80'000, 'x'));
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  two.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n" + std::string(80'000, 'x'));
+  EXPECT_EQ(two.read().status, 503);
+  one.send(std::string(10'000, 'x'));
+  EXPECT_EQ(one.read().status, 200);
+  EXPECT_EQ(one.post("/", std::string(90'000, 'y')).status, 200) << "what was answered is let go of";
 }
 
 TEST_F(Http, AHeadHasABodyElsewhere) {

@@ -160,6 +160,18 @@ TEST_F(Operation, ARequestThatTakesTooLongIsCut) {
   EXPECT_LT(answer["usage"]["completion_tokens"], 65536);
 }
 
+TEST_F(Operation, OfSeveralTextsThatDoNotFitInTheQueueTheRequestIsRefusedAsAWhole) {
+  config.batch = 1;
+  config.queue = 2;
+  Json body = {
+      {"prompt", {"a", "b", "c", "d", "e", "f", "g", "h"}}, {"max_tokens", 3000}, {"ignore_end", true}};
+  EXPECT_EQ(post("/v1/completions", body).status, 503);
+  body["stream"] = true;
+  const HttpReply reply = post("/v1/completions", body);
+  EXPECT_NE(reply.body.find("\"code\":\""), std::string::npos);
+  EXPECT_EQ(look("/health")["status"], "ok");
+}
+
 TEST_F(Operation, PromptsAreBounded) {
   config.max_prompt_tokens = 10;
   EXPECT_EQ(post("/v1/completions", {{"prompt", "12345678901"}}).status, 400);

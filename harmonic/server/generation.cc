@@ -47,14 +47,14 @@ class Generation : public std::enable_shared_from_this<Generation> {
   }
 
   void start() {
-    try {
-      for (size_t p = 0; p < plan_.prompts.size(); ++p) submit_prompt(p);
-    } catch (const BatchScheduler::QueueFull&) {
-      abandon();
-      throw busy();
-    } catch (const Error& error) {
-      abandon();
-      throw ApiError{400, error.what(), "prompt", "invalid_prompt", 0};
+    for (size_t p = 0; p < plan_.prompts.size(); ++p) {
+      try {
+        submit_prompt(p);
+      } catch (const BatchScheduler::QueueFull&) {
+        refuse_prompt(p, busy());
+      } catch (const Error& error) {
+        refuse_prompt(p, {400, error.what(), "prompt", "invalid_prompt", 0});
+      }
     }
     // The exchange holds this until it ends, and this holds the exchange: neither may keep the other.
     call_.exchange->when_gone([weak = weak_from_this()] {
@@ -69,6 +69,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
     std::string text;
     int64_t written = 0, offset = 0;
     GenerationEnd end;
+    int error_status = 500;
     std::shared_ptr<const std::vector<TokenReport>> scored;  // of the prompt
     std::vector<int32_t> all;                                // of the prompt and written, for the cache
     Clock::time_point last{};
@@ -148,11 +149,11 @@ class Generation : public std::enable_shared_from_this<Generation> {
         listener->skipped = hit->tokens;
         cached_tokens_ += hit->tokens;
       }
-      const auto size = static_cast<int64_t>(prompt.tokens.size());
-      request.boundary_every = std::max(
-          kBoundary, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(size / kMostBoundaries + 1))));
       choices_[choice].all = prompt.tokens;
     }
+    const auto size = static_cast<int64_t>(prompt.tokens.size());
+    request.boundary_every = std::max(
+        kBoundary, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(size / kMostBoundaries + 1))));
     if (listener->skipped == 0) request.from = plan_.from ? *plan_.from : beginning_of_text(service_.model());
     request.tokens.assign(prompt.tokens.begin() + listener->skipped, prompt.tokens.end());
     if (!prompt_only) set_writing(request, 0);
@@ -182,10 +183,16 @@ class Generation : public std::enable_shared_from_this<Generation> {
     for (const BatchScheduler::Ticket& ticket : tickets_) ticket.cancel();
   }
 
-  // Nothing of it is to be answered.
-  void abandon() {
-    abandoned_ = true;
-    cancel();
+  // Of the first one the caller says so; those before another are at work by now, and the answer is theirs
+  // too.
+  void refuse_prompt(size_t p, ApiError error) {
+    if (p == 0) throw error;
+    const size_t first = p * static_cast<size_t>(plan_.choices);
+    GenerationEnd failed;
+    failed.finish = GenerationEnd::Finish::failed;
+    failed.error = error.message;
+    choices_[first].error_status = error.status;
+    take_end(first, plan_.choices, std::move(failed));
   }
 
   // The prompt has been read: its texts begin.
@@ -200,7 +207,8 @@ class Generation : public std::enable_shared_from_this<Generation> {
       } catch (const BatchScheduler::QueueFull&) {
         GenerationEnd failed;
         failed.finish = GenerationEnd::Finish::failed;
-        failed.error = kBusy;
+        failed.error = busy().message;
+        choices_[first + i].error_status = busy().status;
         take_end(first + i, 1, std::move(failed));
       }
     }
@@ -214,7 +222,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
         std::make_shared<const std::vector<TokenReport>>(with_leading(first, std::move(scored)));
     for (size_t i = first; i < first + static_cast<size_t>(count); ++i) {
       choices_[i].scored = shared;
-      if (!plan_.stream || abandoned_) continue;
+      if (!plan_.stream) continue;
       std::string logprobs = "null";
       if (scoring())
         logprobs = completion_logprobs(service_, *shared, !plan_.from, plan_.token_ids, choices_[i].offset);
@@ -234,7 +242,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
   void remember(size_t choice, int64_t tokens, const GenerationListener::LazyPoint& at) {
     stop_when_late();
     const std::vector<int32_t>& all = choices_[choice].all;
-    if (caching() && !abandoned_)
+    if (caching())
       service_.cache.insert(call_.owner, std::span(all).first(static_cast<size_t>(tokens)), at.point());
   }
 
@@ -251,13 +259,15 @@ class Generation : public std::enable_shared_from_this<Generation> {
     if (!plan_.stream) {
       choice.text += token.text;
       if (plan_.alternatives >= 0) choice.tokens.push_back(token);
-    } else if (!abandoned_ && (!token.text.empty() || plan_.alternatives >= 0)) {
+    } else if (!token.text.empty() || plan_.alternatives >= 0) {
       send_event(choice_text(i, token.text, logprobs_of({&token, 1}, choice.offset), "null"));
     }
   }
 
   void take_end(size_t first, int64_t count, GenerationEnd end) {
-    if (end.finish == GenerationEnd::Finish::cancelled && late_) end.finish = GenerationEnd::Finish::length;
+    // A text that took too long is cut; a prompt is not.
+    if (end.finish == GenerationEnd::Finish::cancelled && late_ && choices_[first].written > 0)
+      end.finish = GenerationEnd::Finish::length;
     for (size_t i = first; i < first + static_cast<size_t>(count); ++i) {
       Choice& choice = choices_[i];
       choice.end = end;
@@ -269,18 +279,17 @@ class Generation : public std::enable_shared_from_this<Generation> {
       service_.metrics.written_tokens += choice.written;
       written_tokens_ += choice.written;
       keep_end(choice);
-      if (plan_.stream && !abandoned_ && end.finish != GenerationEnd::Finish::failed &&
+      if (plan_.stream && end.finish != GenerationEnd::Finish::failed &&
           end.finish != GenerationEnd::Finish::cancelled)
         send_event(choice_text(i, choice.end.text, "null", finish_of(choice.end)));
     }
-    remaining_ -= count;
-    if (remaining_ == 0 && !abandoned_)
+    if (remaining_.fetch_sub(count) == count)
       service_.workers.post([self = shared_from_this()] { self->answer(); });
   }
 
   // What was written may be what the next prompt begins with.
   void keep_end(const Choice& choice) {
-    if (!caching() || abandoned_ || choice.written == 0 || choice.end.point.earlier > 0 ||
+    if (!caching() || choice.written == 0 || choice.end.point.earlier > 0 ||
         choice.end.point.state.bytes() == 0 ||
         choice.all.size() != static_cast<size_t>(choice.end.point.state.position()))
       return;
@@ -317,7 +326,8 @@ class Generation : public std::enable_shared_from_this<Generation> {
   std::string usage() const {
     return fmt::format(
         R"("usage":{{"prompt_tokens":{},"completion_tokens":{},"total_tokens":{},"prompt_tokens_details":{{"cached_tokens":{}}}}})",
-        prompt_tokens_.load(), written_tokens_, prompt_tokens_ + written_tokens_, cached_tokens_.load());
+        prompt_tokens_.load(), written_tokens_.load(), prompt_tokens_ + written_tokens_,
+        cached_tokens_.load());
   }
 
   void begin_stream() {
@@ -347,11 +357,12 @@ class Generation : public std::enable_shared_from_this<Generation> {
     std::vector<TextPoint> points;
     for (const Choice& choice : choices_) {
       if (choice.end.finish == GenerationEnd::Finish::failed)
-        error = ApiError{500, choice.end.error, "", "generation_failed", 0};
+        error = ApiError{choice.error_status, choice.end.error, "", "generation_failed",
+                         choice.error_status == 503 ? 1 : 0};
       if (choice.end.finish == GenerationEnd::Finish::cancelled)
-        error = ApiError{503, "the request was cancelled", "", "cancelled", 0};
+        error = ApiError{503, late_ ? "the request took too long" : "the request was cancelled", "",
+                         "cancelled", 0};
     }
-    if (error && error->message == kBusy) error = busy();
     for (Choice& choice : choices_)
       if (!error) points.push_back(std::move(choice.end.point));
     try {
@@ -417,10 +428,9 @@ class Generation : public std::enable_shared_from_this<Generation> {
   const Clock::time_point begin_ = Clock::now();
   std::string prefix_;  // of the answer, or of each event
   std::vector<Choice> choices_;
-  std::atomic<int64_t> remaining_{0}, prompt_tokens_{0}, cached_tokens_{0};
-  int64_t written_tokens_ = 0;
+  std::atomic<int64_t> remaining_{0}, prompt_tokens_{0}, cached_tokens_{0}, written_tokens_{0};
   bool seen_token_ = false;
-  std::atomic<bool> late_{false}, abandoned_{false};
+  std::atomic<bool> late_{false};
   std::once_flag begun_;
   std::mutex mutex_;
   std::vector<BatchScheduler::Ticket> tickets_;

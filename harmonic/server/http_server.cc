@@ -99,6 +99,7 @@ struct Shared {
   asio::io_context loop{1};
   std::unordered_set<Connection*> connections;
   std::atomic<int64_t> count{0};
+  int64_t held = 0;  // bytes of bodies
   bool draining = false;
 };
 
@@ -174,6 +175,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     write_timer_.cancel();
     silence_timer_.cancel();
     outbox_.clear();
+    let_go_of_body();
     if (const auto exchange = std::move(exchange_)) {
       exchange->client_went();
       shared_.handler.ended(exchange->request(), answered_ ? status_ : kClientGone, sent_,
@@ -312,6 +314,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
     if (hosts) return refuse(400, "expected exactly one Host header");
     if (large && !pieces_)
       return refuse(413, fmt::format("a body of more than {} bytes", shared_.options.max_body_bytes));
+    if (const auto refused = shared_.handler.refuses(exchange_->request())) {
+      keep_alive_ = keep_alive_ && parser_->is_done();
+      return respond(*refused);
+    }
     if (expects && !parser_->is_done()) write("HTTP/1.1 100 Continue\r\n\r\n");
     if (pieces_) {
       shared_.handler.handle(exchange_);
@@ -369,6 +375,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
     if (static_cast<int64_t>(body.size() + piece_.size()) > shared_.options.max_body_bytes)
       return refuse(413, fmt::format("a body of more than {} bytes", shared_.options.max_body_bytes));
     body += piece_;
+    held_ += static_cast<int64_t>(piece_.size());
+    shared_.held += static_cast<int64_t>(piece_.size());
+    if (shared_.held > shared_.options.max_held_bytes)
+      return refuse(503, "the server holds too many requests");
     if (parser_->is_done()) {
       read_timer_.cancel();
       piece_ = {};
@@ -466,7 +476,13 @@ class Connection : public std::enable_shared_from_this<Connection> {
         });
   }
 
+  void let_go_of_body() {
+    shared_.held -= held_;
+    held_ = 0;
+  }
+
   void answer_has_left() {
+    let_go_of_body();
     const auto exchange = std::move(exchange_);
     exchange_ = nullptr;
     if (!exchange) return;
@@ -535,7 +551,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Clock::time_point begin_{};
   std::deque<std::string> outbox_;
   std::string leaving_;
-  int64_t unsent_ = 0, sent_ = 0;
+  int64_t unsent_ = 0, sent_ = 0, held_ = 0;
   size_t dropped_ = 0;
   int status_ = 0;
   bool open_ = true, keep_alive_ = true, writing_ = false;

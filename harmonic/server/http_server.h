@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -22,6 +23,7 @@ struct HttpOptions {
   int64_t max_header_bytes = 16384;  // of a request's line and headers together
   int64_t max_headers = 100;
   int64_t max_body_bytes = 8 << 20;
+  int64_t max_held_bytes = 512 << 20;  // of bodies of all connections together; beyond that 503
   int64_t max_unsent_bytes = 4 << 20;  // of a stream: a reader that falls so far behind is dropped
   // Deadlines count from the beginning of what they bound, and do not move when a byte comes.
   double idle_seconds = 75;        // between requests
@@ -76,6 +78,9 @@ class HttpExchange {
 class HttpHandler {
  public:
   virtual ~HttpHandler() = default;
+  // Whether a request is to be answered before its body is read: by this. Nobody's body takes memory who may
+  // not ask.
+  virtual std::optional<HttpResponse> refuses(const HttpRequest& head) = 0;
   // A whole request, or, where takes_pieces() said so, one whose body is read by next_piece().
   virtual void handle(std::shared_ptr<HttpExchange> exchange) = 0;
   virtual bool takes_pieces(const HttpRequest& head) = 0;

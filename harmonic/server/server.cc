@@ -233,6 +233,22 @@ class Server::Implementation : public HttpHandler {
       dispatch(exchange);
     } catch (const ApiError& error) {
       exchange->respond(with_origin(exchange->request(), response_of(error)));
+    } catch (const std::exception& error) {
+      warn("internal error, please report it: {}", error.what());
+      exchange->respond(response_of(ApiError{500, "internal error", "", "internal_error", 0}));
+    }
+  }
+
+  std::optional<HttpResponse> refuses(const HttpRequest& head) override {
+    const bool has_body = head.count("content-length") + head.count("transfer-encoding") > 0;
+    if (!has_body) return {};
+    try {
+      check_host(head);
+      check_origin(head);
+      owner_of(head);
+      return {};
+    } catch (const ApiError& error) {
+      return with_origin(head, response_of(error));
     }
   }
 

@@ -60,6 +60,20 @@ class ScratchFile {
   std::string path_;
 };
 
+// Changes a session at once, and answers with what it is then. It is let go of before: who has the answer may
+// ask again.
+template <typename Change>
+void change(Service& service, const Call& call, const Change& apply) {
+  std::string text;
+  {
+    Sessions::Lease lease = with_sessions([&] { return service.sessions.lease(call.owner, call.id); });
+    apply(lease.session);
+    lease.save();
+    text = text_of(lease.session);
+  }
+  answer(call, std::move(text));
+}
+
 // The session goes on with what the fields say, and is written when all of it is done.
 void go_on(Service& service, const Call& call, bool writes) {
   JsonFields fields(call.exchange->request());
@@ -147,25 +161,23 @@ void route_checkpoint(Service& service, const Call& call) {
   JsonFields fields(call.exchange->request());
   const std::string name = read_name(fields);
   fields.done();
-  Sessions::Lease lease = with_sessions([&] { return service.sessions.lease(call.owner, call.id); });
-  if (!lease.session.checkpoints.contains(name) && lease.session.checkpoints.size() >= kMostCheckpoints)
-    fail_field("name", "at most {} checkpoints a session", kMostCheckpoints);
-  lease.session.checkpoints[name] = lease.session.point;
-  lease.save();
-  answer(call, text_of(lease.session));
+  change(service, call, [&](Session& session) {
+    if (!session.checkpoints.contains(name) && session.checkpoints.size() >= kMostCheckpoints)
+      fail_field("name", "at most {} checkpoints a session", kMostCheckpoints);
+    session.checkpoints[name] = session.point;
+  });
 }
 
 void route_rewind(Service& service, const Call& call) {
   JsonFields fields(call.exchange->request());
   const std::string name = read_name(fields);
   fields.done();
-  Sessions::Lease lease = with_sessions([&] { return service.sessions.lease(call.owner, call.id); });
-  const auto found = lease.session.checkpoints.find(name);
-  if (found == lease.session.checkpoints.end())
-    throw ApiError{404, "the session has no such checkpoint", "name", "checkpoint_not_found", 0};
-  lease.session.point = found->second;
-  lease.save();
-  answer(call, text_of(lease.session));
+  change(service, call, [&](Session& session) {
+    const auto found = session.checkpoints.find(name);
+    if (found == session.checkpoints.end())
+      throw ApiError{404, "the session has no such checkpoint", "name", "checkpoint_not_found", 0};
+    session.point = found->second;
+  });
 }
 
 void route_export(Service& service, const Call& call) {

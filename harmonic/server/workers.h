@@ -3,14 +3,17 @@
 
 #include <condition_variable>
 #include <deque>
+#include <exception>
 #include <functional>
 #include <mutex>
 #include <thread>
 #include <vector>
 
+#include "harmonic/base/log.h"
+
 namespace harmonic {
 
-// Work begins in the order in which it was given; it may throw nothing.
+// Work begins in the order in which it was given; what it throws is only logged.
 class Workers {
  public:
   explicit Workers(int threads) {
@@ -49,7 +52,11 @@ class Workers {
         work = std::move(work_.front());
         work_.pop_front();
       }
-      work();
+      try {
+        work();
+      } catch (const std::exception& error) {  // out of memory, most likely
+        warn("internal error, please report it: {}", error.what());
+      }
     }
   }
 
