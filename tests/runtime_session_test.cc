@@ -183,6 +183,12 @@ TEST_P(Stores, OneRequestAtATimeGoesOnWithASession) {
   sessions.create("me", point(1));
 }
 
+TEST_P(Stores, NoMoreSessionsThanMemoryIsAllowedFor) {
+  Sessions sessions(open(), 100, point(1)->state.bytes());
+  sessions.create("me", point(1));
+  EXPECT_THROW(sessions.create("me", point(2)), Sessions::TooMany);
+}
+
 TEST(PrefixCache, FindsTheLongestBeginningOfItsOwner) {
   Model model(tiny_config(*make_byte_tokenizer()), cpu_backend(), false);
   PrefixCache cache(1 << 20);

@@ -32,6 +32,11 @@ void Sessions::Lease::save() {
   sessions_->store_->save(session);
 }
 
+void Sessions::check_room() const {
+  if (store_->count() >= most_ || (most_bytes_ > 0 && store_->bytes_in_memory() >= most_bytes_))
+    throw TooMany{};
+}
+
 void Sessions::hold(const std::string& owner, const std::string& id) {
   const std::lock_guard lock(mutex_);
   if (!held_.emplace(owner, id).second) throw InUse{};
@@ -44,7 +49,7 @@ void Sessions::let_go(const std::string& owner, const std::string& id) {
 
 std::string Sessions::create(const std::string& owner, Session::Point point, const std::string& parent,
                              std::map<std::string, Session::Point> checkpoints, const char* prefix) {
-  if (store_->count() >= most_) throw TooMany{};
+  check_room();
   Session session{new_session_id(prefix), owner, parent, now(), now(), std::move(point),
                   std::move(checkpoints)};
   store_->save(session);
@@ -52,7 +57,7 @@ std::string Sessions::create(const std::string& owner, Session::Point point, con
 }
 
 void Sessions::create_as(const std::string& id, const std::string& owner, Session::Point point) {
-  if (store_->count() >= most_) throw TooMany{};
+  check_room();
   store_->save({id, owner, {}, now(), now(), std::move(point), {}});
 }
 

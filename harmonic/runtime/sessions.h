@@ -14,7 +14,9 @@ namespace harmonic {
 // Every member may be called from several threads; all may wait for the store.
 class Sessions {
  public:
-  Sessions(std::unique_ptr<SessionStore> store, int64_t most) : store_(std::move(store)), most_(most) {}
+  // At most so many, and no more while the store holds `most_bytes` of states in memory (0: any).
+  Sessions(std::unique_ptr<SessionStore> store, int64_t most, int64_t most_bytes = 0)
+      : store_(std::move(store)), most_(most), most_bytes_(most_bytes) {}
 
   struct NotFound {};
   struct InUse {};    // another request goes on with it now
@@ -63,7 +65,8 @@ class Sessions {
   void let_go(const std::string& owner, const std::string& id);
 
   const std::unique_ptr<SessionStore> store_;
-  const int64_t most_;
+  void check_room() const;
+  const int64_t most_, most_bytes_;
   std::mutex mutex_;
   std::set<std::pair<std::string, std::string>> held_;
 };

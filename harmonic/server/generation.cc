@@ -21,6 +21,7 @@ constexpr size_t kMostStops = 16, kLongestStop = 1024;
 constexpr const char* kBusy = "the server is busy: too many texts wait";
 constexpr int64_t kBoundary = 256;       // tokens between the states of a prompt that are kept
 constexpr int64_t kMostBoundaries = 64;  // of one prompt
+constexpr int64_t kFewestKept = 64;
 
 double seconds_since(Clock::time_point then) {
   return std::chrono::duration<double>(Clock::now() - then).count();
@@ -129,7 +130,11 @@ class Generation : public std::enable_shared_from_this<Generation> {
     return plan_.prompts[choice / static_cast<size_t>(plan_.choices)];
   }
   bool scoring() const { return plan_.echo && plan_.alternatives >= 0; }
-  bool caching() const { return !plan_.from && service_.config.cache_mb > 0; }
+  // States so large that the cache would hold but a few are not worth their copying.
+  bool caching() const {
+    return !plan_.from &&
+           service_.model().state_layout().bytes() <= (service_.config.cache_mb << 20) / kFewestKept;
+  }
 
   // --- to the scheduler ---
 

@@ -31,7 +31,8 @@ std::vector<Field> ServerConfig::fields() {
       Field("sessions", &sessions,
             "where sessions are kept: sqlite:FILE; sqlite, a file of the model's own in XDG_STATE_HOME or "
             "~/.local/state; or memory, until the end of the program"),
-      Field("session_memory_mb", &session_memory_mb, "of sessions held in memory before a file's store")
+      Field("session_memory_mb", &session_memory_mb,
+            "of sessions' states in memory: before a file, those used last; without one, all that may be")
           .range(1, 1e7),
       count("max_sessions", &max_sessions, "sessions kept, of all clients together"),
       Field("cache_mb", &cache_mb, "states of prompts' beginnings that are kept; 0 keeps none").range(0, 1e7),
