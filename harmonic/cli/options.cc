@@ -1,12 +1,11 @@
 #include "harmonic/cli/options.h"
 
 #include <fmt/ranges.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdlib>
-
-#include <unistd.h>
 
 #include "harmonic/base/error.h"
 #include "harmonic/base/files.h"
@@ -146,9 +145,12 @@ void Options::add_settings(std::vector<Override>* overrides, Environment environ
 }
 
 void Options::add_service_settings(std::vector<Field> fields, std::string section) {
+  HARMONIC_ASSERT(!fields.empty());
   add("--config", &service_file_,
-      "a TOML file with the settings below as its keys, as max_tokens = 100; the environment "
-      "(HARMONIC_SERVE_MAX_TOKENS) wins over it, and flags over both")
+      fmt::format(
+          "a TOML file with the settings below as its keys ({0} = ...); the environment ({1}) wins over "
+          "it, and flags over both",
+          fields.front().key, environment_name(section + '.' + fields.front().key)))
       .placeholder("FILE")
       .not_empty();
   service_section_ = std::move(section);
