@@ -30,7 +30,7 @@ using Socket = asio::generic::stream_protocol::socket;
 
 namespace {
 
-constexpr size_t kBytesPerRead = 16 << 10;
+constexpr size_t kBytesPerRead = 16 << 10, kBytesWhileIdle = 2 << 10;
 constexpr size_t kPieceBytes = 64 << 10;
 constexpr int64_t kUnsentBeforeNextPiece = 256 << 10;
 constexpr int kClientGone = 499;
@@ -244,8 +244,13 @@ class Connection : public std::enable_shared_from_this<Connection> {
       read_head();
       return;
     }
+    // Thousands may wait here: each keeps as little as it can.
+    parser_.reset();
+    buffer_.shrink_to_fit();
+    std::string().swap(leaving_);
+    std::string().swap(piece_);
     set_deadline(read_timer_, shared_.options.idle_seconds);
-    socket_.async_read_some(buffer_.prepare(kBytesPerRead),
+    socket_.async_read_some(buffer_.prepare(kBytesWhileIdle),
                             [self = shared_from_this()](ErrorCode error, size_t bytes) {
                               if (error) {
                                 self->close();
@@ -381,7 +386,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
       return refuse(503, "the server holds too many requests");
     if (parser_->is_done()) {
       read_timer_.cancel();
-      piece_ = {};
+      std::string().swap(piece_);
       body_has_come();
     } else {
       read_body();
