@@ -105,9 +105,14 @@ struct Database {
       fail("{}: cannot open: {}; expected a file for sessions, or none yet", path, why);
     }
     sqlite3_busy_timeout(handle, 5000);
-    // A write that has returned is in the journal: a kill loses nothing, a loss of power the last moments.
-    run("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;");
-    run(kSchema);
+    try {
+      // A write that has returned is in the journal: a kill loses nothing, a loss of power the last moments.
+      run("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;");
+      run(kSchema);
+    } catch (...) {
+      sqlite3_close(handle);
+      throw;
+    }
   }
   ~Database() { sqlite3_close(handle); }
   void run(const char* text) {
