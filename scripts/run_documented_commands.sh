@@ -13,6 +13,8 @@ mkdir -p "$work/build/release/bin" "$work/cache"
 ln -s "$harmonic" "$work/build/release/bin/harmonic"
 for entry in README.md harmonic tests examples docs experiments; do ln -s "$root/$entry" "$work/$entry"; done
 cd "$work"
+# A server takes a port that is free, keeps nothing, and is asked to end after a while: it must end well.
+export HARMONIC_SERVE_PORT=0 HARMONIC_SERVE_SESSIONS=memory
 export PATH="$work/build/release/bin:$PATH" HARMONIC_TRAIN_TOKENS=${HARMONIC_TRAIN_TOKENS:-100K} HARMONIC_DATA_CACHE="$work/cache"
 
 # Indented blocks' lines, those that a backslash continues joined, of which the program is run.
@@ -28,6 +30,7 @@ while read -r line; do
   case $line in *--out\ my-model*)
     case $line in *--resume*) ;; *) rm -rf my-model ;; esac ;;
   esac
+  case $line in *'harmonic serve'*) line="timeout --preserve-status --signal=TERM 5 $line" ;; esac
   count=$((count + 1))
   if ! (eval "$line") > out.txt 2> err.txt < /dev/null; then
     echo "failed: $line" >&2

@@ -17,6 +17,13 @@ void expect_equal(const std::function<double(double)>& ours, const std::function
   }
 }
 
+TEST(PortableMath, TheFastExponentialEqualsLibmToTwelveDigits) {
+  for (double x = 0; x > -700; x -= 0.37)
+    EXPECT_NEAR(portable::exp_falling(x), std::exp(x), 1e-12 * std::exp(x));
+  EXPECT_EQ(portable::exp_falling(0), 1);
+  EXPECT_EQ(portable::exp_falling(-1000), 0);
+}
+
 TEST(PortableMath, EqualsLibmToFourteenDigits) {
   expect_equal(
       portable::expm1, [](double x) { return std::expm1(x); }, -2, 2);

@@ -70,6 +70,10 @@ class HarmonicProcess {
     const std::string out = folder_ / "out";
     return std::filesystem::exists(out) ? read_file(out) : "";
   }
+  std::string errors_so_far() const {
+    const std::string err = folder_ / "err";
+    return std::filesystem::exists(err) ? read_file(err) : "";
+  }
   // Both wait, at most a minute: until the output holds this, and until it has more than so many bytes.
   bool shows(std::string_view text) const {
     return comes_to([&](const std::string& output) { return output.find(text) != std::string::npos; });

@@ -268,6 +268,28 @@ TEST_F(Experiments, RefuseResultsMadeWithOtherSettings) {
   EXPECT_NE(scale.err.find("holds the experiment study at scale smoke"), std::string::npos) << scale.err;
 }
 
+TEST_F(Experiments, KeepResultsOfBeforeASettingWasThere) {
+  ASSERT_EQ(run("smoke", "out").status, 0);
+  const std::string plan = path("out") + "/plans/wide-64-1.toml";
+  std::string text = read_file(plan);
+  for (const char* setting : {"share_cells = false\n", "tie_embeddings = false\n"}) {
+    const size_t at = text.find(setting);
+    ASSERT_NE(at, std::string::npos) << text;
+    text.erase(at, std::string_view(setting).size());
+  }
+  file("out/plans/wide-64-1.toml", text);
+  const Json before = result("out", "wide-64-1");
+  const Outcome outcome = run("smoke", "out");
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_EQ(result("out", "wide-64-1"), before);
+  // Another value than the default is another setting.
+  const size_t at = text.find("prediction_error = true");
+  ASSERT_NE(at, std::string::npos) << text;
+  text.replace(at, std::string_view("prediction_error = true").size(), "prediction_error = false");
+  file("out/plans/wide-64-1.toml", text);
+  EXPECT_EQ(run("smoke", "out").status, 1);
+}
+
 TEST_F(Experiments, TakeTheLearningRateThatDidBest) {
   const Outcome outcome = run("tuned", "out");
   ASSERT_EQ(outcome.status, 0) << outcome.err;

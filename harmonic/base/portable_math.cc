@@ -1,13 +1,20 @@
 #include "harmonic/base/portable_math.h"
 
+#include <array>
 #include <cmath>
 #include <cstdint>
+#include <numbers>
 
 namespace harmonic::portable {
 namespace {
 
 constexpr double kLn2 = 0.693147180559945309417;
 constexpr double kPi = 3.14159265358979323846;
+constexpr auto kInverseFactorials = [] {
+  std::array<double, 12> values{1};
+  for (size_t i = 1; i < values.size(); ++i) values[i] = values[i - 1] / static_cast<double>(i);
+  return values;
+}();
 
 }  // namespace
 
@@ -27,6 +34,16 @@ double expm1(double x) {
 double exp2(double x) {
   const double whole = std::nearbyint(x);
   return std::ldexp(1 + expm1((x - whole) * kLn2), static_cast<int>(whole));
+}
+
+double exp_falling(double x) {
+  if (x < -700) return 0;
+  const double n = std::nearbyint(x * std::numbers::log2e);
+  // ln 2 in two parts: the first has few enough bits for its product to be exact.
+  const double r = (x - n * 0x1.62e42fee00000p-1) - n * 0x1.a39ef35793c76p-33;
+  double sum = 0;
+  for (size_t i = kInverseFactorials.size(); i-- > 0;) sum = sum * r + kInverseFactorials[i];
+  return std::ldexp(sum, static_cast<int>(n));
 }
 
 double log(double x) {

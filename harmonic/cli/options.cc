@@ -1,12 +1,14 @@
 #include "harmonic/cli/options.h"
 
 #include <fmt/ranges.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdlib>
 
 #include "harmonic/base/error.h"
+#include "harmonic/base/files.h"
 #include "harmonic/model/presets.h"
 
 namespace harmonic {
@@ -142,6 +144,43 @@ void Options::add_settings(std::vector<Override>* overrides, Environment environ
       .placeholder("KEY=VALUE...");
 }
 
+void Options::add_service_settings(std::vector<Field> fields, std::string section) {
+  HARMONIC_ASSERT(!fields.empty());
+  add("--config", &service_file_,
+      fmt::format(
+          "a TOML file with the settings below as its keys ({0} = ...); the environment ({1}) wins over "
+          "it, and flags over both",
+          fields.front().key, environment_name(section + '.' + fields.front().key)))
+      .placeholder("FILE")
+      .not_empty();
+  service_section_ = std::move(section);
+  service_fields_ = std::move(fields);
+  for (const Field& field : service_fields_) {
+    Field flag = field;
+    std::replace(flag.key.begin(), flag.key.end(), '_', '-');
+    flag.key.insert(0, "--");
+    options_.push_back(std::unique_ptr<Option>(new Option(std::move(flag))));
+  }
+}
+
+// From the file and the environment.
+void Options::set_service_settings() {
+  if (!service_file_.empty())
+    set_fields(service_fields_, parse_toml(read_file(service_file_, 1 << 20), service_file_), "");
+  std::vector<std::string> names;
+  for (const Field& field : service_fields_) {
+    names.push_back(environment_name(service_section_ + '.' + field.key));
+    if (const char* value = std::getenv(names.back().c_str()))
+      set_field(field, value, field.key, names.back());
+  }
+  for (char** entry = environ; !service_section_.empty() && entry && *entry; ++entry) {
+    const std::string_view variable = *entry, name = variable.substr(0, variable.find('='));
+    if (name.starts_with(environment_name(service_section_) + "_") &&
+        std::find(names.begin(), names.end(), name) == names.end())
+      fail_usage("environment variable {}: no setting has this name{}", name, did_you_mean(name, names));
+  }
+}
+
 void Options::parse(const std::vector<std::string>& arguments) {
   for (const auto& option : options_) {
     if (!option->is_global) continue;
@@ -181,6 +220,11 @@ void Options::parse(const std::vector<std::string>& arguments) {
     fail_usage("unknown flag {}{}", name, did_you_mean(name, names));
   }
 
+  // The file's name first, since everything else that is given wins over what stands in it.
+  for (size_t i = 0; i < options_.size(); ++i)
+    if (options_[i]->field.key == "--config" && !service_section_.empty() && declared[i]->count() > 0)
+      set_given(options_[i]->field, *declared[i]);
+  set_service_settings();
   for (size_t i = 0; i < options_.size(); ++i) {
     const Option& option = *options_[i];
     if (declared[i]->count() > 0) {

@@ -50,6 +50,11 @@ class Options {
   enum class Environment { counts, does_not };
   void add_settings(std::vector<Override>* overrides, Environment environment = Environment::counts);
 
+  // Settings of a service: each field is a flag (--max-tokens of "max_tokens"), a key of the TOML file that
+  // --config names, and a variable of the environment (HARMONIC_SERVE_MAX_TOKENS with the section "serve").
+  // Flags win over the environment, that over the file.
+  void add_service_settings(std::vector<Field> fields, std::string section);
+
   // Sets the variables from the environment, then from the arguments after the command's name. Throws Error
   // (usage), naming the flag and, for an unknown one, the nearest.
   void parse(const std::vector<std::string>& arguments);
@@ -59,7 +64,11 @@ class Options {
 
  private:
   std::vector<std::unique_ptr<Option>> options_;
+  void set_service_settings();
+
   std::vector<Override>* overrides_ = nullptr;
+  std::string service_section_, service_file_;
+  std::vector<Field> service_fields_;
   Environment environment_ = Environment::counts;
   std::vector<std::string> assignments_;
   RunConfig defaults_;

@@ -33,6 +33,25 @@ void remove_evaluation(Value& plan) {
     std::erase_if(*entries, [](const auto& entry) { return entry.first == kEvaluate; });
 }
 
+// A setting that is not there has its default: plans of before there was such a setting stay good.
+void add_defaults(Value& plan, const Value& defaults) {
+  if (!plan.table()) return;
+  for (const auto& [key, value] : *defaults.table()) {
+    if (!plan.find(key)) plan.at(key) = value;
+    if (value.table()) add_defaults(plan.at(key), value);
+  }
+}
+
+// Whether two plans say the same, in whatever order.
+bool same(const Value& a, const Value& b) {
+  if (!a.table() || !b.table()) return !a.table() && !b.table() && inline_text(a) == inline_text(b);
+  return a.table()->size() == b.table()->size() &&
+         std::all_of(a.table()->begin(), a.table()->end(), [&](const auto& entry) {
+           const Value* other = b.find(entry.first);
+           return other && same(entry.second, *other);
+         });
+}
+
 }  // namespace
 
 std::string run_plan_text(const PlannedRun& run, RunConfig config,
@@ -48,11 +67,14 @@ std::string run_plan_text(const PlannedRun& run, RunConfig config,
 }
 
 PlanChange plan_change(std::string_view before, std::string_view now, std::string_view source) {
-  if (before == now) return PlanChange::none;
   Value there = parse_toml(before, source), wanted = parse_toml(now, source);
+  RunConfig config;
+  const Value defaults = values_of(config.fields());
+  for (Value* plan : {&there, &wanted}) add_defaults(*plan, defaults);
+  if (same(there, wanted)) return PlanChange::none;
   remove_evaluation(there);
   remove_evaluation(wanted);
-  return to_toml(there) == to_toml(wanted) ? PlanChange::evaluation : PlanChange::training;
+  return same(there, wanted) ? PlanChange::evaluation : PlanChange::training;
 }
 
 }  // namespace harmonic

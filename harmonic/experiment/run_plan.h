@@ -20,7 +20,8 @@ enum class PlanChange {
   training,
 };
 
-// Of such a text, read from the file `source`, against the text of now. Throws Error where it is none.
+// Of such a text, in which a setting that is missing has its default, read from the file `source`, against
+// the text of now. Throws Error where it is none.
 PlanChange plan_change(std::string_view before, std::string_view now, std::string_view source);
 
 }  // namespace harmonic

@@ -1,35 +1,13 @@
 #include "harmonic/runtime/sampler.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <numbers>
 
+#include "harmonic/base/portable_math.h"
 #include "harmonic/base/random.h"
 #include "harmonic/model/inference.h"
 
 namespace harmonic {
-namespace {
-
-constexpr auto kInverseFactorials = [] {
-  std::array<double, 12> values{1};
-  for (size_t i = 1; i < values.size(); ++i) values[i] = values[i - 1] / static_cast<double>(i);
-  return values;
-}();
-
-// e^x for x <= 0 to about 1e-13: additions and multiplications only, so that every machine and C library
-// chooses the same tokens.
-double exp_of(double x) {
-  if (x < -700) return 0;
-  const double n = std::nearbyint(x * std::numbers::log2e);
-  // ln 2 in two parts: the first has few enough bits for its product to be exact.
-  const double r = (x - n * 0x1.62e42fee00000p-1) - n * 0x1.a39ef35793c76p-33;
-  double sum = 0;
-  for (size_t i = kInverseFactorials.size(); i-- > 0;) sum = sum * r + kInverseFactorials[i];
-  return std::ldexp(sum, static_cast<int>(n));
-}
-
-}  // namespace
 
 // The candidate of this rank, 0 being the likeliest: the heap gives only as many as are asked for, since
 // sorting a large vocabulary would cost more than the rest of a small model.
@@ -60,7 +38,7 @@ int32_t Sampler::sample(const Tensor& logits, uint64_t index) {
   }
   double total = 0, mass = 0;  // of all; of those that are kept
   for (Candidate& candidate : candidates_) {
-    candidate.weight = exp_of((candidate.logit - likeliest.logit) / options_.temperature);
+    candidate.weight = portable::exp_falling((candidate.logit - likeliest.logit) / options_.temperature);
     total += candidate.weight;
     if (candidate.weight >= options_.min_p) mass += candidate.weight;
   }

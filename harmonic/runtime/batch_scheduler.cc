@@ -1,0 +1,370 @@
+#include "harmonic/runtime/batch_scheduler.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+
+#include "harmonic/base/checked.h"
+#include "harmonic/base/float_mode.h"
+
+namespace harmonic {
+namespace {
+
+constexpr int64_t kFewestRows = 16;    // to read in a step: fewer cost about as much
+constexpr int64_t kScoredAtOnce = 64;  // rows of logits that are held
+
+}  // namespace
+
+struct BatchScheduler::Job {
+  GenerationRequest request;
+  std::shared_ptr<GenerationListener> listener;
+  std::shared_ptr<std::atomic<bool>> cancelled = std::make_shared<std::atomic<bool>>(false);
+
+  // What the model is fed to read: the point's last token and all of request.tokens but the last.
+  int64_t to_read() const { return static_cast<int64_t>(request.tokens.size()); }
+  int32_t input(int64_t i) const { return i == 0 ? first : request.tokens[static_cast<size_t>(i - 1)]; }
+  bool reading() const { return read < to_read(); }
+
+  int32_t first = 0, pending = 0;
+  uint64_t earlier = 0;
+  bool at_beginning = false;  // no token of the document has been written or read
+  int64_t read = 0, written = 0;
+  Sampler sampler{SamplingOptions{}};
+  StopStrings stops;
+  Utf8Stream characters;
+  // The token chosen in this step, or what went wrong.
+  TokenReport chosen;
+  std::string error;
+};
+
+class BatchScheduler::PointOfRow : public GenerationListener::LazyPoint {
+ public:
+  PointOfRow(const BatchScheduler& scheduler, size_t slot) : scheduler_(scheduler), slot_(slot) {}
+  TextPoint point() const override { return scheduler_.point_of(slot_); }
+
+ private:
+  const BatchScheduler& scheduler_;
+  size_t slot_;
+};
+
+BatchScheduler::BatchScheduler(Model& model, const Tokenizer& tokenizer, const SchedulerOptions& options)
+    : model_(model),
+      tokenizer_(tokenizer),
+      options_(options),
+      pool_(options.threads),
+      inference_(model, pool_),
+      row_bytes_(model.state_layout().bytes()),
+      // Pages that no text has used take no memory.
+      slab_(static_cast<char*>(std::calloc(static_cast<size_t>(options.max_batch),
+                                           static_cast<size_t>(model.state_layout().bytes()))),
+            std::free) {
+  HARMONIC_ASSERT(options.max_batch > 0 && options.max_waiting >= 0);
+  if (!slab_)
+    fail("the states of {} texts at once, {} bytes each, do not fit in memory; ask for a smaller batch",
+         options.max_batch, row_bytes_);
+  model.pack(inference_.context());
+  thread_ = std::thread([this] { run(); });
+}
+
+BatchScheduler::~BatchScheduler() { stop(); }
+
+void BatchScheduler::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_one();
+  if (thread_.joinable()) thread_.join();
+}
+
+BatchScheduler::Ticket BatchScheduler::submit(GenerationRequest request,
+                                              std::shared_ptr<GenerationListener> listener) {
+  const ModelConfig& config = model_.config();
+  for (const int32_t token : request.tokens)
+    if (token < 0 || token >= config.vocab_size)
+      fail("token {} is not of the vocabulary: the model has {} tokens", token, config.vocab_size);
+  HARMONIC_ASSERT(request.from.state.bytes() == row_bytes_);
+  HARMONIC_ASSERT(request.from.pending >= 0 && request.from.pending < config.vocab_size);
+  const auto count = static_cast<int64_t>(request.tokens.size());
+  if (const int64_t longest = config.longest_text();
+      longest > 0 && static_cast<int64_t>(request.from.state.position()) + count > longest)
+    fail("the model remembers {} tokens of a text; this one has {} and {} more", longest,
+         request.from.state.position(), count);
+
+  auto job = std::make_unique<Job>();
+  job->first = job->pending = request.from.pending;
+  job->earlier = request.from.earlier;
+  job->at_beginning = request.from.state.position() == 0;
+  job->sampler = Sampler(request.sampling);
+  job->stops = StopStrings(request.stop);
+  job->characters.push(request.from.unfinished);
+  job->request = std::move(request);
+  job->listener = std::move(listener);
+  const Ticket ticket(job->cancelled);
+  {
+    const std::lock_guard lock(mutex_);
+    if (stopping_ || static_cast<int64_t>(waiting_.size()) >= options_.max_waiting) throw QueueFull{};
+    waiting_.push_back(std::move(job));
+  }
+  wake_.notify_one();
+  return ticket;
+}
+
+BatchScheduler::Load BatchScheduler::load() const {
+  const std::lock_guard lock(mutex_);
+  Load load = load_;
+  load.waiting = static_cast<int64_t>(waiting_.size());
+  return load;
+}
+
+void BatchScheduler::run() {
+  const FlushToZero mode;
+  while (take_jobs()) step();
+  for (size_t slot = jobs_.size(); slot-- > 0;) end(slot, GenerationEnd::Finish::cancelled);
+}
+
+// Fills the batch from the queue, and lets go of what was cancelled; waits while there is nothing to do.
+// False when the scheduler is to stop.
+bool BatchScheduler::take_jobs() {
+  for (size_t slot = jobs_.size(); slot-- > 0;)
+    if (jobs_[slot]->cancelled->load(std::memory_order_relaxed)) end(slot, GenerationEnd::Finish::cancelled);
+  for (;;) {
+    std::unique_ptr<Job> job;
+    bool stop = false;
+    {
+      std::unique_lock lock(mutex_);
+      load_.working = static_cast<int64_t>(jobs_.size());
+      if (jobs_.empty()) wake_.wait(lock, [&] { return stopping_ || !waiting_.empty(); });
+      stop = stopping_;
+      const bool room = static_cast<int64_t>(jobs_.size()) < options_.max_batch;
+      auto next = waiting_.begin();
+      // With the batch full, only those leave the queue that were cancelled in it.
+      if (!stop && !room)
+        next = std::find_if(waiting_.begin(), waiting_.end(),
+                            [](const auto& waiting) { return waiting->cancelled->load(); });
+      if (next == waiting_.end()) return !stop;
+      job = std::move(*next);
+      waiting_.erase(next);
+    }
+    if (stop || job->cancelled->load(std::memory_order_relaxed)) {
+      GenerationEnd ended;
+      ended.finish = GenerationEnd::Finish::cancelled;
+      ended.point = std::move(job->request.from);
+      job->listener->on_end(std::move(ended));
+      continue;
+    }
+    std::memcpy(row(jobs_.size()), job->request.from.state.data(), static_cast<size_t>(row_bytes_));
+    job->request.from.state = State();
+    job->listener->on_start();
+    jobs_.push_back(std::move(job));
+    const size_t slot = jobs_.size() - 1;
+    if (!jobs_[slot]->reading() && (jobs_[slot]->request.max_tokens <= 0 || full(slot)))
+      end(slot, GenerationEnd::Finish::length);
+  }
+}
+
+bool BatchScheduler::full(size_t slot) const {
+  const int64_t longest = model_.config().longest_text();
+  return longest > 0 && static_cast<int64_t>(position_of(slot)) >= longest;
+}
+
+uint64_t BatchScheduler::position_of(size_t slot) const {
+  uint64_t position;
+  std::memcpy(&position, row(slot), sizeof position);
+  return position;
+}
+
+// Of each of so many readers. The pieces change no bit, so that they may follow the clock.
+int64_t BatchScheduler::rows_to_read(int64_t readers) const {
+  const double fit = seconds_a_row_ > 0 ? options_.step_milliseconds / 1e3 / seconds_a_row_ : kFewestRows;
+  const int64_t rows = std::clamp(static_cast<int64_t>(fit), kFewestRows, Inference::kRowsPerCall);
+  return std::max<int64_t>(1, rows / readers);
+}
+
+void BatchScheduler::step() {
+  const auto begin = std::chrono::steady_clock::now();
+  const int64_t readers =
+      std::count_if(jobs_.begin(), jobs_.end(), [](const auto& job) { return job->reading(); });
+  const int64_t most = readers > 0 ? rows_to_read(readers) : 0;
+  tokens_.clear();
+  offsets_.assign(1, 0);
+  std::vector<size_t> writers;
+  std::vector<int64_t> writers_rows;
+  for (size_t slot = 0; slot < jobs_.size(); ++slot) {
+    const Job& job = *jobs_[slot];
+    if (job.reading()) {
+      int64_t count = std::min(most, job.to_read() - job.read);
+      if (const int64_t every = job.request.boundary_every; every > 0) {
+        count = std::min(count, every - static_cast<int64_t>(position_of(slot)) % every);
+      }
+      for (int64_t i = 0; i < count; ++i) tokens_.push_back(job.input(job.read + i));
+    } else {
+      writers.push_back(slot);
+      writers_rows.push_back(static_cast<int64_t>(tokens_.size()));
+      tokens_.push_back(job.pending);
+    }
+    offsets_.push_back(static_cast<int64_t>(tokens_.size()));
+  }
+  const auto count = static_cast<int64_t>(jobs_.size());
+  const Segments segments{offsets_.data(), count};
+  const StateRows states(slab_.get(), count, model_.state_layout());
+
+  try {
+    const Tensor hidden = inference_.hidden(tokens_.data(), segments, states, states);
+    for (size_t slot = 0; slot < jobs_.size(); ++slot) {
+      Job& job = *jobs_[slot];
+      if (!job.reading() || !job.request.score) continue;
+      const auto b = static_cast<int64_t>(slot);
+      score(job, hidden.rows_of(segments.begin(b), segments.length(b)), job.read, segments.length(b));
+    }
+    if (!writers.empty()) choose(writers, hidden, writers_rows);
+  } catch (const std::exception& error) {
+    // Nobody's state can be trusted now.
+    for (size_t slot = jobs_.size(); slot-- > 0;) end(slot, GenerationEnd::Finish::failed, error.what());
+    return;
+  }
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  if (readers > 0 && segments.rows() >= kFewestRows) {
+    const double now = seconds / static_cast<double>(segments.rows());
+    seconds_a_row_ = seconds_a_row_ > 0 ? 0.7 * seconds_a_row_ + 0.3 * now : now;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    load_.tokens_read += segments.rows() - static_cast<int64_t>(writers.size());
+    load_.tokens_written += static_cast<int64_t>(writers.size());
+    ++load_.steps;
+  }
+
+  // From the last on: a text that ends leaves its place to the last one.
+  for (size_t slot = jobs_.size(); slot-- > 0;) {
+    Job& job = *jobs_[slot];
+    if (!job.error.empty()) {
+      end(slot, GenerationEnd::Finish::failed, job.error);
+    } else if (!job.reading()) {
+      write(slot);
+    } else {
+      for (int64_t i = 0; i < segments.length(static_cast<int64_t>(slot)); ++i) {
+        job.pending = job.input(++job.read);
+        job.characters.push(
+            tokenizer_.bytes_of(job.pending));  // one may begin here and end in what is written
+      }
+      job.at_beginning = false;
+      const int64_t every = job.request.boundary_every;
+      if (every > 0 && (!job.reading() || static_cast<int64_t>(position_of(slot)) % every == 0))
+        job.listener->on_boundary(job.read, PointOfRow(*this, slot));
+      if (!job.reading() && (job.request.max_tokens <= 0 || full(slot)))
+        end(slot, GenerationEnd::Finish::length);
+    }
+  }
+}
+
+// The tokens that `count` rows of hidden predict, which are among the request's.
+void BatchScheduler::score(Job& job, const Tensor& hidden, int64_t fed, int64_t count) {
+  try {
+    std::vector<TokenReport> reports(static_cast<size_t>(count));
+    for (int64_t begin = 0; begin < count; begin += kScoredAtOnce) {
+      const int64_t rows = std::min(kScoredAtOnce, count - begin);
+      const Tensor logits = inference_.logits(hidden.rows_of(begin, rows));
+      pool_.parallel_for(rows, [&](int64_t r) {
+        TokenReport& report = reports[static_cast<size_t>(begin + r)];
+        const LogProbabilities probabilities(logits.rows_of(r, 1));
+        report.token = job.input(fed + begin + r + 1);
+        report.logprob = probabilities.of(report.token);
+        report.likeliest = probabilities.likeliest(job.request.alternatives);
+      });
+    }
+    job.listener->on_scored(reports);
+  } catch (const Error& error) {
+    job.error = error.what();
+  }
+}
+
+void BatchScheduler::choose(const std::vector<size_t>& writers, const Tensor& hidden,
+                            const std::vector<int64_t>& rows) {
+  const auto bytes = static_cast<size_t>(hidden.cols * size_of(hidden.dtype));
+  gathered_.resize(bytes * writers.size());
+  for (size_t i = 0; i < writers.size(); ++i)
+    std::memcpy(gathered_.data() + i * bytes, hidden.rows_of(rows[i], 1).data, bytes);
+  const Tensor chosen = {gathered_.data(), static_cast<int64_t>(writers.size()),
+                         hidden.cols,      hidden.cols,
+                         hidden.dtype,     hidden.device};
+  const Tensor logits = inference_.logits(chosen);
+  pool_.parallel_for(logits.rows, [&](int64_t i) {
+    const size_t slot = writers[static_cast<size_t>(i)];
+    Job& job = *jobs_[slot];
+    try {
+      const Tensor own = logits.rows_of(i, 1);
+      // The state has seen `pending` by now: the next token's index is one less far than it looks.
+      job.chosen.token = job.sampler.sample(own, job.earlier + position_of(slot));
+      job.chosen.likeliest.clear();
+      if (job.request.alternatives >= 0) {
+        const LogProbabilities probabilities(own);
+        job.chosen.logprob = probabilities.of(job.chosen.token);
+        job.chosen.likeliest = probabilities.likeliest(job.request.alternatives);
+      }
+    } catch (const Error& error) {
+      job.error = error.what();
+    }
+  });
+}
+
+// Takes the token that was chosen into the text.
+void BatchScheduler::write(size_t slot) {
+  Job& job = *jobs_[slot];
+  ++job.written;
+  const int32_t token = job.chosen.token;
+  std::string released;
+  bool stopped = false;
+  if (token == tokenizer_.eot()) {
+    // The end stands in the text of all documents; what was held back comes before it.
+    job.earlier += position_of(slot);
+    std::memset(row(slot), 0, static_cast<size_t>(row_bytes_));
+    job.pending = static_cast<int32_t>(model_.config().bos());
+    job.at_beginning = true;
+    job.stops.flush(released);
+    job.chosen.text = job.characters.push(released) + job.characters.flush();
+    stopped = !job.request.ignore_end;
+    if (!stopped) job.chosen.text += "\n\n";
+  } else {
+    stopped = job.stops.push(job.at_beginning ? tokenizer_.first_bytes_of(token) : tokenizer_.bytes_of(token),
+                             released);
+    job.at_beginning = false;
+    job.pending = token;
+    job.chosen.text = job.characters.push(released);
+  }
+  job.listener->on_token(job.chosen);
+  if (stopped) {
+    end(slot, GenerationEnd::Finish::stop);
+  } else if (job.written >= job.request.max_tokens || full(slot)) {
+    end(slot, GenerationEnd::Finish::length);
+  }
+}
+
+TextPoint BatchScheduler::point_of(size_t slot) const {
+  const Job& job = *jobs_[slot];
+  TextPoint point{State(model_.state_layout()), job.pending, job.earlier, job.characters.held()};
+  std::memcpy(point.state.data(), row(slot), static_cast<size_t>(row_bytes_));
+  return point;
+}
+
+void BatchScheduler::end(size_t slot, GenerationEnd::Finish finish, std::string error) {
+  Job& job = *jobs_[slot];
+  GenerationEnd ended;
+  ended.finish = finish;
+  ended.error = std::move(error);
+  if (finish != GenerationEnd::Finish::failed) {
+    std::string released;
+    if (finish != GenerationEnd::Finish::stop) job.stops.flush(released);
+    ended.text = job.characters.push(released);
+    ended.point = point_of(slot);
+  }
+  job.listener->on_end(std::move(ended));
+  if (slot + 1 < jobs_.size()) {
+    std::memcpy(row(slot), row(jobs_.size() - 1), static_cast<size_t>(row_bytes_));
+    jobs_[slot] = std::move(jobs_.back());
+  }
+  jobs_.pop_back();
+}
+
+}  // namespace harmonic

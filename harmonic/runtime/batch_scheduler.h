@@ -1,0 +1,178 @@
+// Many texts at work on one model: continuous batching.
+//
+//   BatchScheduler scheduler(model, tokenizer, {.threads = 2});
+//   GenerationRequest request{.from = beginning_of_text(model), .tokens = tokenizer.encode("Once"),
+//                             .max_tokens = 100};
+//   const Ticket ticket = scheduler.submit(std::move(request), listener);
+//
+// One thread computes, in steps. A step takes every text at work: of those that read, a piece of their
+// tokens; of those that write, the next one. So a text begins at the next step, whatever the others do, and a
+// long prompt delays nobody by more than its piece. What comes out depends on the request alone, to the bit:
+// not on who else is there, nor on the pieces.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "harmonic/model/inference.h"
+#include "harmonic/runtime/log_probabilities.h"
+#include "harmonic/runtime/sampler.h"
+#include "harmonic/runtime/stop_strings.h"
+#include "harmonic/runtime/text_point.h"
+#include "harmonic/tokenizer/tokenizer.h"
+#include "harmonic/tokenizer/utf8_stream.h"
+
+namespace harmonic {
+
+struct GenerationRequest {
+  TextPoint from;
+  std::vector<int32_t> tokens;  // become part of the text first; of the model's vocabulary
+  bool score = false;           // each of `tokens` by what comes before it
+  int64_t max_tokens = 0;       // to write then, at most
+  SamplingOptions sampling;
+  int64_t alternatives = -1;      // the likeliest so many beside each token; -1: no log-probabilities at all
+  std::vector<std::string> stop;  // texts at which writing ends; they are not given out
+  bool ignore_end = false;        // begin another document where the model ends one
+  int64_t boundary_every = 0;     // on_boundary() is called at positions that are multiples of it; 0 is never
+};
+
+// A token that was written, or read and scored.
+struct TokenReport {
+  int32_t token = 0;
+  std::string text;    // of those written: what can be shown now, valid UTF-8; may be empty
+  double logprob = 0;  // where asked for
+  std::vector<TokenLogProbability> likeliest;
+};
+
+struct GenerationEnd {
+  enum class Finish {
+    length,  // max_tokens are written, or the model can take no more of the document
+    stop,    // the model ended the text, or a stop string came
+    cancelled,
+    failed,
+  };
+  Finish finish = Finish::length;
+  std::string text;   // what was held back and can be shown now that the text ends; of a character that it
+                      // ends within, point.unfinished has the beginning
+  std::string error;  // of failed
+  // After the last token that was read or written (all of a stop string; after an end of text, at the
+  // beginning of another document). Of no meaning when it failed.
+  TextPoint point;
+};
+
+// Called on the scheduler's thread, in this order; must be quick, and may throw nothing.
+class GenerationListener {
+ public:
+  virtual ~GenerationListener() = default;
+  virtual void on_start() {}  // it left the queue
+  virtual void on_scored(std::span<const TokenReport> /*tokens*/) {}
+  // `tokens` of the request's have been read: the text stands at `point`, which is copied only by calling it.
+  class LazyPoint {
+   public:
+    virtual TextPoint point() const = 0;
+
+   protected:
+    ~LazyPoint() = default;
+  };
+  virtual void on_boundary(int64_t /*tokens*/, const LazyPoint& /*at*/) {}
+  virtual void on_token(const TokenReport& /*token*/) {}
+  virtual void on_end(GenerationEnd end) = 0;  // once, the last
+};
+
+struct SchedulerOptions {
+  int threads = 0;                // of the model; 0 is one a processor
+  int64_t max_batch = 64;         // texts at work at once
+  int64_t max_waiting = 256;      // texts in the queue
+  double step_milliseconds = 20;  // reading is cut such that a step takes about so long
+};
+
+class BatchScheduler {
+ public:
+  // Packs the model's matrices. Both must outlive it; nobody else may use the model's Inference at a time,
+  // but everything that is const.
+  BatchScheduler(Model& model, const Tokenizer& tokenizer, const SchedulerOptions& options);
+  ~BatchScheduler();  // stop()
+  BatchScheduler(const BatchScheduler&) = delete;
+  BatchScheduler& operator=(const BatchScheduler&) = delete;
+
+  const Model& model() const { return model_; }
+  const Tokenizer& tokenizer() const { return tokenizer_; }
+
+  // A request that was taken. Any thread may cancel it, at any time; on_end() comes all the same.
+  class Ticket {
+   public:
+    Ticket() = default;
+    void cancel() const {
+      if (cancelled_) cancelled_->store(true, std::memory_order_relaxed);
+    }
+
+   private:
+    friend class BatchScheduler;
+    explicit Ticket(std::shared_ptr<std::atomic<bool>> flag) : cancelled_(std::move(flag)) {}
+    std::shared_ptr<std::atomic<bool>> cancelled_;
+  };
+
+  // Thrown by submit() when as many requests wait as may.
+  struct QueueFull {};
+
+  // Cancels what is at work and what waits, and waits for it to end; submit() throws QueueFull from now on.
+  void stop();
+
+  // From any thread. Throws Error for a request that cannot be: tokens outside the vocabulary, a state of
+  // another size, more tokens than the model can remember. Throws QueueFull.
+  Ticket submit(GenerationRequest request, std::shared_ptr<GenerationListener> listener);
+
+  struct Load {
+    int64_t waiting = 0, working = 0;
+    int64_t tokens_read = 0, tokens_written = 0, steps = 0;
+  };
+  Load load() const;
+
+ private:
+  struct Job;
+  class PointOfRow;
+
+  void run();
+  bool take_jobs();
+  void step();
+  int64_t rows_to_read(int64_t readers) const;
+  void score(Job& job, const Tensor& hidden, int64_t fed, int64_t count);
+  void choose(const std::vector<size_t>& writers, const Tensor& hidden, const std::vector<int64_t>& rows);
+  void write(size_t slot);
+  void end(size_t slot, GenerationEnd::Finish finish, std::string error = {});
+  TextPoint point_of(size_t slot) const;
+  char* row(size_t slot) const { return slab_.get() + static_cast<int64_t>(slot) * row_bytes_; }
+  uint64_t position_of(size_t slot) const;
+  bool full(size_t slot) const;
+
+  Model& model_;
+  const Tokenizer& tokenizer_;
+  SchedulerOptions options_;
+  ThreadPool pool_;
+  Inference inference_;
+
+  // Of the computing thread alone: the texts at work, and their states, a row each in the same order.
+  std::vector<std::unique_ptr<Job>> jobs_;
+  int64_t row_bytes_ = 0;
+  std::unique_ptr<char[], void (*)(void*)> slab_;
+  std::vector<int32_t> tokens_;
+  std::vector<int64_t> offsets_;
+  std::vector<char> gathered_;
+  double seconds_a_row_ = 0;
+
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<std::unique_ptr<Job>> waiting_;
+  Load load_;
+  bool stopping_ = false;
+  std::thread thread_;  // the last: it uses the others
+};
+
+}  // namespace harmonic

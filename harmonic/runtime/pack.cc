@@ -1,0 +1,324 @@
+#include "harmonic/runtime/pack.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "harmonic/base/checked.h"
+#include "harmonic/base/files.h"
+#include "harmonic/base/interrupt.h"
+#include "harmonic/base/portable_math.h"
+#include "harmonic/runtime/range_coder.h"
+
+namespace harmonic {
+namespace {
+
+constexpr std::string_view kMagic = "HPACK1\r\n";  // a transfer that changes line ends is noticed
+constexpr std::string_view kEnd = "HPACKEND";
+constexpr size_t kChecksumBytes = 64, kIdentityBytes = 64;  // both in hexadecimal
+constexpr int64_t kRowsAtOnce = 64;                         // of logits
+constexpr size_t kBlocksAtOnce = 16;                        // that are unpacked side by side
+constexpr uint32_t kFollows = 1, kIndex = 2;
+
+enum class Kind : uint32_t { stored, coded };
+
+template <typename T>
+void put(std::string& bytes, T value) {
+  bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
+}
+
+// Whole numbers that stand for a row's probabilities: each at least 1, so that every token can be coded, and
+// the same on every machine.
+class Frequencies {
+ public:
+  explicit Frequencies(const Tensor& logits) : below_(static_cast<size_t>(logits.cols) + 1) {
+    std::vector<double> weights(static_cast<size_t>(logits.cols));
+    double most = number_at(logits, 0, 0), sum = 0;
+    for (int64_t v = 1; v < logits.cols; ++v) most = std::max(most, number_at(logits, 0, v));
+    for (int64_t v = 0; v < logits.cols; ++v) {
+      const double weight = portable::exp_falling(number_at(logits, 0, v) - most);
+      weights[static_cast<size_t>(v)] = weight;
+      sum += weight;
+    }
+    if (!(sum >= 1)) fail("the model's logits are not finite; its weights are damaged or it has diverged");
+    const double unit = (SymbolRange::kMostTotal - static_cast<double>(logits.cols)) / sum * (1 - 1e-9);
+    for (size_t v = 0; v < weights.size(); ++v)
+      below_[v + 1] = below_[v] + 1 + static_cast<uint32_t>(weights[v] * unit);
+  }
+  uint32_t total() const { return below_.back(); }
+  SymbolRange of(int32_t token) const {
+    const auto v = static_cast<size_t>(token);
+    return {below_[v], below_[v + 1] - below_[v], total()};
+  }
+  int32_t at(uint32_t target) const {
+    return static_cast<int32_t>(std::upper_bound(below_.begin(), below_.end(), target) - below_.begin()) - 1;
+  }
+
+ private:
+  std::vector<uint32_t> below_;
+};
+
+// The text of tokens among which the end of text stands for a NUL byte.
+std::string text_of(const Tokenizer& tokenizer, const std::vector<int32_t>& tokens) {
+  std::string text;
+  bool first = true;
+  for (const int32_t token : tokens) {
+    if (token == tokenizer.eot()) {
+      text += '\0';
+    } else {
+      text += first ? tokenizer.first_bytes_of(token) : tokenizer.bytes_of(token);
+    }
+    first = token == tokenizer.eot();
+  }
+  return text;
+}
+
+std::vector<int32_t> tokens_of(const Tokenizer& tokenizer, std::string_view text) {
+  std::vector<int32_t> tokens;
+  for (;;) {
+    const size_t end = text.find('\0');
+    tokenizer.encode(text.substr(0, end), tokens);
+    if (end == text.npos) return tokens;
+    tokens.push_back(tokenizer.eot());
+    text.remove_prefix(end + 1);
+  }
+}
+
+// A reader of exact sizes.
+class Input {
+ public:
+  Input(const Packer::Read& read, const std::string& name) : read_(read), name_(name) {}
+  std::string take(int64_t bytes) {
+    std::string text = read_(bytes);
+    if (static_cast<int64_t>(text.size()) != bytes)
+      fail("{}: ends too early; it was cut, or is no packed file", name_);
+    taken += bytes;
+    return text;
+  }
+  template <typename T>
+  T number() {
+    T value;
+    std::memcpy(&value, take(sizeof value).data(), sizeof value);
+    return value;
+  }
+  int64_t taken = 0;
+
+ private:
+  const Packer::Read& read_;
+  const std::string& name_;
+};
+
+}  // namespace
+
+struct Packer::Block {
+  Kind kind = Kind::stored;
+  int64_t source_bytes = 0, tokens = 0;
+  std::string payload, checksum;
+  std::string text;  // unpacked
+};
+
+// Of one text that goes on from the token that leads every document. Where attention's memory is full, it
+// begins anew.
+std::string Packer::coded(const std::vector<int32_t>& tokens) {
+  const Model& model = inference_.model();
+  const int64_t longest = model.config().longest_text();
+  RangeEncoder encoder;
+  State state(model.state_layout());
+  int32_t pending = tokenizer_.bos();
+  std::vector<int32_t> inputs;
+  std::vector<SymbolRange> ranges(kRowsAtOnce);
+  const auto count = static_cast<int64_t>(tokens.size());
+  for (int64_t begin = 0; begin < count;) {
+    stop_if_interrupted();
+    int64_t rows = std::min(count - begin, Inference::kRowsPerCall);
+    if (longest > 0) {
+      if (static_cast<int64_t>(state.position()) >= longest) {
+        state = State(model.state_layout());
+        pending = tokenizer_.bos();
+      }
+      rows = std::min(rows, longest - static_cast<int64_t>(state.position()));
+    }
+    inputs.assign(1, pending);
+    inputs.insert(inputs.end(), tokens.begin() + begin, tokens.begin() + begin + rows - 1);
+    const int64_t offsets[2] = {0, rows};
+    const StateRows row(state, model.state_layout());
+    const Tensor hidden = inference_.hidden(inputs.data(), {offsets, 1}, row, row);
+    for (int64_t r = 0; r < rows; r += kRowsAtOnce) {
+      const int64_t part = std::min(kRowsAtOnce, rows - r);
+      const Tensor logits = inference_.logits(hidden.rows_of(r, part));
+      inference_.context().pool.parallel_for(part, [&](int64_t i) {
+        ranges[static_cast<size_t>(i)] =
+            Frequencies(logits.rows_of(i, 1)).of(tokens[static_cast<size_t>(begin + r + i)]);
+      });
+      for (int64_t i = 0; i < part; ++i) encoder.encode(ranges[static_cast<size_t>(i)]);
+    }
+    begin += rows;
+    pending = tokens[static_cast<size_t>(begin - 1)];
+  }
+  return encoder.finish();
+}
+
+bool Packer::fits(const std::vector<int32_t>& tokens, std::string_view bytes) const {
+  return text_of(tokenizer_, tokens) == bytes;
+}
+
+Packer::Sizes Packer::pack(const Read& read, const Write& write) {
+  Sizes sizes;
+  std::string index;
+  uint64_t blocks = 0;
+  const auto out = [&](std::string_view bytes) {
+    write(bytes);
+    sizes.packed += static_cast<int64_t>(bytes.size());
+  };
+  HARMONIC_ASSERT(identity_.size() == kIdentityBytes);
+  out(std::string(kMagic) + identity_);
+  for (;;) {
+    const std::string source = read(block_bytes_);
+    if (source.empty()) break;
+    sizes.source += static_cast<int64_t>(source.size());
+    const std::vector<int32_t> tokens = tokens_of(tokenizer_, source);
+    Kind kind = Kind::stored;
+    std::string payload = source;
+    // What the tokenizer does not give back as it was, and what the model makes no smaller, stays as it is.
+    if (fits(tokens, source)) {
+      std::string shorter = coded(tokens);
+      if (shorter.size() < payload.size()) {
+        payload = std::move(shorter);
+        kind = Kind::coded;
+      }
+    }
+    put(index, static_cast<uint64_t>(sizes.packed));
+    ++blocks;
+    std::string head;
+    put(head, kFollows);
+    put(head, static_cast<uint32_t>(kind));
+    put(head, static_cast<uint32_t>(source.size()));
+    put(head, static_cast<uint32_t>(tokens.size()));
+    put(head, static_cast<uint32_t>(payload.size()));
+    out(head + sha256(source));
+    out(payload);
+    if (static_cast<int64_t>(source.size()) < block_bytes_) break;
+  }
+  const auto index_at = static_cast<uint64_t>(sizes.packed);
+  std::string tail;
+  put(tail, kIndex);
+  tail += index;
+  put(tail, blocks);
+  put(tail, index_at);
+  out(tail + std::string(kEnd));
+  return sizes;
+}
+
+void Packer::check(const std::vector<Block>& blocks, const std::string& source) {
+  for (const Block& block : blocks)
+    if (static_cast<int64_t>(block.text.size()) != block.source_bytes || sha256(block.text) != block.checksum)
+      fail("{}: damaged: a block's checksum is not that of its content", source);
+}
+
+// Several at once, one token of each a step: a step costs little more than that of a single one.
+void Packer::decode(std::vector<Block>& blocks, const std::string& source) {
+  const Model& model = inference_.model();
+  const int64_t longest = model.config().longest_text();
+  struct Lane {
+    RangeDecoder decoder;
+    Block* block;
+    std::vector<int32_t> tokens;
+  };
+  std::vector<Lane> lanes;
+  for (Block& block : blocks)
+    if (block.kind == Kind::coded && block.tokens > 0)
+      lanes.push_back({RangeDecoder(block.payload), &block, {}});
+  if (lanes.empty()) return check(blocks, source);
+  Arena arena;
+  const StateRows all = make_state_rows(arena, model.state_layout(), static_cast<int64_t>(lanes.size()));
+  std::vector<int32_t> inputs(lanes.size(), tokenizer_.bos());
+  std::vector<int64_t> offsets(lanes.size() + 1);
+  for (size_t i = 0; i < offsets.size(); ++i) offsets[i] = static_cast<int64_t>(i);
+  while (!lanes.empty()) {
+    stop_if_interrupted();
+    const auto count = static_cast<int64_t>(lanes.size());
+    for (int64_t i = 0; i < count; ++i) {
+      if (longest == 0 || static_cast<int64_t>(all.position(i)) < longest) continue;
+      std::memset(all.row(i), 0, static_cast<size_t>(all.row_bytes));
+      inputs[static_cast<size_t>(i)] = tokenizer_.bos();
+    }
+    StateRows states = all;
+    states.count = count;
+    const Tensor hidden = inference_.hidden(inputs.data(), {offsets.data(), count}, states, states);
+    const Tensor logits = inference_.logits(hidden);
+    inference_.context().pool.parallel_for(count, [&](int64_t i) {
+      Lane& lane = lanes[static_cast<size_t>(i)];
+      const Frequencies frequencies(logits.rows_of(i, 1));
+      const int32_t token =
+          frequencies.at(std::min(lane.decoder.target(frequencies.total()), frequencies.total() - 1));
+      lane.decoder.consume(frequencies.of(token));
+      lane.tokens.push_back(token);
+      inputs[static_cast<size_t>(i)] = token;
+    });
+    for (size_t i = lanes.size(); i-- > 0;) {
+      Lane& lane = lanes[i];
+      if (static_cast<int64_t>(lane.tokens.size()) < lane.block->tokens) continue;
+      lane.block->text = text_of(tokenizer_, lane.tokens);
+      const size_t last = lanes.size() - 1;
+      if (i < last) {
+        std::memcpy(all.row(static_cast<int64_t>(i)), all.row(static_cast<int64_t>(last)),
+                    static_cast<size_t>(all.row_bytes));
+        inputs[i] = inputs[last];
+        lanes[i] = std::move(lanes[last]);
+      }
+      lanes.pop_back();
+    }
+  }
+  check(blocks, source);
+}
+
+Packer::Sizes Packer::unpack(const Read& read, const Write& write, const std::string& source) {
+  Input input(read, source);
+  Sizes sizes;
+  if (input.take(kMagic.size()) != kMagic) fail("{}: not a file that harmonic pack wrote", source);
+  if (input.take(kIdentityBytes) != identity_)
+    fail("{}: was packed with another model; only the exact model that packed it can unpack it", source);
+  std::string index;
+  uint64_t count = 0;
+  for (bool more = true; more;) {
+    std::vector<Block> blocks;
+    while (blocks.size() < kBlocksAtOnce) {
+      const auto at = static_cast<uint64_t>(input.taken);
+      const auto what = input.number<uint32_t>();
+      more = what == kFollows;
+      if (!more) {
+        if (what != kIndex) fail("{}: damaged: neither a block nor the end at byte {}", source, at);
+        break;
+      }
+      put(index, at);
+      ++count;
+      Block block;
+      const auto kind = input.number<uint32_t>();
+      block.source_bytes = input.number<uint32_t>();
+      block.tokens = input.number<uint32_t>();
+      const int64_t payload = input.number<uint32_t>();
+      // The same bounds as when packing: nobody's file makes this take more.
+      if (kind > 1 || block.source_bytes > kMostBlockBytes || block.tokens > 2 * kMostBlockBytes ||
+          payload > kMostBlockBytes)
+        fail("{}: damaged: a block of sizes that none has at byte {}", source, at);
+      block.kind = static_cast<Kind>(kind);
+      block.checksum = input.take(kChecksumBytes);
+      block.payload = input.take(payload);
+      if (block.kind == Kind::stored) block.text = block.payload;
+      blocks.push_back(std::move(block));
+    }
+    decode(blocks, source);
+    for (const Block& block : blocks) {
+      write(block.text);
+      sizes.source += block.source_bytes;
+    }
+  }
+  const auto index_at = static_cast<uint64_t>(input.taken) - sizeof(uint32_t);
+  const bool right = input.take(static_cast<int64_t>(index.size())) == index &&
+                     input.number<uint64_t>() == count && input.number<uint64_t>() == index_at &&
+                     input.take(kEnd.size()) == kEnd;
+  if (!right || !read(1).empty()) fail("{}: damaged: its index is not that of its blocks", source);
+  sizes.packed = input.taken;
+  return sizes;
+}
+
+}  // namespace harmonic

@@ -1,0 +1,48 @@
+// Where sessions are kept: states of texts under names, each its owner's alone.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "harmonic/runtime/text_point.h"
+
+namespace harmonic {
+
+// A text that somebody goes on with. A value; points are shared, so that a copy, and a fork, copies no state.
+struct Session {
+  using Point = std::shared_ptr<const TextPoint>;
+  std::string id, owner;
+  std::string parent;             // that it was forked from; may be empty
+  int64_t created = 0, used = 0;  // Unix seconds
+  Point point;
+  std::map<std::string, Point> checkpoints;
+};
+
+// Every member may be called from several threads. All throw Error when the store fails; what a call has
+// returned from is there after kill -9 where the store is a file.
+class SessionStore {
+ public:
+  virtual ~SessionStore() = default;
+  // Adds it, or replaces the one of its owner and id.
+  virtual void save(const Session& session) = 0;
+  virtual std::optional<Session> load(const std::string& owner, const std::string& id) = 0;
+  virtual bool erase(const std::string& owner, const std::string& id) = 0;
+  // At most `limit`, after this id in the order of ids; without points.
+  virtual std::vector<Session> list(const std::string& owner, const std::string& after, int64_t limit) = 0;
+  virtual int64_t count() const = 0;
+  // Bytes of states that it holds in memory.
+  virtual int64_t bytes_in_memory() const = 0;
+};
+
+// Gone with the process.
+std::unique_ptr<SessionStore> make_memory_store();
+// In an SQLite file, made where there is none; `memory` bytes of the sessions used last are held in memory.
+// Throws Error for a file of another kind, sessions of another model, and while another process has it.
+std::unique_ptr<SessionStore> make_sqlite_store(const std::string& path, const Model& model,
+                                                const std::string& identity, int64_t memory);
+
+}  // namespace harmonic

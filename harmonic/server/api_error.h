@@ -1,0 +1,31 @@
+// What went wrong with a request, in the form that OpenAI's clients know.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <string>
+#include <utility>
+
+#include "harmonic/server/http_server.h"
+
+namespace harmonic {
+
+struct ApiError {
+  int status = 400;
+  std::string message;
+  std::string param;    // the field of the request at fault; may be empty
+  std::string code;     // a word for programs; may be empty
+  int retry_after = 0;  // seconds; 0: trying again is of no use
+};
+
+HttpResponse response_of(const ApiError& error);
+// As one line of JSON: {"error": {...}}.
+std::string json_of(const ApiError& error);
+
+// Throws an ApiError of status 400 about a field.
+template <typename... Args>
+[[noreturn]] void fail_field(std::string param, fmt::format_string<Args...> format, Args&&... args) {
+  throw ApiError{400, fmt::format(format, std::forward<Args>(args)...), std::move(param), "invalid_value", 0};
+}
+
+}  // namespace harmonic

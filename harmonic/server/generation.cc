@@ -1,0 +1,506 @@
+#include "harmonic/server/generation.h"
+
+#include <sodium.h>
+
+#include <atomic>
+#include <bit>
+#include <chrono>
+#include <mutex>
+
+#include "harmonic/base/random.h"
+#include "harmonic/server/api_error.h"
+#include "harmonic/server/json_text.h"
+#include "harmonic/server/token_text.h"
+
+namespace harmonic {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr size_t kMostStops = 16, kLongestStop = 1024;
+constexpr const char* kBusy = "the server is busy: too many texts wait";
+constexpr int64_t kBoundary = 256;       // tokens between the states of a prompt that are kept
+constexpr int64_t kMostBoundaries = 64;  // of one prompt
+constexpr int64_t kFewestKept = 64;
+
+double seconds_since(Clock::time_point then) {
+  return std::chrono::duration<double>(Clock::now() - then).count();
+}
+
+ApiError busy() { return {503, kBusy, "", "overloaded", 1}; }
+
+uint64_t seed_of_choice(uint64_t seed, int64_t choice) {
+  return choice == 0 ? seed : Random(seed, stream_of("choice")).bits(static_cast<uint64_t>(choice));
+}
+
+// Lives until every text has ended and the answer is on its way. What the scheduler reports comes on its one
+// thread, and so do all changes of `choices_` after the start.
+class Generation : public std::enable_shared_from_this<Generation> {
+ public:
+  Generation(Service& service, const Call& call, GenerationPlan plan)
+      : service_(service), call_(call), plan_(std::move(plan)) {
+    choices_.resize(plan_.prompts.size() * static_cast<size_t>(plan_.choices));
+    remaining_ = static_cast<int64_t>(choices_.size());
+    prefix_ = fmt::format(
+        R"({{"id":{},"object":"{}","created":{},"model":{},"system_fingerprint":"{:.16}","choices":[)",
+        json_text(plan_.id), object_name(), unix_seconds(), json_text(service_.model_name),
+        service_.identity);
+  }
+
+  void start() {
+    for (size_t p = 0; p < plan_.prompts.size(); ++p) {
+      try {
+        submit_prompt(p);
+      } catch (const BatchScheduler::QueueFull&) {
+        refuse_prompt(p, busy());
+      } catch (const Error& error) {
+        refuse_prompt(p, {400, error.what(), "prompt", "invalid_prompt", 0});
+      }
+    }
+    // The exchange holds this until it ends, and this holds the exchange: neither may keep the other.
+    call_.exchange->when_gone([weak = weak_from_this()] {
+      if (const auto self = weak.lock()) self->cancel();
+    });
+    if (plan_.stream) begin_stream();
+  }
+
+ private:
+  struct Choice {
+    std::vector<TokenReport> tokens;  // written; kept only where the answer needs them
+    std::string text;
+    int64_t written = 0, offset = 0;
+    GenerationEnd end;
+    int error_status = 500;
+    std::shared_ptr<const std::vector<TokenReport>> scored;  // of the prompt
+    std::vector<int32_t> all;                                // of the prompt and written, for the cache
+    Clock::time_point last{};
+  };
+
+  // One text of the answer; or, where several go on from one prompt, the prompt (choice: the first of them).
+  class Listener : public GenerationListener {
+   public:
+    Listener(std::shared_ptr<Generation> generation, size_t choice, bool prompt_only)
+        : generation_(std::move(generation)), choice_(choice), prompt_only_(prompt_only) {}
+
+    void on_start() override {
+      if (!started_before_) generation_->service_.metrics.queue_wait.add(seconds_since(submitted_));
+      started_before_ = true;
+    }
+    void on_scored(std::span<const TokenReport> tokens) override {
+      scored_.insert(scored_.end(), tokens.begin(), tokens.end());
+    }
+    void on_boundary(int64_t tokens, const LazyPoint& at) override {
+      generation_->remember(choice_, skipped + tokens, at);
+    }
+    void on_token(const TokenReport& token) override {
+      hand_over_scores();
+      generation_->take_token(choice_, token);
+    }
+    void on_end(GenerationEnd end) override {
+      hand_over_scores();
+      if (prompt_only_ && end.finish == GenerationEnd::Finish::length) {
+        generation_->fork(choice_, std::move(end));
+      } else {
+        generation_->take_end(choice_, prompt_only_ ? generation_->plan_.choices : 1, std::move(end));
+      }
+      generation_.reset();
+    }
+    int64_t skipped = 0;  // tokens of the prompt whose state was known
+
+   private:
+    void hand_over_scores() {
+      if (handed_over_) return;
+      handed_over_ = true;
+      generation_->take_scores(choice_, prompt_only_ ? generation_->plan_.choices : 1, std::move(scored_));
+    }
+
+    std::shared_ptr<Generation> generation_;
+    const size_t choice_;
+    const bool prompt_only_;
+    bool handed_over_ = false, started_before_ = false;
+    const Clock::time_point submitted_ = Clock::now();
+    std::vector<TokenReport> scored_;
+  };
+
+  bool chat() const { return plan_.form == GenerationPlan::Form::chat; }
+  const char* object_name() const {
+    return !chat() ? "text_completion" : plan_.stream ? "chat.completion.chunk" : "chat.completion";
+  }
+  const Prompt& prompt_of(size_t choice) const {
+    return plan_.prompts[choice / static_cast<size_t>(plan_.choices)];
+  }
+  bool scoring() const { return plan_.echo && plan_.alternatives >= 0; }
+  // States so large that the cache would hold but a few are not worth their copying.
+  bool caching() const {
+    return !plan_.from &&
+           service_.model().state_layout().bytes() <= (service_.config.cache_mb << 20) / kFewestKept;
+  }
+
+  // --- to the scheduler ---
+
+  void submit_prompt(size_t p) {
+    const Prompt& prompt = plan_.prompts[p];
+    const size_t choice = p * static_cast<size_t>(plan_.choices);
+    const bool prompt_only = plan_.choices > 1;
+    const auto listener = std::make_shared<Listener>(shared_from_this(), choice, prompt_only);
+    GenerationRequest request;
+    request.score = scoring();
+    prompt_tokens_ += static_cast<int64_t>(prompt.tokens.size()) + prompt.with_leading;
+    if (caching()) {
+      const auto hit = scoring() ? std::nullopt : service_.cache.find(call_.owner, prompt.tokens);
+      ++(hit ? service_.metrics.cache_hits : service_.metrics.cache_misses);
+      if (hit) {
+        request.from = *hit->point;
+        listener->skipped = hit->tokens;
+        cached_tokens_ += hit->tokens;
+      }
+      choices_[choice].all = prompt.tokens;
+    }
+    const auto size = static_cast<int64_t>(prompt.tokens.size());
+    request.boundary_every = std::max(
+        kBoundary, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(size / kMostBoundaries + 1))));
+    if (listener->skipped == 0) request.from = plan_.from ? *plan_.from : beginning_of_text(service_.model());
+    request.tokens.assign(prompt.tokens.begin() + listener->skipped, prompt.tokens.end());
+    if (!prompt_only) set_writing(request, 0);
+    request.alternatives = plan_.alternatives;
+    submit(std::move(request), listener);
+  }
+
+  void set_writing(GenerationRequest& request, int64_t i) const {
+    request.max_tokens = plan_.max_tokens;
+    request.sampling = plan_.sampling;
+    request.sampling.seed = seed_of_choice(plan_.sampling.seed, i);
+    request.alternatives = plan_.alternatives;
+    request.stop = plan_.stop;
+    request.ignore_end = plan_.ignore_end;
+  }
+
+  void submit(GenerationRequest request, std::shared_ptr<Listener> listener) {
+    const BatchScheduler::Ticket ticket = service_.scheduler.submit(std::move(request), std::move(listener));
+    const std::lock_guard lock(mutex_);
+    tickets_.push_back(ticket);
+    if (cancelled_) ticket.cancel();
+  }
+
+  void cancel() {
+    const std::lock_guard lock(mutex_);
+    cancelled_ = true;
+    for (const BatchScheduler::Ticket& ticket : tickets_) ticket.cancel();
+  }
+
+  // Of the first one the caller says so; those before another are at work by now, and the answer is theirs
+  // too.
+  void refuse_prompt(size_t p, ApiError error) {
+    if (p == 0) throw error;
+    const size_t first = p * static_cast<size_t>(plan_.choices);
+    GenerationEnd failed;
+    failed.finish = GenerationEnd::Finish::failed;
+    failed.error = error.message;
+    choices_[first].error_status = error.status;
+    take_end(first, plan_.choices, std::move(failed));
+  }
+
+  // The prompt has been read: its texts begin.
+  void fork(size_t first, GenerationEnd end) {
+    for (size_t i = 0; i < static_cast<size_t>(plan_.choices); ++i) {
+      GenerationRequest request;
+      request.from = end.point;
+      set_writing(request, static_cast<int64_t>(i));
+      if (i > 0) choices_[first + i].all = choices_[first].all;
+      try {
+        submit(std::move(request), std::make_shared<Listener>(shared_from_this(), first + i, false));
+      } catch (const BatchScheduler::QueueFull&) {
+        GenerationEnd failed;
+        failed.finish = GenerationEnd::Finish::failed;
+        failed.error = busy().message;
+        choices_[first + i].error_status = busy().status;
+        take_end(first + i, 1, std::move(failed));
+      }
+    }
+  }
+
+  // --- from the scheduler, on its thread ---
+
+  void take_scores(size_t first, int64_t count, std::vector<TokenReport> scored) {
+    if (scored.empty() && !plan_.echo) return;
+    const auto shared =
+        std::make_shared<const std::vector<TokenReport>>(with_leading(first, std::move(scored)));
+    for (size_t i = first; i < first + static_cast<size_t>(count); ++i) {
+      choices_[i].scored = shared;
+      if (!plan_.stream) continue;
+      std::string logprobs = "null";
+      if (scoring())
+        logprobs = completion_logprobs(service_, *shared, !plan_.from, plan_.token_ids, choices_[i].offset);
+      send_event(choice_text(i, prompt_of(i).text, logprobs, "null"));
+    }
+  }
+
+  // The client's own leading token stands in its list of tokens too.
+  std::vector<TokenReport> with_leading(size_t choice, std::vector<TokenReport> scored) const {
+    if (!prompt_of(choice).with_leading || !scoring()) return scored;
+    TokenReport leading;
+    leading.token = service_.tokenizer.bos();
+    scored.insert(scored.begin(), std::move(leading));
+    return scored;
+  }
+
+  void remember(size_t choice, int64_t tokens, const GenerationListener::LazyPoint& at) {
+    stop_when_late();
+    const std::vector<int32_t>& all = choices_[choice].all;
+    if (caching())
+      service_.cache.insert(call_.owner, std::span(all).first(static_cast<size_t>(tokens)), at.point());
+  }
+
+  void take_token(size_t i, const TokenReport& token) {
+    Choice& choice = choices_[i];
+    if (choice.written++ == 0 && !std::exchange(seen_token_, true)) {
+      service_.metrics.time_to_first_token.add(seconds_since(begin_));
+    } else if (choice.written > 1) {
+      service_.metrics.between_tokens.add(seconds_since(choice.last));
+    }
+    choice.last = Clock::now();
+    stop_when_late();
+    if (caching() && token.token != service_.tokenizer.eot()) choice.all.push_back(token.token);
+    if (!plan_.stream) {
+      choice.text += token.text;
+      if (plan_.alternatives >= 0) choice.tokens.push_back(token);
+    } else if (!token.text.empty() || plan_.alternatives >= 0) {
+      send_event(choice_text(i, token.text, logprobs_of({&token, 1}, choice.offset), "null"));
+    }
+  }
+
+  void take_end(size_t first, int64_t count, GenerationEnd end) {
+    // A text that took too long is cut; a prompt is not.
+    if (end.finish == GenerationEnd::Finish::cancelled && late_ && choices_[first].written > 0)
+      end.finish = GenerationEnd::Finish::length;
+    for (size_t i = first; i < first + static_cast<size_t>(count); ++i) {
+      Choice& choice = choices_[i];
+      choice.end = end;
+      choice.text += end.text;
+      // Where the text ends within a character and nobody can go on from there, it is shown as one that is
+      // cut.
+      if (!plan_.ended && !end.point.unfinished.empty() && end.finish != GenerationEnd::Finish::failed)
+        choice.end.text += "\xEF\xBF\xBD", choice.text += "\xEF\xBF\xBD";
+      service_.metrics.written_tokens += choice.written;
+      written_tokens_ += choice.written;
+      keep_end(choice);
+      if (plan_.stream && end.finish != GenerationEnd::Finish::failed &&
+          end.finish != GenerationEnd::Finish::cancelled)
+        send_event(choice_text(i, choice.end.text, "null", finish_of(choice.end)));
+    }
+    if (remaining_.fetch_sub(count) == count)
+      service_.workers.post([self = shared_from_this()] { self->answer(); });
+  }
+
+  // What was written may be what the next prompt begins with.
+  void keep_end(const Choice& choice) {
+    if (!caching() || choice.written == 0 || choice.end.point.earlier > 0 ||
+        choice.end.point.state.bytes() == 0 ||
+        choice.all.size() != static_cast<size_t>(choice.end.point.state.position()))
+      return;
+    service_.cache.insert(call_.owner, choice.all, choice.end.point);
+  }
+
+  void stop_when_late() {
+    if (late_ || seconds_since(begin_) < service_.config.request_seconds) return;
+    late_ = true;
+    cancel();
+  }
+
+  // --- the answer ---
+
+  static const char* finish_of(const GenerationEnd& end) {
+    return end.finish == GenerationEnd::Finish::stop ? "\"stop\"" : "\"length\"";
+  }
+
+  std::string logprobs_of(std::span<const TokenReport> tokens, int64_t& offset) const {
+    if (plan_.alternatives < 0) return "null";
+    return chat() ? chat_logprobs(service_, tokens)
+                  : completion_logprobs(service_, tokens, false, plan_.token_ids, offset);
+  }
+
+  std::string choice_text(size_t i, std::string_view text, std::string_view logprobs,
+                          std::string_view finish) const {
+    if (!chat())
+      return fmt::format(R"({{"index":{},"text":{},"logprobs":{},"finish_reason":{}}})", i, json_text(text),
+                         logprobs, finish);
+    return fmt::format(R"({{"index":{},"delta":{{{}}},"logprobs":{},"finish_reason":{}}})", i,
+                       text.empty() ? std::string() : "\"content\":" + json_text(text), logprobs, finish);
+  }
+
+  std::string usage() const {
+    return fmt::format(
+        R"("usage":{{"prompt_tokens":{},"completion_tokens":{},"total_tokens":{},"prompt_tokens_details":{{"cached_tokens":{}}}}})",
+        prompt_tokens_.load(), written_tokens_.load(), prompt_tokens_ + written_tokens_,
+        cached_tokens_.load());
+  }
+
+  void begin_stream() {
+    std::call_once(begun_, [this] {
+      call_.exchange->start_stream(
+          {200, "text/event-stream; charset=utf-8", {}, {{"Cache-Control", "no-cache"}}});
+      for (size_t i = 0; chat() && i < choices_.size(); ++i)
+        call_.exchange->send(
+            fmt::format("data: "
+                        "{}{{\"index\":{},\"delta\":{{\"role\":\"assistant\",\"content\":\"\"}},\"logprobs\":"
+                        "null,\"finish_reason\":null}}{}\n\n",
+                        prefix_, i, end_of_event()));
+    });
+  }
+  const char* end_of_event() const { return plan_.include_usage ? "],\"usage\":null}" : "]}"; }
+  void send_event(const std::string& choice) {
+    begin_stream();
+    call_.exchange->send(fmt::format("data: {}{}{}\n\n", prefix_, choice, end_of_event()));
+  }
+
+  // Every text has ended. On a worker's thread.
+  void answer() {
+    service_.metrics.prompt_tokens += prompt_tokens_;
+    service_.metrics.cached_tokens += cached_tokens_;
+    std::string more;
+    std::optional<ApiError> error;
+    std::vector<TextPoint> points;
+    for (const Choice& choice : choices_) {
+      if (choice.end.finish == GenerationEnd::Finish::failed)
+        error = ApiError{choice.error_status, choice.end.error, "", "generation_failed",
+                         choice.error_status == 503 ? 1 : 0};
+      if (choice.end.finish == GenerationEnd::Finish::cancelled)
+        error = ApiError{503, late_ ? "the request took too long" : "the request was cancelled", "",
+                         "cancelled", 0};
+    }
+    for (Choice& choice : choices_)
+      if (!error) points.push_back(std::move(choice.end.point));
+    try {
+      if (plan_.ended && !error) more = plan_.ended(std::move(points));
+    } catch (const ApiError& other) {
+      error = other;
+    } catch (const std::exception& other) {
+      error = ApiError{500, other.what(), "", "internal_error", 0};
+    }
+    // What it holds, a session, is let go of before the client can ask again.
+    plan_.ended = nullptr;
+    if (plan_.stream) {
+      end_stream(more, error);
+    } else {
+      call_.exchange->respond(error ? response_of(*error)
+                                    : HttpResponse{200, "application/json", whole(more), {}});
+    }
+  }
+
+  void end_stream(const std::string& more, const std::optional<ApiError>& error) {
+    begin_stream();
+    if (error) {
+      call_.exchange->send(fmt::format("data: {}\n\n", json_of(*error)));
+    } else if (plan_.include_usage || !more.empty()) {
+      call_.exchange->send(
+          fmt::format("data: {}],{}{}{}}}\n\n", prefix_, usage(), more.empty() ? "" : ",", more));
+    }
+    call_.exchange->send("data: [DONE]\n\n");
+    call_.exchange->end_stream();
+  }
+
+  std::string whole(const std::string& more) {
+    std::string body = prefix_;
+    for (size_t i = 0; i < choices_.size(); ++i) {
+      Choice& choice = choices_[i];
+      if (i > 0) body += ',';
+      std::vector<TokenReport> reports;
+      if (scoring() && choice.scored) reports = *choice.scored;
+      const bool unknown = !reports.empty() && !plan_.from;
+      reports.insert(reports.end(), choice.tokens.begin(), choice.tokens.end());
+      int64_t offset = plan_.echo ? 0 : choice.offset;
+      const std::string logprobs =
+          plan_.alternatives < 0 ? "null"
+          : chat()               ? chat_logprobs(service_, reports)
+                                 : completion_logprobs(service_, reports, unknown, plan_.token_ids, offset);
+      if (chat()) {
+        body += fmt::format(
+            R"({{"index":{},"message":{{"role":"assistant","content":{},"refusal":null}},"logprobs":{},"finish_reason":{}}})",
+            i, json_text(choice.text), logprobs, finish_of(choice.end));
+      } else {
+        body += choice_text(i, plan_.echo ? prompt_of(i).text + choice.text : choice.text, logprobs,
+                            finish_of(choice.end));
+      }
+    }
+    body += "]," + usage();
+    if (!more.empty()) body += "," + more;
+    return body + "}";
+  }
+
+  Service& service_;
+  const Call call_;
+  GenerationPlan plan_;
+  const Clock::time_point begin_ = Clock::now();
+  std::string prefix_;  // of the answer, or of each event
+  std::vector<Choice> choices_;
+  std::atomic<int64_t> remaining_{0}, prompt_tokens_{0}, cached_tokens_{0}, written_tokens_{0};
+  bool seen_token_ = false;
+  std::atomic<bool> late_{false};
+  std::once_flag begun_;
+  std::mutex mutex_;
+  std::vector<BatchScheduler::Ticket> tickets_;
+  bool cancelled_ = false;
+};
+
+std::vector<std::string> read_stops(JsonFields& fields) {
+  std::vector<std::string> stops;
+  const Json* value = fields.find("stop");
+  if (!value) return stops;
+  const Json list = value->is_array() ? *value : Json::array({*value});
+  if (list.size() > kMostStops) fail_field("stop", "stop: at most {} texts", kMostStops);
+  for (const Json& stop : list) {
+    if (!stop.is_string()) fail_field("stop", "stop: expected a text or a list of texts");
+    const auto& text = stop.get_ref<const std::string&>();
+    if (text.size() > kLongestStop) fail_field("stop", "stop: a text of more than {} bytes", kLongestStop);
+    if (!text.empty()) stops.push_back(text);
+  }
+  return stops;
+}
+
+}  // namespace
+
+void read_common_fields(const Service& service, JsonFields& fields, GenerationPlan& plan) {
+  const std::string model = fields.text("model");
+  if (!model.empty() && model != service.model_name)
+    throw ApiError{404,
+                   fmt::format("there is no model of this name; this server has \"{}\"", service.model_name),
+                   "model", "model_not_found", 0};
+  plan.sampling.temperature = fields.number("temperature", 1, 0, 100);
+  plan.sampling.top_p = fields.number("top_p", 1, 0, 1);
+  plan.sampling.min_p = fields.number("min_p", 0, 0, 1);
+  plan.sampling.top_k = std::max<int64_t>(0, fields.integer("top_k", 0, -1, INT32_MAX));
+  uint64_t seed;
+  ::randombytes_buf(&seed, sizeof seed);
+  plan.sampling.seed =
+      static_cast<uint64_t>(fields.integer("seed", static_cast<int64_t>(seed), INT64_MIN, INT64_MAX));
+  plan.choices = fields.integer("n", 1, 1, service.config.max_choices);
+  plan.stop = read_stops(fields);
+  plan.ignore_end = fields.flag("ignore_end", false);
+  plan.stream = fields.flag("stream", false);
+  if (const Json* options = fields.find("stream_options")) {
+    if (!options->is_object()) fail_field("stream_options", "stream_options: expected an object");
+    for (const auto& [name, value] : options->items()) {
+      if (!value.is_boolean())
+        fail_field("stream_options", "stream_options: expected true or false for each");
+      if (name == "include_usage") plan.include_usage = value.get<bool>();
+    }
+  }
+  for (const char* name : {"user", "metadata", "safety_identifier", "prompt_cache_key", "service_tier"})
+    fields.ignore(name);
+  for (const char* name : {"frequency_penalty", "presence_penalty", "logit_bias"}) fields.unsupported(name);
+}
+
+void generate(Service& service, const Call& call, GenerationPlan plan) {
+  const auto texts = static_cast<int64_t>(plan.prompts.size()) * plan.choices;
+  if (texts > service.config.max_choices)
+    fail_field("n", "{} prompts times n = {} are {} texts; at most {} go in one request", plan.prompts.size(),
+               plan.choices, texts, service.config.max_choices);
+  int64_t tokens = 0;
+  for (const Prompt& prompt : plan.prompts) tokens += static_cast<int64_t>(prompt.tokens.size());
+  if (tokens > service.config.max_prompt_tokens)
+    fail_field("prompt", "{} tokens of prompt; at most {} go in one request", tokens,
+               service.config.max_prompt_tokens);
+  std::make_shared<Generation>(service, call, std::move(plan))->start();
+}
+
+}  // namespace harmonic

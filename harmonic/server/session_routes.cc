@@ -1,0 +1,214 @@
+// /v1/sessions: texts that the server keeps.
+#include <sodium.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "harmonic/base/files.h"
+#include "harmonic/runtime/state_file.h"
+#include "harmonic/server/api_error.h"
+#include "harmonic/server/generation.h"
+#include "harmonic/server/json_text.h"
+#include "harmonic/server/state_fields.h"
+
+namespace harmonic {
+namespace {
+
+constexpr int64_t kMostForks = 1024, kMostCheckpoints = 64, kMostListed = 1000;
+constexpr size_t kLongestName = 64;
+
+std::string summary_of(const Session& session) {
+  return fmt::format(R"("id":{},"object":"session","created":{},"used":{},"parent":{})",
+                     json_text(session.id), session.created, session.used,
+                     session.parent.empty() ? "null" : json_text(session.parent));
+}
+
+std::string text_of(const Session& session) {
+  std::string names;
+  for (const auto& [name, point] : session.checkpoints)
+    names += fmt::format("{}{{\"name\":{},\"tokens\":{}}}", names.empty() ? "" : ",", json_text(name),
+                         point->length());
+  return fmt::format(R"({{{},"tokens":{},"state_bytes":{},"checkpoints":[{}]}})", summary_of(session),
+                     session.point->length(), session.point->state.bytes(), names);
+}
+
+void answer(const Call& call, std::string body) {
+  call.exchange->respond({200, "application/json", std::move(body), {}});
+}
+
+std::string read_name(JsonFields& fields) {
+  const std::string name = fields.text("name");
+  if (name.empty() || name.size() > kLongestName)
+    fail_field("name", "name: expected a text of 1 to {} bytes", kLongestName);
+  return name;
+}
+
+// A file with a name of ours that is gone with the object.
+class ScratchFile {
+ public:
+  ScratchFile() : path_((std::filesystem::temp_directory_path() / "harmonic-state-XXXXXX").string()) {
+    const int file = ::mkstemp(path_.data());
+    if (file < 0) fail("{}: cannot create", path_);
+    ::close(file);
+  }
+  ~ScratchFile() { ::unlink(path_.c_str()); }
+  ScratchFile(const ScratchFile&) = delete;
+  ScratchFile& operator=(const ScratchFile&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+// Changes a session at once, and answers with what it is then. It is let go of before: who has the answer may
+// ask again.
+template <typename Change>
+void change(Service& service, const Call& call, const Change& apply) {
+  std::string text;
+  {
+    Sessions::Lease lease = with_sessions([&] { return service.sessions.lease(call.owner, call.id); });
+    apply(lease.session);
+    lease.save();
+    text = text_of(lease.session);
+  }
+  answer(call, std::move(text));
+}
+
+// The session goes on with what the fields say, and is written when all of it is done.
+void go_on(Service& service, const Call& call, bool writes) {
+  JsonFields fields(call.exchange->request());
+  auto lease = std::make_shared<Sessions::Lease>(
+      with_sessions([&] { return service.sessions.lease(call.owner, call.id); }));
+  GenerationPlan plan;
+  plan.from = lease->session.point;
+  read_completion(service, fields, plan);
+  fields.done();
+  if (!writes) plan.max_tokens = 0;
+  if (plan.prompts.size() != 1 || plan.choices != 1)
+    fail_field("n", "a session goes on in one way: expected one prompt and n = 1; fork it for more");
+  plan.ended = [lease = std::move(lease)](std::vector<TextPoint> points) {
+    lease->session.point = std::make_shared<const TextPoint>(std::move(points.front()));
+    lease->save();
+    return fmt::format(R"("session":{})", text_of(lease->session));
+  };
+  generate(service, call, std::move(plan));
+}
+
+}  // namespace
+
+void route_create_session(Service& service, const Call& call) {
+  JsonFields fields(call.exchange->request());
+  Session::Point point = read_state_token(service, call, fields);
+  fields.done();
+  if (!point) point = std::make_shared<const TextPoint>(beginning_of_text(service.model()));
+  const std::string id = with_sessions([&] { return service.sessions.create(call.owner, point); });
+  answer(call, text_of(service.sessions.look(call.owner, id)));
+}
+
+void route_list_sessions(Service& service, const Call& call) {
+  // after=ID&limit=N
+  std::string after;
+  int64_t limit = 100;
+  for (std::string_view rest = call.exchange->request().query; !rest.empty();) {
+    const std::string_view one = rest.substr(0, rest.find('&'));
+    rest.remove_prefix(std::min(rest.size(), one.size() + 1));
+    if (one.starts_with("after=")) {
+      after = one.substr(6);
+    } else if (one.starts_with("limit=") && one.size() < 12 &&
+               one.find_first_not_of("0123456789", 6) == one.npos && one.size() > 6) {
+      limit = std::stoll(std::string(one.substr(6)));
+    } else {
+      throw ApiError{400, "expected after=ID and limit=N in the query", "limit", "invalid_value", 0};
+    }
+  }
+  if (limit < 1 || limit > kMostListed)
+    fail_field("limit", "limit: expected a number from 1 to {}", kMostListed);
+  std::string list;
+  const std::vector<Session> sessions = service.sessions.list(call.owner, after, limit);
+  for (const Session& session : sessions)
+    list += fmt::format("{}{{{}}}", list.empty() ? "" : ",", summary_of(session));
+  answer(call, fmt::format(R"({{"object":"list","data":[{}],"has_more":{}}})", list,
+                           static_cast<int64_t>(sessions.size()) == limit));
+}
+
+void route_show_session(Service& service, const Call& call) {
+  answer(call, text_of(with_sessions([&] { return service.sessions.look(call.owner, call.id); })));
+}
+
+void route_delete_session(Service& service, const Call& call) {
+  with_sessions([&] { service.sessions.erase(call.owner, call.id); });
+  answer(call, fmt::format(R"({{"id":{},"object":"session","deleted":true}})", json_text(call.id)));
+}
+
+void route_append(Service& service, const Call& call) { go_on(service, call, false); }
+void route_generate(Service& service, const Call& call) { go_on(service, call, true); }
+
+void route_fork(Service& service, const Call& call) {
+  JsonFields fields(call.exchange->request());
+  const int64_t n = fields.integer("n", 1, 1, kMostForks);
+  fields.done();
+  const Session parent = with_sessions([&] { return service.sessions.look(call.owner, call.id); });
+  std::string list;
+  for (int64_t i = 0; i < n; ++i) {
+    const std::string id = with_sessions(
+        [&] { return service.sessions.create(call.owner, parent.point, parent.id, parent.checkpoints); });
+    list += (list.empty() ? "" : ",") + text_of(service.sessions.look(call.owner, id));
+  }
+  answer(call, fmt::format(R"({{"object":"list","data":[{}]}})", list));
+}
+
+void route_checkpoint(Service& service, const Call& call) {
+  JsonFields fields(call.exchange->request());
+  const std::string name = read_name(fields);
+  fields.done();
+  change(service, call, [&](Session& session) {
+    if (!session.checkpoints.contains(name) && session.checkpoints.size() >= kMostCheckpoints)
+      fail_field("name", "at most {} checkpoints a session", kMostCheckpoints);
+    session.checkpoints[name] = session.point;
+  });
+}
+
+void route_rewind(Service& service, const Call& call) {
+  JsonFields fields(call.exchange->request());
+  const std::string name = read_name(fields);
+  fields.done();
+  change(service, call, [&](Session& session) {
+    const auto found = session.checkpoints.find(name);
+    if (found == session.checkpoints.end())
+      throw ApiError{404, "the session has no such checkpoint", "name", "checkpoint_not_found", 0};
+    session.point = found->second;
+  });
+}
+
+void route_export(Service& service, const Call& call) {
+  const Session session = with_sessions([&] { return service.sessions.look(call.owner, call.id); });
+  const ScratchFile file;
+  save_state_file(file.path(), *session.point, service.identity);
+  call.exchange->respond({200,
+                          "application/octet-stream",
+                          read_file(file.path()),
+                          {{"Content-Disposition", "attachment; filename=\"session.safetensors\""}}});
+}
+
+void route_import(Service& service, const Call& call) {
+  const HttpRequest& request = call.exchange->request();
+  if (request.header("content-type") != "application/octet-stream")
+    throw ApiError{415, "expected Content-Type: application/octet-stream and an exported state as the body",
+                   "", "unsupported_media_type", 0};
+  const ScratchFile file;
+  write_file(file.path(), request.body);
+  TextPoint point;
+  try {
+    point = load_state_file(file.path(), service.model(), service.identity);
+  } catch (const Error& error) {
+    // The name of our file is nothing to a client.
+    std::string message = error.what();
+    if (message.starts_with(file.path())) message.replace(0, file.path().size(), "the state");
+    throw ApiError{400, message, "", "invalid_state", 0};
+  }
+  const auto shared = std::make_shared<const TextPoint>(std::move(point));
+  const std::string id = with_sessions([&] { return service.sessions.create(call.owner, shared); });
+  answer(call, text_of(service.sessions.look(call.owner, id)));
+}
+
+}  // namespace harmonic

@@ -1,0 +1,44 @@
+#include "harmonic/server/state_fields.h"
+
+#include "harmonic/server/api_error.h"
+
+namespace harmonic {
+
+void check_state_tokens(const Service& service) {
+  if (!service.seal)
+    throw ApiError{400, "this server gives out no state tokens (--keyring FILE)", "state", "no_state_tokens",
+                   0};
+  const int64_t bytes = service.model().state_layout().bytes();
+  if (bytes > service.config.max_state_token_bytes)
+    throw ApiError{400,
+                   fmt::format("a state of this model has {} bytes; tokens are made of at most {}", bytes,
+                               service.config.max_state_token_bytes),
+                   "state", "state_too_large", 0};
+}
+
+std::shared_ptr<const TextPoint> read_state_token(Service& service, const Call& call, JsonFields& fields) {
+  const std::string token = fields.text("state");
+  if (token.empty()) return nullptr;
+  check_state_tokens(service);
+  try {
+    return std::make_shared<const TextPoint>(service.seal->open(token, call.owner, unix_seconds()));
+  } catch (const Error& error) {
+    throw ApiError{400, error.what(), "state", "invalid_state", 0};
+  }
+}
+
+std::string state_token_field(const Service& service, const Call& call, const TextPoint& point) {
+  check_state_tokens(service);
+  const auto seconds = static_cast<int64_t>(service.config.token_hours * 3600);
+  return fmt::format(R"("state":"{}")", service.seal->seal(point, call.owner, unix_seconds() + seconds));
+}
+
+void fail_no_session() { throw ApiError{404, "there is no such session", "", "session_not_found", 0}; }
+void fail_session_in_use() {
+  throw ApiError{409, "another request goes on with this session", "", "session_in_use", 1};
+}
+void fail_too_many_sessions() {
+  throw ApiError{503, "as many sessions are kept as there may be; delete some", "", "too_many_sessions", 60};
+}
+
+}  // namespace harmonic

@@ -1,0 +1,415 @@
+#include "harmonic/runtime/batch_scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include <future>
+#include <latch>
+
+#include "harmonic/base/utf8.h"
+#include "harmonic/runtime/text_stream.h"
+#include "tests/model_folder_fixture.h"
+
+namespace harmonic {
+namespace {
+
+// Everything that a request came to.
+struct Result {
+  std::string text;
+  std::vector<int32_t> tokens;
+  std::vector<double> logprobs, scored;
+  GenerationEnd end;
+  std::vector<std::pair<int64_t, TextPoint>> boundaries;
+};
+
+class Collector : public GenerationListener {
+ public:
+  void on_scored(std::span<const TokenReport> tokens) override {
+    for (const TokenReport& token : tokens) result_.scored.push_back(token.logprob);
+  }
+  void on_boundary(int64_t tokens, const LazyPoint& at) override {
+    result_.boundaries.emplace_back(tokens, at.point());
+  }
+  void on_token(const TokenReport& token) override {
+    if (first_) first_->count_down();
+    first_.reset();
+    result_.text += token.text;
+    result_.tokens.push_back(token.token);
+    result_.logprobs.push_back(token.logprob);
+  }
+  void on_end(GenerationEnd end) override {
+    result_.text += end.text;
+    result_.end = std::move(end);
+    done_.set_value();
+  }
+  Result wait() {
+    done_.get_future().wait();
+    return std::move(result_);
+  }
+  void tell_first_token(std::shared_ptr<std::latch> latch) { first_ = std::move(latch); }
+
+ private:
+  Result result_;
+  std::promise<void> done_;
+  std::shared_ptr<std::latch> first_;
+};
+
+struct Served {
+  explicit Served(const ModelConfig& config, SchedulerOptions options = {.threads = 1})
+      : tokenizer(make_byte_tokenizer()), model(config, cpu_backend(), false) {
+    initialise_for_test(model, 3);
+    scheduler.emplace(model, *tokenizer, options);
+  }
+  explicit Served(SchedulerOptions options = {.threads = 1})
+      : Served(tiny_config(*make_byte_tokenizer()), options) {}
+
+  GenerationRequest request(const std::string& prompt, int64_t max_tokens, uint64_t seed = 1) const {
+    GenerationRequest request;
+    request.from = beginning_of_text(model);
+    request.tokens = tokenizer->encode(prompt);
+    request.max_tokens = max_tokens;
+    request.sampling.seed = seed;
+    request.alternatives = 2;
+    return request;
+  }
+  Result run(GenerationRequest request) {
+    const auto listener = std::make_shared<Collector>();
+    scheduler->submit(std::move(request), listener);
+    return listener->wait();
+  }
+
+  std::unique_ptr<Tokenizer> tokenizer;
+  Model model;
+  std::optional<BatchScheduler> scheduler;
+};
+
+// What TextStream and Sampler give, one token at a time: the definition.
+Result expected_of(const Model& model, const Tokenizer& tokenizer, const GenerationRequest& request) {
+  ThreadPool pool(1);
+  Inference inference(model, pool);
+  TextStream stream(inference, tokenizer.bos());
+  std::vector<double> bits;
+  stream.append(request.tokens);
+  Sampler sampler(request.sampling);
+  Result result;
+  Utf8Stream characters;
+  while (static_cast<int64_t>(result.tokens.size()) < request.max_tokens) {
+    const Tensor logits = stream.next_logits();
+    const int32_t token = sampler.sample(logits, stream.length());
+    result.tokens.push_back(token);
+    result.logprobs.push_back(LogProbabilities(logits).of(token));
+    if (token == tokenizer.eot()) {
+      stream.restart();
+      result.text += characters.flush();
+      if (!request.ignore_end) break;
+      result.text += "\n\n";
+    } else {
+      result.text += characters.push(tokenizer.bytes_of(token));
+      stream.append({token});
+    }
+  }
+  return result;
+}
+
+std::vector<ModelConfig> configs() {
+  std::vector<ModelConfig> result;
+  for (const NamedConfig& named : small_configs()) {
+    result.push_back(named.config);
+    result.back().vocab_size = 256;
+  }
+  return result;
+}
+
+TEST(BatchScheduler, WritesWhatATextByItselfWouldForEveryKindOfModel) {
+  for (const ModelConfig& config : configs()) {
+    Served served(config);
+    GenerationRequest request = served.request("Once upon a time", 60);
+    request.ignore_end = true;
+    const Result expected = expected_of(served.model, *served.tokenizer, request);
+    const Result result = served.run(request);
+    EXPECT_EQ(result.tokens, expected.tokens);
+    EXPECT_EQ(result.logprobs, expected.logprobs);
+    EXPECT_EQ(result.text, expected.text);
+    EXPECT_EQ(result.end.finish, GenerationEnd::Finish::length);
+  }
+}
+
+TEST(BatchScheduler, WhoElseIsInTheBatchChangesNoBit) {
+  for (const ModelConfig& config : configs()) {
+    Served served(config, {.threads = 2, .max_batch = 5});
+    std::vector<GenerationRequest> requests;
+    for (uint64_t i = 0; i < 24; ++i) {
+      requests.push_back(served.request(std::string(i * i, static_cast<char>('a' + i)),
+                                        5 + static_cast<int64_t>(i * 3 % 20), i));
+      requests.back().score = i % 3 == 0;
+      requests.back().boundary_every = i % 4 == 0 ? 16 : 0;
+    }
+    std::vector<Result> alone;
+    for (const GenerationRequest& request : requests) alone.push_back(served.run(request));
+    std::vector<std::shared_ptr<Collector>> listeners;
+    for (const GenerationRequest& request : requests) {
+      listeners.push_back(std::make_shared<Collector>());
+      served.scheduler->submit(request, listeners.back());
+    }
+    for (size_t i = 0; i < requests.size(); ++i) {
+      const Result together = listeners[i]->wait();
+      EXPECT_EQ(together.tokens, alone[i].tokens);
+      EXPECT_EQ(together.logprobs, alone[i].logprobs);
+      EXPECT_EQ(together.scored, alone[i].scored);
+      EXPECT_EQ(together.scored.size(), requests[i].score ? requests[i].tokens.size() : 0);
+      EXPECT_EQ(together.end.point, alone[i].end.point);
+      EXPECT_EQ(together.boundaries, alone[i].boundaries);
+    }
+  }
+}
+
+TEST(BatchScheduler, GoingOnFromAPointIsOneLongerText) {
+  for (const ModelConfig& config : configs()) {
+    Served served(config);
+    GenerationRequest whole = served.request("It was ", 50);
+    whole.ignore_end = true;
+    const Result expected = served.run(whole);
+    for (const int64_t first : {0, 1, 20}) {
+      GenerationRequest part = whole;
+      part.max_tokens = first;
+      Result begun = served.run(part);
+      EXPECT_EQ(begun.end.point.length(), 1 + 7 + static_cast<uint64_t>(first));
+      GenerationRequest rest = whole;
+      rest.from = begun.end.point;
+      rest.tokens.clear();
+      rest.max_tokens = 50 - first;
+      const Result ended = served.run(rest);
+      EXPECT_EQ(begun.text + ended.text, expected.text);
+      EXPECT_EQ(ended.end.point, expected.end.point);
+    }
+  }
+}
+
+TEST(BatchScheduler, ScoresAreThoseOfATextStream) {
+  Served served;
+  GenerationRequest request =
+      served.request("The quick brown fox jumps over the lazy dog. " + std::string(300, 'x'), 0);
+  request.score = true;
+  const Result result = served.run(request);
+  ThreadPool pool(1);
+  Inference inference(served.model, pool);
+  TextStream stream(inference, 0);
+  std::vector<double> bits;
+  stream.score(request.tokens, bits);
+  ASSERT_EQ(result.scored.size(), bits.size());
+  for (size_t i = 0; i < bits.size(); ++i) EXPECT_NEAR(-result.scored[i] * kBitsPerNat, bits[i], 1e-5);
+}
+
+TEST(BatchScheduler, BoundariesAreStatesOfTheTextSoFar) {
+  Served served;
+  GenerationRequest request = served.request(std::string(100, 'a') + "bcd", 3);
+  request.boundary_every = 32;
+  const Result result = served.run(request);
+  std::vector<int64_t> at;
+  for (const auto& [tokens, point] : result.boundaries) {
+    at.push_back(tokens);
+    GenerationRequest rest = request;
+    rest.from = point;
+    rest.tokens.erase(rest.tokens.begin(), rest.tokens.begin() + tokens);
+    EXPECT_EQ(served.run(rest).tokens, result.tokens);
+  }
+  EXPECT_EQ(at, (std::vector<int64_t>{32, 64, 96, 103}));
+}
+
+TEST(BatchScheduler, AStopStringEndsTheTextAndIsNotShown) {
+  Served served;
+  GenerationRequest request = served.request("abc", 200);
+  request.ignore_end = true;
+  const std::string whole = served.run(request).text;
+  ASSERT_GT(whole.size(), 60u);
+  size_t begin = 20;
+  while ((static_cast<uint8_t>(whole[begin]) & 0xC0) == 0x80) ++begin;
+  // A string of the text's own bytes: those of valid characters only, since others were replaced.
+  std::string ascii;
+  for (const char c : whole.substr(begin)) {
+    if (static_cast<uint8_t>(c) >= 0x80 || c == '\n') {
+      if (ascii.size() >= 2) break;
+      ascii.clear();
+    } else if (ascii.size() < 3) {
+      ascii += c;
+    }
+  }
+  ASSERT_GE(ascii.size(), 2u);
+  request.stop = {"no such text as this", ascii};
+  const Result stopped = served.run(request);
+  EXPECT_EQ(stopped.end.finish, GenerationEnd::Finish::stop);
+  EXPECT_EQ(stopped.text, whole.substr(0, whole.find(ascii)));
+}
+
+TEST(BatchScheduler, ACharacterIsShownWhenItIsWholeEvenWhereThePromptBeganIt) {
+  Served served;
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    Result result = served.run(served.request("caf\xc3", 40, seed));
+    EXPECT_TRUE(is_utf8(result.text));
+    GenerationRequest more = served.request("", 1);
+    more.from = result.end.point;
+    EXPECT_TRUE(is_utf8(served.run(more).text));
+  }
+}
+
+TEST(BatchScheduler, ALongPromptDoesNotHoldUpAShortOne) {
+  Served served({.threads = 1, .step_milliseconds = 2});
+  const auto slow = std::make_shared<Collector>();
+  const auto ticket = served.scheduler->submit(served.request(std::string(3'000'000, 'x'), 1), slow);
+  while (served.scheduler->load().tokens_read == 0) std::this_thread::yield();
+  served.run(served.request("short", 20));
+  EXPECT_LT(served.scheduler->load().tokens_read, 1'500'000);
+  ticket.cancel();
+  EXPECT_EQ(slow->wait().end.finish, GenerationEnd::Finish::cancelled);
+}
+
+TEST(BatchScheduler, ACancelledTextStopsAtAPointThatItCanGoOnFrom) {
+  Served served;
+  GenerationRequest request = served.request("abc", 100'000'000);
+  request.ignore_end = true;
+  const auto listener = std::make_shared<Collector>();
+  const auto begun = std::make_shared<std::latch>(1);
+  listener->tell_first_token(begun);
+  const auto ticket = served.scheduler->submit(request, listener);
+  begun->wait();
+  ticket.cancel();
+  const Result cut = listener->wait();
+  EXPECT_EQ(cut.end.finish, GenerationEnd::Finish::cancelled);
+  request.max_tokens = static_cast<int64_t>(cut.tokens.size()) + 5;
+  const Result longer = served.run(request);
+  request.from = cut.end.point;
+  request.tokens.clear();
+  request.max_tokens = 5;
+  EXPECT_EQ(cut.text + served.run(request).text, longer.text);
+}
+
+TEST(BatchScheduler, ARequestBeyondTheQueueIsRefused) {
+  Served served({.threads = 1, .max_batch = 1, .max_waiting = 2});
+  GenerationRequest request = served.request("abc", 100'000'000);
+  request.ignore_end = true;
+  std::vector<std::shared_ptr<Collector>> listeners;
+  std::vector<BatchScheduler::Ticket> tickets;
+  const auto submit = [&] {
+    listeners.push_back(std::make_shared<Collector>());
+    tickets.push_back(served.scheduler->submit(request, listeners.back()));
+  };
+  submit();
+  while (served.scheduler->load().waiting > 0) std::this_thread::yield();
+  submit();
+  submit();
+  EXPECT_THROW(submit(), BatchScheduler::QueueFull);
+  // One that is cancelled while it waits leaves the queue though nobody else has ended.
+  tickets[1].cancel();
+  EXPECT_EQ(listeners[1]->wait().end.finish, GenerationEnd::Finish::cancelled);
+  listeners.pop_back();
+  submit();
+  served.scheduler.reset();
+  for (const size_t i : {0, 2, 3})
+    EXPECT_EQ(listeners[i]->wait().end.finish, GenerationEnd::Finish::cancelled);
+}
+
+TEST(BatchScheduler, TextsThatAttentionCannotRememberAreRefusedOrEndWhenItIsFull) {
+  ModelConfig config = tiny_config(*make_byte_tokenizer());
+  config.mixer = {"attention"};
+  config.attention = {.n_heads = 2, .n_kv_heads = 2, .context = 32};
+  Served served(config);
+  EXPECT_THROW(served.run(served.request(std::string(33, 'a'), 1)), Error);
+  GenerationRequest request = served.request("abc", 100);
+  request.ignore_end = false;
+  const Result result = served.run(request);
+  EXPECT_LE(result.tokens.size(), 29u);
+  EXPECT_EQ(served.run(served.request(std::string(32, 'a'), 5)).tokens.size(), 0u);
+}
+
+TEST(BatchScheduler, TokensOutsideTheVocabularyAreRefused) {
+  Served served;
+  GenerationRequest request = served.request("abc", 1);
+  request.tokens.push_back(256);
+  EXPECT_THROW(served.run(request), Error);
+  request.tokens.back() = -1;
+  EXPECT_THROW(served.run(request), Error);
+}
+
+TEST(BatchScheduler, AModelWhoseLogitsAreNotFiniteFailsTheRequestAndNotTheProgram) {
+  Served served;
+  served.scheduler.reset();
+  for (size_t i = 0; i < served.model.parameters().size(); ++i)
+    if (served.model.parameters()[i].name == "head.weight")
+      served.model.parameters()[i].value.row<float>(3)[0] = std::numeric_limits<float>::quiet_NaN();
+  served.scheduler.emplace(served.model, *served.tokenizer, SchedulerOptions{.threads = 1});
+  const Result result = served.run(served.request("abc", 5));
+  EXPECT_EQ(result.end.finish, GenerationEnd::Finish::failed);
+  EXPECT_NE(result.end.error.find("not finite"), std::string::npos);
+}
+
+TEST(StopStrings, AreFoundHoweverTheBytesCome) {
+  const std::string text = "one two\nthree aab aaab four";
+  for (const std::vector<std::string>& stops :
+       {std::vector<std::string>{"aaab"}, {"\nthr", "two\nthx"}, {"four", "our"}, {"zzz"}, {"o"}}) {
+    std::string expected = text;
+    bool found = false;
+    size_t first = text.size();
+    for (const std::string& stop : stops) first = std::min(first, text.find(stop));
+    found = first < text.size();
+    expected.resize(first);
+    for (size_t size = 1; size <= text.size(); ++size) {
+      StopStrings matcher(stops);
+      std::string released;
+      bool stopped = false;
+      for (size_t at = 0; at < text.size() && !stopped; at += size)
+        stopped = matcher.push(std::string_view(text).substr(at, size), released);
+      if (!stopped) matcher.flush(released);
+      EXPECT_EQ(released, expected) << size;
+      EXPECT_EQ(stopped, found);
+    }
+  }
+}
+
+TEST(StopStrings, HoldBackNoMoreThanWhatMayBeginOne) {
+  StopStrings matcher({"stop"});
+  std::string released;
+  matcher.push("abcst", released);
+  EXPECT_EQ(released, "abc");
+  matcher.push("ay", released);
+  EXPECT_EQ(released, "abcstay");
+}
+
+TEST(LogProbabilities, AreThoseOfTheSoftmaxAndTheLikeliestComeFirst) {
+  std::vector<float> logits = {1, 3, -2, 3, 0};
+  const Tensor row = {logits.data(), 1, 5, 5, DType::f32, Device::cpu};
+  const LogProbabilities probabilities(row);
+  double sum = 0;
+  for (int32_t v = 0; v < 5; ++v) sum += std::exp(probabilities.of(v));
+  EXPECT_NEAR(sum, 1, 1e-12);
+  const auto best = probabilities.likeliest(3);
+  ASSERT_EQ(best.size(), 3u);
+  EXPECT_EQ(best[0].token, 1);
+  EXPECT_EQ(best[1].token, 3);
+  EXPECT_EQ(best[2].token, 0);
+  EXPECT_EQ(best[0].logprob, probabilities.of(1));
+  EXPECT_EQ(probabilities.likeliest(99).size(), 5u);
+}
+
+TEST(TextPoint, SurvivesItsBytesAndRefusesOthers) {
+  Served served;
+  Result result = served.run(served.request("caf\xc3", 0));
+  const TextPoint& point = result.end.point;
+  EXPECT_EQ(point.unfinished, "\xc3");
+  const std::string bytes = encode_point(point);
+  EXPECT_EQ(decode_point(served.model, bytes, "x"), point);
+  for (size_t size = 0; size < bytes.size(); ++size)
+    EXPECT_THROW(decode_point(served.model, bytes.substr(0, size), "x"), Error);
+  EXPECT_THROW(decode_point(served.model, bytes + 'x', "x"), Error);
+  TextPoint broken = point;
+  broken.pending = 256;
+  EXPECT_THROW(decode_point(served.model, encode_point(broken), "x"), Error);
+  broken = point;
+  broken.unfinished = "a";
+  EXPECT_THROW(decode_point(served.model, encode_point(broken), "x"), Error);
+  broken = point;
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  std::memcpy(static_cast<char*>(broken.state.data()) + 16, &nan, 4);
+  EXPECT_THROW(decode_point(served.model, encode_point(broken), "x"), Error);
+}
+
+}  // namespace
+}  // namespace harmonic

@@ -1,0 +1,185 @@
+#include "harmonic/runtime/pack.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "harmonic/runtime/range_coder.h"
+#include "harmonic/runtime/sampler.h"
+#include "harmonic/runtime/text_point.h"
+#include "harmonic/runtime/text_stream.h"
+#include "tests/model_folder_fixture.h"
+#include "tests/sentencepiece_fixture.h"
+
+namespace harmonic {
+namespace {
+
+TEST(RangeCoder, SymbolsComeBackAndCostTheirSurprise) {
+  for (const uint32_t total : {2u, 3u, 257u, 65'537u, SymbolRange::kMostTotal}) {
+    const Random random(1, total);
+    std::vector<SymbolRange> symbols;
+    double bits = 0;
+    for (uint64_t i = 0; i < 5000; ++i) {
+      // Mostly one likely symbol, the rest any.
+      const uint32_t likely = total - total / 16 - (total < 16);
+      const bool rare = random.uniform(2 * i) < 0.1;
+      const auto below = rare ? likely + static_cast<uint32_t>(random.below(2 * i + 1, total - likely)) : 0;
+      symbols.push_back({below, rare ? 1 : likely, total});
+      bits -= std::log2(static_cast<double>(symbols.back().frequency) / total);
+    }
+    RangeEncoder encoder;
+    for (const SymbolRange& symbol : symbols) encoder.encode(symbol);
+    const std::string bytes = encoder.finish();
+    EXPECT_LE(static_cast<double>(bytes.size()), bits / 8 * 1.001 + 2) << total;
+    RangeDecoder decoder(bytes);
+    for (const SymbolRange& symbol : symbols) {
+      const uint32_t target = decoder.target(total);
+      ASSERT_GE(target, symbol.below);
+      ASSERT_LT(target, symbol.below + symbol.frequency);
+      decoder.consume(symbol);
+    }
+  }
+}
+
+class PackTest : public ::testing::Test {
+ protected:
+  explicit PackTest() { use(make_byte_tokenizer()); }
+  void use(std::unique_ptr<Tokenizer> tokenizer, void (*change)(ModelConfig&) = nullptr, int threads = 1) {
+    inference_.reset();
+    pool_.reset();
+    tokenizer_ = std::move(tokenizer);
+    ModelConfig config = tiny_config(*tokenizer_);
+    if (change) change(config);
+    model_.emplace(config, cpu_backend(), false);
+    initialise_for_test(*model_, 1);
+    pool_.emplace(threads);
+    inference_.emplace(*model_, *pool_);
+    model_->pack(inference_->context());
+  }
+  static Packer::Read reader(std::string_view text) {
+    return [text](int64_t most) mutable {
+      const std::string piece(text.substr(0, static_cast<size_t>(most)));
+      text.remove_prefix(piece.size());
+      return piece;
+    };
+  }
+  Packer packer() { return {*inference_, *tokenizer_, identity_of(*model_), 4096}; }
+  std::string pack(const std::string& text) {
+    std::string out;
+    const Packer::Sizes sizes = packer().pack(reader(text), [&](std::string_view bytes) { out += bytes; });
+    EXPECT_EQ(sizes.source, static_cast<int64_t>(text.size()));
+    EXPECT_EQ(sizes.packed, static_cast<int64_t>(out.size()));
+    return out;
+  }
+  std::string unpack(const std::string& packed) {
+    std::string out;
+    packer().unpack(
+        reader(packed), [&](std::string_view bytes) { out += bytes; }, "the file");
+    return out;
+  }
+  static std::string noise(size_t size, uint64_t seed, uint64_t values = 256) {
+    const Random random(seed, 7);
+    std::string text;
+    for (uint64_t i = 0; i < size; ++i) text += static_cast<char>(random.below(i, values));
+    return text;
+  }
+
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::optional<Model> model_;
+  std::optional<ThreadPool> pool_;
+  std::optional<Inference> inference_;
+};
+
+TEST_F(PackTest, AnyBytesComeBackWithEveryTokenizer) {
+  const std::vector<std::string> texts = {"",
+                                          "a",
+                                          std::string(1, '\0'),
+                                          std::string(3, '\0') + "x" + std::string(1, '\0'),
+                                          "Once upon a time, caf\xc3\xa9.\n\n",
+                                          " a  leading blank",
+                                          "\xff\xfe\x80 no text",
+                                          noise(3000, 1),
+                                          noise(3000, 2, 3),
+                                          std::string(2000, ' ')};
+  for (int which = 0; which < 3; ++which) {
+    use(which == 0 ? make_byte_tokenizer() : which == 1 ? small_bpe() : small_sentencepiece());
+    for (const std::string& text : texts) EXPECT_EQ(unpack(pack(text)), text) << which;
+  }
+}
+
+TEST_F(PackTest, FilesOfManyBlocksComeBack) {
+  const size_t size = 4096;
+  for (const size_t bytes : {size, size + 1, 20 * size + 77}) {
+    std::string text = noise(bytes, 5, 2);
+    text.replace(10, 1000, noise(1000, 6));
+    EXPECT_EQ(unpack(pack(text)) == text, true) << bytes;
+  }
+}
+
+TEST_F(PackTest, TheFileIsTheSameWithAnyNumberOfThreads) {
+  const std::string text = noise(5000, 3, 20);
+  const std::string packed = pack(text);
+  use(make_byte_tokenizer(), nullptr, 2);
+  EXPECT_EQ(pack(text) == packed, true);
+  EXPECT_EQ(unpack(packed) == text, true);
+}
+
+TEST_F(PackTest, ModelsWithABoundedMemoryBeginAnew) {
+  use(make_byte_tokenizer(), [](ModelConfig& config) {
+    config.mixer = {"attention"};
+    config.attention = {.n_heads = 2, .n_kv_heads = 2, .context = 100};
+  });
+  const std::string text = noise(1234, 4, 9);
+  EXPECT_EQ(unpack(pack(text)), text);
+}
+
+TEST_F(PackTest, ATextCostsAsManyBitsAsTheModelSays) {
+  // One that the model writes itself, and so knows as well as it can.
+  TextStream stream(*inference_, tokenizer_->bos());
+  Sampler sampler({.temperature = 0.2});
+  std::vector<int32_t> tokens;
+  while (tokens.size() < 4000) {
+    const int32_t token = sampler.sample(stream.next_logits(), tokens.size());
+    tokens.push_back(token);
+    stream.append({token});
+  }
+  std::string text;
+  for (const int32_t token : tokens) text += static_cast<char>(token);
+  TextStream scored(*inference_, tokenizer_->bos());
+  std::vector<double> bits;
+  scored.score(tokens, bits);
+  double total = 0;
+  for (const double one : bits) total += one;
+  const std::string packed = pack(text);
+  EXPECT_EQ(unpack(packed) == text, true);
+  EXPECT_LT(total / 8, 0.9 * static_cast<double>(text.size())) << "or the text would be stored";
+  ASSERT_LT(text.size(), 4096u) << "one block";
+  constexpr double kFrame = 8 + 64 + 20 + 64 + 4 + 8 + 8 + 8 + 8;
+  EXPECT_NEAR(static_cast<double>(packed.size()) - kFrame, total / 8, 0.001 * total / 8 + 2);
+}
+
+TEST_F(PackTest, WhatTheModelMakesNoSmallerIsStored) {
+  const std::string text = noise(20'000, 8);
+  EXPECT_LT(pack(text).size(), text.size() + 700);
+}
+
+TEST_F(PackTest, AnotherModelAndDamageAreRefused) {
+  const std::string text = noise(3000, 2, 3), packed = pack(text);
+  for (size_t size = 0; size < packed.size(); size += 13)
+    EXPECT_THROW(unpack(packed.substr(0, size)), Error) << size;
+  EXPECT_THROW(unpack(packed + "x"), Error);
+  for (size_t i = 0; i < packed.size(); i += 11) {
+    std::string damaged = packed;
+    damaged[i] = static_cast<char>(damaged[i] ^ 0x10);
+    try {
+      EXPECT_EQ(unpack(damaged) == text, true) << i;  // a last bit that nothing depends on
+      EXPECT_GT(i, packed.size() / 2);
+    } catch (const Error&) {
+    }
+  }
+  model_->parameters()[0].value.row<float>(0)[0] += 1;
+  EXPECT_THROW(unpack(packed), Error);
+}
+
+}  // namespace
+}  // namespace harmonic

@@ -1,0 +1,295 @@
+// Sessions, their stores, the cache of prompts' beginnings, and state tokens.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "harmonic/runtime/prefix_cache.h"
+#include "harmonic/runtime/sessions.h"
+#include "harmonic/runtime/state_seal.h"
+#include "tests/model_folder_fixture.h"
+
+namespace harmonic {
+namespace {
+
+class SessionsTest : public ::testing::TestWithParam<std::string> {
+ protected:
+  SessionsTest() : model_(tiny_config(*make_byte_tokenizer()), cpu_backend(), false) {
+    initialise_for_test(model_, 1);
+  }
+
+  std::unique_ptr<SessionStore> open(int64_t memory = 1 << 20) const {
+    if (GetParam() == "memory") return make_memory_store();
+    return make_sqlite_store(folder_ / "sessions", model_, "a model", memory);
+  }
+  // A state that differs from others in its numbers.
+  Session::Point point(int number) const {
+    TextPoint made = beginning_of_text(model_);
+    made.earlier = static_cast<uint64_t>(number);
+    made.pending = number % 256;
+    auto* numbers = static_cast<float*>(made.state.data());
+    numbers[2] = static_cast<float>(number);
+    return std::make_shared<const TextPoint>(std::move(made));
+  }
+
+  TemporaryFolder folder_;
+  Model model_;
+};
+
+class Stores : public SessionsTest {};
+INSTANTIATE_TEST_SUITE_P(All, Stores, ::testing::Values("memory", "sqlite"));
+
+TEST_P(Stores, KeepWhatWasSavedUnderItsOwnerAndName) {
+  const auto store = open();
+  const Session session{"a", "me", "", 5, 6, point(1), {{"x", point(2)}, {"y", point(1)}}};
+  store->save(session);
+  EXPECT_FALSE(store->load("me", "b"));
+  EXPECT_FALSE(store->load("you", "a"));
+  const auto loaded = store->load("me", "a");
+  ASSERT_TRUE(loaded);
+  EXPECT_EQ(*loaded->point, *session.point);
+  EXPECT_EQ(*loaded->checkpoints.at("x"), *session.checkpoints.at("x"));
+  EXPECT_EQ(loaded->created, 5);
+  store->save({"a", "you", "", 0, 0, point(3), {}});
+  EXPECT_EQ(*store->load("me", "a")->point, *session.point);
+  EXPECT_EQ(store->count(), 2);
+  EXPECT_FALSE(store->erase("me", "b"));
+  EXPECT_TRUE(store->erase("me", "a"));
+  EXPECT_FALSE(store->erase("me", "a"));
+  EXPECT_FALSE(store->load("me", "a"));
+  EXPECT_EQ(store->count(), 1);
+}
+
+TEST_P(Stores, ListInPages) {
+  const auto store = open();
+  for (const char* id : {"c", "a", "b", "d"}) store->save({id, "me", "", 0, 0, point(1), {}});
+  store->save({"a", "you", "", 0, 0, point(1), {}});
+  std::vector<std::string> ids;
+  for (std::string after;;) {
+    const std::vector<Session> page = store->list("me", after, 3);
+    if (page.empty()) break;
+    for (const Session& session : page) ids.push_back(session.id);
+    after = ids.back();
+  }
+  EXPECT_EQ(ids, (std::vector<std::string>{"a", "b", "c", "d"}));
+}
+
+TEST_P(Stores, ASessionThatIsNoLongerInMemoryComesBack) {
+  // So little that the store holds one at a time.
+  const auto store = open(1);
+  for (int i = 0; i < 50; ++i)
+    store->save({std::to_string(i), "me", "", i, i, point(i), {{"start", point(1000 + i)}}});
+  for (int round = 0; round < 3; ++round) {
+    for (int i = 0; i < 50; ++i) {
+      auto session = store->load("me", std::to_string(i));
+      ASSERT_TRUE(session);
+      EXPECT_EQ(*session->point, *point(i + round * 100));
+      EXPECT_EQ(*session->checkpoints.at("start"), *point(1000 + i));
+      session->point = point(i + (round + 1) * 100);
+      store->save(*session);
+    }
+  }
+}
+
+TEST_P(Stores, ForksShareAStateUntilTheyGoOn) {
+  const auto store = open();
+  const Session::Point shared = point(1);
+  for (int i = 0; i < 10; ++i) store->save({std::to_string(i), "me", "", 0, 0, shared, {}});
+  if (GetParam() == "memory") {
+    EXPECT_EQ(store->bytes_in_memory(), shared->state.bytes());
+  }
+  Session one = *store->load("me", "3");
+  one.point = point(2);
+  store->save(one);
+  for (int i = 0; i < 9; ++i) store->erase("me", std::to_string(i));
+  EXPECT_EQ(*store->load("me", "9")->point, *shared);
+}
+
+class SqliteStore : public SessionsTest {};
+INSTANTIATE_TEST_SUITE_P(File, SqliteStore, ::testing::Values("sqlite"));
+
+TEST_P(SqliteStore, WhatWasSavedSurvivesAKill) {
+  int ends[2];
+  ASSERT_EQ(::pipe(ends), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const auto store = open();
+    for (int i = 0;; ++i) {
+      store->save({std::to_string(i), "me", "", 0, 0, point(i), {}});
+      if (::write(ends[1], &i, sizeof i) != sizeof i) ::_exit(1);
+    }
+  }
+  int last = -1;
+  while (last < 40 && ::read(ends[0], &last, sizeof last) == sizeof last) continue;
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  ::close(ends[0]);
+  ::close(ends[1]);
+  const auto store = open();
+  EXPECT_GE(store->count(), last + 1);
+  for (int i = 0; i <= last; ++i) EXPECT_EQ(*store->load("me", std::to_string(i))->point, *point(i));
+}
+
+TEST_P(SqliteStore, StatesThatNobodyHasAnyMoreAreGoneFromTheFile) {
+  const std::string path = folder_ / "sessions";
+  const auto size = [&] {
+    int64_t bytes = 0;
+    for (const auto& [name, content] : folder_.snapshot()) bytes += static_cast<int64_t>(content.size());
+    return bytes;
+  };
+  {
+    const auto store = open();
+    store->save({"a", "me", "", 0, 0, point(0), {}});
+    for (int i = 1; i < 5000; ++i) store->save({"a", "me", "", 0, 0, point(i), {}});
+  }
+  EXPECT_LT(size(), 200 * (1000 + model_.state_layout().bytes()));
+}
+
+TEST_P(SqliteStore, FilesOfAnotherKindAndOfAnotherModelAreRefused) {
+  {
+    const auto store = open();
+    store->save({"a", "me", "", 0, 0, point(0), {}});
+    EXPECT_THROW(open(), Error) << "while another has it";
+  }
+  struct stat found;
+  ASSERT_EQ(::stat((folder_ / "sessions").c_str(), &found), 0);
+  EXPECT_EQ(found.st_mode & 0777, 0600u);
+  EXPECT_THROW(make_sqlite_store(folder_ / "sessions", model_, "another model", 1), Error);
+  folder_.file("text", std::string(5000, 'x'));
+  EXPECT_THROW(make_sqlite_store(folder_ / "text", model_, "a model", 1), Error);
+  EXPECT_THROW(make_sqlite_store(folder_ / "no/such/folder", model_, "a model", 1), Error);
+}
+
+TEST_P(Stores, OneRequestAtATimeGoesOnWithASession) {
+  Sessions sessions(open(), 3);
+  const std::string id = sessions.create("me", point(1));
+  {
+    Sessions::Lease lease = sessions.lease("me", id);
+    EXPECT_THROW(sessions.lease("me", id), Sessions::InUse);
+    EXPECT_THROW(sessions.erase("me", id), Sessions::InUse);
+    EXPECT_EQ(*sessions.look("me", id).point, *point(1));
+    lease.session.point = point(2);
+    Sessions::Lease moved = std::move(lease);
+    moved.save();
+  }
+  EXPECT_EQ(*sessions.lease("me", id).session.point, *point(2));
+  EXPECT_THROW(sessions.lease("you", id), Sessions::NotFound);
+  EXPECT_THROW(sessions.look("you", id), Sessions::NotFound);
+  EXPECT_THROW(sessions.erase("you", id), Sessions::NotFound);
+  sessions.create("me", point(1));
+  sessions.create("you", point(1));
+  EXPECT_THROW(sessions.create("me", point(1)), Sessions::TooMany);
+  sessions.erase("me", id);
+  sessions.create("me", point(1));
+}
+
+TEST_P(Stores, NoMoreSessionsThanMemoryIsAllowedFor) {
+  Sessions sessions(open(), 100, point(1)->state.bytes());
+  sessions.create("me", point(1));
+  EXPECT_THROW(sessions.create("me", point(2)), Sessions::TooMany);
+}
+
+TEST(PrefixCache, FindsTheLongestBeginningOfItsOwner) {
+  Model model(tiny_config(*make_byte_tokenizer()), cpu_backend(), false);
+  PrefixCache cache(1 << 20);
+  const auto point = [&](int32_t pending) {
+    TextPoint made = beginning_of_text(model);
+    made.pending = pending;
+    return made;
+  };
+  const std::vector<int32_t> tokens = {1, 2, 3, 4, 5, 6};
+  const std::span all(tokens);
+  EXPECT_FALSE(cache.find("me", all));
+  cache.insert("me", all.first(2), point(2));
+  cache.insert("me", all.first(4), point(4));
+  cache.insert("me", std::vector<int32_t>{1, 2, 3, 9}, point(9));
+  const auto hit = cache.find("me", all);
+  ASSERT_TRUE(hit);
+  EXPECT_EQ(hit->tokens, 4);
+  EXPECT_EQ(hit->point->pending, 4);
+  EXPECT_EQ(cache.find("me", all.first(3))->tokens, 2);
+  EXPECT_EQ(cache.find("me", std::vector<int32_t>{1, 2, 3, 9, 9})->point->pending, 9);
+  EXPECT_FALSE(cache.find("me", std::vector<int32_t>{2, 2}));
+  EXPECT_FALSE(cache.find("you", all));
+}
+
+TEST(PrefixCache, DropsWhatWasNotUsedForLongest) {
+  Model model(tiny_config(*make_byte_tokenizer()), cpu_backend(), false);
+  const int64_t one = model.state_layout().bytes() + 256;
+  PrefixCache cache(3 * one);
+  for (int32_t i = 0; i < 3; ++i) cache.insert("me", std::vector<int32_t>{i}, beginning_of_text(model));
+  EXPECT_TRUE(cache.find("me", std::vector<int32_t>{0}));
+  cache.insert("me", std::vector<int32_t>{3}, beginning_of_text(model));
+  EXPECT_TRUE(cache.find("me", std::vector<int32_t>{0}));
+  EXPECT_FALSE(cache.find("me", std::vector<int32_t>{1}));
+  EXPECT_EQ(cache.entries(), 3);
+  EXPECT_LE(cache.bytes(), 3 * one);
+  PrefixCache small(one - 1);
+  small.insert("me", std::vector<int32_t>{1}, beginning_of_text(model));
+  EXPECT_EQ(small.entries(), 0);
+}
+
+class Seal : public ::testing::Test {
+ protected:
+  Seal() : model_(tiny_config(*make_byte_tokenizer()), cpu_backend(), false) {
+    initialise_for_test(model_, 1);
+  }
+  std::string ring(const std::string& text, mode_t mode = 0600) const {
+    const std::string path = folder_.file("ring", text);
+    ::chmod(path.c_str(), mode);
+    return path;
+  }
+  StateSeal make(const std::string& text, const std::string& identity = "model") const {
+    return {ring(text), model_, identity};
+  }
+
+  TemporaryFolder folder_;
+  Model model_;
+  const std::string one_ = std::string(64, 'a') + "\n", two_ = std::string(64, 'b') + "\n";
+};
+
+TEST_F(Seal, ATokenOpensToTheSamePointOnAnyWorkerWithTheKey) {
+  TextPoint point = beginning_of_text(model_);
+  point.pending = 7;
+  point.unfinished = "\xc3";
+  const std::string token = make(one_).seal(point, "me", 100);
+  EXPECT_EQ(make(one_).open(token, "me", 99), point);
+  EXPECT_EQ(make(two_ + one_).open(token, "me", 0), point) << "an older key opens";
+  EXPECT_NE(make(one_).seal(point, "me", 100), token) << "no nonce comes twice";
+  EXPECT_EQ(token.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"),
+            token.npos);
+  const std::string newer = make(two_ + one_).seal(point, "me", 100);
+  EXPECT_THROW(make(one_).open(newer, "me", 0), Error) << "the first key seals";
+}
+
+TEST_F(Seal, NothingElseOpens) {
+  const StateSeal seal = make(one_);
+  const std::string token = seal.seal(beginning_of_text(model_), "me", 100);
+  EXPECT_THROW(seal.open(token, "me", 100), Error) << "expired";
+  EXPECT_THROW(seal.open(token, "you", 0), Error);
+  EXPECT_THROW(make(one_, "other").open(token, "me", 0), Error);
+  EXPECT_THROW(make(two_).open(token, "me", 0), Error);
+  EXPECT_THROW(seal.open("", "me", 0), Error);
+  EXPECT_THROW(seal.open("AAAA", "me", 0), Error);
+  EXPECT_THROW(seal.open("not base64!", "me", 0), Error);
+  for (size_t i = 0; i < token.size(); i += 7) {
+    std::string other = token;
+    other[i] = other[i] == 'A' ? 'B' : 'A';
+    EXPECT_THROW(seal.open(other, "me", 0), Error) << i;
+    EXPECT_THROW(seal.open(token.substr(0, i), "me", 0), Error) << i;
+  }
+}
+
+TEST_F(Seal, KeyringsThatOthersCanReadOrThatAreNotWholeAreRefused) {
+  EXPECT_NO_THROW(StateSeal(ring(one_), model_, "model"));
+  EXPECT_THROW(StateSeal(ring(one_, 0644), model_, "model"), Error);
+  EXPECT_THROW(StateSeal(ring(one_, 0640), model_, "model"), Error);
+  EXPECT_THROW(StateSeal(ring(""), model_, "model"), Error);
+  EXPECT_THROW(StateSeal(ring("abc\n"), model_, "model"), Error);
+  EXPECT_THROW(StateSeal(ring(std::string(64, 'x') + "\n"), model_, "model"), Error);
+  EXPECT_THROW(StateSeal(ring(std::string(66, 'a') + "\n"), model_, "model"), Error);
+  EXPECT_THROW(StateSeal(folder_ / "missing", model_, "model"), Error);
+}
+
+}  // namespace
+}  // namespace harmonic

@@ -1,0 +1,205 @@
+// What keeps a server standing: keys, names, limits, deadlines, numbers about its work.
+#include "harmonic/server/clients.h"
+#include "tests/server_fixture.h"
+
+namespace harmonic {
+namespace {
+
+using Operation = ServerTest;
+
+constexpr const char* kKey = "0123456789abcdef-one";
+constexpr const char* kOther = "0123456789abcdef-two";
+std::string bearer(const std::string& key) { return "Authorization: Bearer " + key + "\r\n"; }
+
+TEST_F(Operation, HealthAndReadinessAreAnsweredAndNumbersGiven) {
+  EXPECT_EQ(look("/health")["status"], "ok");
+  EXPECT_EQ(look("/ready")["status"], "ready");
+  ask("/v1/completions", {{"prompt", "abc"}, {"max_tokens", 5}, {"ignore_end", true}});
+  const std::string metrics = HttpClient(port()).get("/metrics").body;
+  for (const char* line :
+       {"harmonic_requests_total{route=\"/v1/completions\",status=\"200\"} 1\n",
+        "harmonic_written_tokens_total 5\n", "harmonic_prompt_tokens_total 3\n",
+        "harmonic_time_to_first_token_seconds_count 1\n",
+        "harmonic_between_tokens_seconds_bucket{le=\"+Inf\"} 4\n", "harmonic_queue_wait_seconds_count 1\n"})
+    EXPECT_NE(metrics.find(line), std::string::npos) << line << metrics;
+}
+
+TEST_F(Operation, ThePageIsOneFileThatAsksNobodyElse) {
+  HttpReply page = HttpClient(port()).get("/");
+  EXPECT_EQ(page.status, 200);
+  EXPECT_TRUE(page.body.starts_with("<!doctype html>"));
+  EXPECT_TRUE(page.body.ends_with("</html>\n"));
+  for (const char* other : {"http:", "https:", "src=", "@import", "innerHTML", "style=", "onclick=\""})
+    EXPECT_EQ(page.body.find(other), std::string::npos) << other;
+  const std::string policy = page.headers["content-security-policy"];
+  EXPECT_TRUE(policy.starts_with("default-src 'none'; script-src 'sha256-")) << policy;
+  EXPECT_EQ(policy.find("unsafe"), std::string::npos);
+}
+
+TEST_F(Operation, AnotherAddressThanLoopbackNeedsAKeyOrAPlainWord) {
+  config.host = "0.0.0.0";
+  EXPECT_THROW(start(), Error);
+  config.without_api_key = true;
+  start();
+  EXPECT_EQ(look("/health")["status"], "ok");
+}
+
+TEST_F(Operation, WithoutAKeyOfOursNothingIsAnsweredButHealth) {
+  config.api_key_file = folder_.file("keys", std::string("# keys\n") + kKey + "\n\n" + kOther + "\r\n");
+  for (const std::string& wrong :
+       {std::string(), bearer("x"), bearer(std::string(kKey) + "x"), bearer(std::string(kKey).substr(1)),
+        std::string("Authorization: Basic abc\r\n"), std::string("Authorization: \r\n")}) {
+    const HttpReply reply = HttpClient(port()).get("/v1/models", wrong);
+    EXPECT_EQ(reply.status, 401) << wrong;
+    EXPECT_EQ(parse_json(reply.body, "x")["error"]["type"], "authentication_error");
+    EXPECT_EQ(HttpClient(port()).get("/metrics", wrong).status, 401);
+    EXPECT_EQ(HttpClient(port()).get("/health", wrong).status, 200);
+  }
+  EXPECT_EQ(look("/v1/models", bearer(kKey))["data"].size(), 1u);
+  EXPECT_EQ(look("/v1/models", bearer(kOther))["data"].size(), 1u);
+}
+
+TEST_F(Operation, KeyFilesThatHoldNoKeyAreRefused) {
+  config.api_key_file = folder_.file("keys", "# none\n");
+  EXPECT_THROW(start(), Error);
+  folder_.file("keys", "short\n");
+  EXPECT_THROW(start(), Error);
+  config.api_key_file = folder_ / "missing";
+  EXPECT_THROW(start(), Error);
+}
+
+TEST_F(Operation, ThePromptsOfOneKeyAreNotFoundByAnother) {
+  config.api_key_file = folder_.file("keys", std::string(kKey) + "\n" + kOther + "\n");
+  const Json body = {{"prompt", "A secret that nobody else should guess"}, {"max_tokens", 0}};
+  const auto cached = [&](const char* key) {
+    return ask("/v1/completions", body, bearer(key))["usage"]["prompt_tokens_details"]["cached_tokens"]
+        .get<int>();
+  };
+  EXPECT_EQ(cached(kKey), 0);
+  EXPECT_EQ(cached(kOther), 0);
+  EXPECT_EQ(cached(kKey), 38);
+}
+
+TEST_F(Operation, NamesOfOtherHostsAreRefusedOnLoopback) {
+  config.allowed_hosts = {"models.example"};
+  const auto status = [&](const std::string& host) {
+    HttpClient client(port());
+    client.send("GET /v1/models HTTP/1.1\r\nHost: " + host + "\r\n\r\n");
+    return client.read().status;
+  };
+  for (const char* host : {"localhost", "localhost:8080", "127.0.0.1:1", "[::1]:5", "models.example"})
+    EXPECT_EQ(status(host), 200) << host;
+  for (const char* host : {"evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", ""})
+    EXPECT_EQ(status(host), 403) << host;
+}
+
+TEST_F(Operation, PagesOfOtherOriginsAreRefusedUnlessNamed) {
+  config.cors_origins = {"https://good.example"};
+  EXPECT_EQ(HttpClient(port()).get("/v1/models", "Origin: https://evil.example\r\n").status, 403);
+  EXPECT_EQ(HttpClient(port()).get("/v1/models", "Origin: http://localhost\r\n").status, 200);
+  HttpReply good = HttpClient(port()).get("/v1/models", "Origin: https://good.example\r\n");
+  EXPECT_EQ(good.headers["access-control-allow-origin"], "https://good.example");
+  good = HttpClient(port()).request("OPTIONS", "/v1/completions", "Origin: https://good.example\r\n");
+  EXPECT_EQ(good.status, 204);
+  EXPECT_FALSE(HttpClient(port()).get("/v1/models").headers.contains("access-control-allow-origin"));
+}
+
+TEST_F(Operation, MoreThanAClientMayIsRefusedWithATimeToComeBack) {
+  config.concurrent_per_client = 2;
+  HttpClient one(port()), two(port());
+  const std::string body = R"({"prompt":"a","max_tokens":60000,"ignore_end":true,"stream":true})";
+  one.send_post("/v1/completions", body);
+  two.send_post("/v1/completions", body);
+  EXPECT_EQ(one.read_head().status, 200);
+  EXPECT_EQ(two.read_head().status, 200);
+  HttpReply reply = post("/v1/completions", {{"max_tokens", 1}});
+  EXPECT_EQ(reply.status, 429);
+  EXPECT_EQ(reply.headers["retry-after"], "1");
+  one.close();  // whose text is then no longer written
+  for (int i = 0; i < 500 && reply.status == 429; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    reply = post("/v1/completions", {{"max_tokens", 1}});
+  }
+  EXPECT_EQ(reply.status, 200);
+}
+
+TEST_F(Operation, ATooFullQueueIsSaid) {
+  config.batch = 1;
+  config.queue = 1;
+  HttpClient one(port()), two(port());
+  const std::string body = R"({"prompt":"a","max_tokens":60000,"ignore_end":true,"stream":true})";
+  one.send_post("/v1/completions", body);
+  EXPECT_EQ(one.read_head().status, 200);
+  std::string chunk;
+  one.read_chunk(chunk);  // it is at work, and no longer in the queue
+  two.send_post("/v1/completions", body);
+  EXPECT_EQ(two.read_head().status, 200);
+  const HttpReply reply = post("/v1/completions", {{"max_tokens", 1}});
+  EXPECT_EQ(reply.status, 503);
+  EXPECT_TRUE(reply.headers.contains("retry-after"));
+  EXPECT_EQ(look("/health")["status"], "ok");
+}
+
+TEST_F(Operation, RequestsAMinuteAreBounded) {
+  ClientLimits limits(10, 3);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_FALSE(limits.begin("a"));
+    limits.end("a");
+  }
+  const auto refused = limits.begin("a");
+  ASSERT_TRUE(refused);
+  EXPECT_GT(refused->retry_after, 0);
+  EXPECT_LE(refused->retry_after, 20);
+  EXPECT_FALSE(limits.begin("b"));
+}
+
+TEST_F(Operation, ARequestThatTakesTooLongIsCut) {
+  config.request_seconds = 0.3;
+  const Json answer = ask("/v1/completions", {{"max_tokens", 65536}, {"ignore_end", true}});
+  EXPECT_EQ(answer["choices"][0]["finish_reason"], "length");
+  EXPECT_LT(answer["usage"]["completion_tokens"], 65536);
+}
+
+TEST_F(Operation, OfSeveralTextsThatDoNotFitInTheQueueTheRequestIsRefusedAsAWhole) {
+  config.batch = 1;
+  config.queue = 2;
+  Json body = {
+      {"prompt", {"a", "b", "c", "d", "e", "f", "g", "h"}}, {"max_tokens", 3000}, {"ignore_end", true}};
+  EXPECT_EQ(post("/v1/completions", body).status, 503);
+  body["stream"] = true;
+  const HttpReply reply = post("/v1/completions", body);
+  EXPECT_NE(reply.body.find("\"code\":\""), std::string::npos);
+  EXPECT_EQ(look("/health")["status"], "ok");
+}
+
+TEST_F(Operation, PromptsAreBounded) {
+  config.max_prompt_tokens = 10;
+  EXPECT_EQ(post("/v1/completions", {{"prompt", "12345678901"}}).status, 400);
+  EXPECT_EQ(post("/v1/completions", {{"prompt", {"123456", "12345"}}}).status, 400);
+  EXPECT_EQ(post("/v1/completions", {{"prompt", "1234567890"}, {"max_tokens", 0}}).status, 200);
+}
+
+TEST_F(Operation, TheAccessLogHasALineARequestAndNothingOfTheClients) {
+  config.access_log = folder_ / "access";
+  HttpClient(port()).get("/secret-path?token=abc");
+  look("/health");
+  stop();
+  const std::string log = read_file(folder_ / "access");
+  EXPECT_EQ(std::count(log.begin(), log.end(), '\n'), 2);
+  EXPECT_EQ(log.find("secret"), std::string::npos);
+  EXPECT_EQ(parse_json(log.substr(0, log.find('\n')), "log")["status"], 404);
+}
+
+TEST_F(Operation, GoingDownFinishesWhatIsAtWork) {
+  HttpClient client(port());
+  client.send_post("/v1/completions", R"({"prompt":"a","max_tokens":3000,"ignore_end":true,"stream":true})");
+  EXPECT_EQ(client.read_head().status, 200);
+  server->stop();
+  std::string body;
+  for (std::string chunk; client.read_chunk(chunk);) body += chunk;
+  EXPECT_TRUE(body.ends_with("data: [DONE]\n\n"));
+  EXPECT_NE(body.find("\"finish_reason\":\"length\""), std::string::npos);
+}
+
+}  // namespace
+}  // namespace harmonic

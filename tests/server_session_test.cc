@@ -1,0 +1,229 @@
+// Texts that a server keeps, hands out and takes back.
+#include <sys/stat.h>
+
+#include "tests/cli_program.h"
+#include "tests/server_fixture.h"
+
+namespace harmonic {
+namespace {
+
+class SessionRoutes : public ServerTest {
+ protected:
+  SessionRoutes() {
+    const std::string ring = folder_.file("ring", std::string(64, '5') + "\n");
+    ::chmod(ring.c_str(), 0600);
+    config.keyring = ring;
+    config.sessions = "sqlite:" + (folder_ / "sessions");
+  }
+  std::string create() { return ask("/v1/sessions", Json::object())["id"]; }
+  std::string path(const std::string& id, const std::string& what) {
+    return "/v1/sessions/" + id + "/" + what;
+  }
+  // What one request for all of it gives.
+  std::string text_at_once(const std::string& prompt, int tokens) {
+    return ask("/v1/completions", {{"prompt", prompt},
+                                   {"max_tokens", tokens},
+                                   {"seed", 7},
+                                   {"ignore_end", true}})["choices"][0]["text"];
+  }
+  Json go_on(const std::string& id, const std::string& prompt, int tokens) {
+    return ask(path(id, "generate"),
+               {{"prompt", prompt}, {"max_tokens", tokens}, {"seed", 7}, {"ignore_end", true}});
+  }
+  static std::string text_of(const Json& answer) { return answer["choices"][0]["text"]; }
+};
+
+TEST_F(SessionRoutes, ATextInTurnsIsOneText) {
+  const std::string expected = text_at_once("Once upon a time", 40);
+  const std::string id = create();
+  ask(path(id, "append"), {{"prompt", "Once upon "}});
+  std::string text = text_of(go_on(id, "a time", 15));
+  EXPECT_EQ(look("/v1/sessions/" + id)["tokens"], 1 + 16 + 15);
+  stop();  // and on, in another process as it were
+  text += text_of(go_on(id, "", 25));
+  EXPECT_EQ(text, expected);
+}
+
+TEST_F(SessionRoutes, AForkGoesOnByItselfAndACheckpointIsComeBackTo) {
+  const std::string id = create();
+  ask(path(id, "append"), {{"prompt", "It was a dark"}});
+  ask(path(id, "checkpoint"), {{"name", "dark"}});
+  const std::string expected = text_of(go_on(id, " and", 20));
+  const Json forks = ask(path(id, "fork"), {{"n", 3}})["data"];
+  ASSERT_EQ(forks.size(), 3u);
+  EXPECT_EQ(forks[0]["parent"], id);
+  const std::string fork = forks[1]["id"];
+  const std::string further = text_of(go_on(fork, "x", 10));
+  EXPECT_EQ(text_of(go_on(forks[2]["id"], "x", 10)), further);
+  for (const std::string& one : {id, fork}) {
+    ask(path(one, "rewind"), {{"name", "dark"}});
+    EXPECT_EQ(text_of(go_on(one, " and", 20)), expected);
+  }
+  EXPECT_EQ(post(path(id, "rewind"), {{"name", "light"}}).status, 404);
+  EXPECT_EQ(look("/v1/sessions?limit=2")["data"].size(), 2u);
+  EXPECT_EQ(look("/v1/sessions")["data"].size(), 4u);
+  EXPECT_EQ(HttpClient(port()).request("DELETE", "/v1/sessions/" + id).status, 200);
+  EXPECT_EQ(HttpClient(port()).get("/v1/sessions/" + id).status, 404);
+  EXPECT_EQ(HttpClient(port()).request("DELETE", "/v1/sessions/" + id).status, 404);
+}
+
+TEST_F(SessionRoutes, AStreamGoesOnTooAndASessionThatIsAtWorkIsNotTakenTwice) {
+  const std::string id = create();
+  HttpClient client(port());
+  client.send_post(path(id, "generate"),
+                   R"({"prompt":"a","max_tokens":60000,"ignore_end":true,"stream":true})");
+  EXPECT_EQ(client.read_head().status, 200);
+  HttpReply reply = post(path(id, "generate"), {{"max_tokens", 1}});
+  EXPECT_EQ(reply.status, 409);
+  EXPECT_TRUE(reply.headers.contains("retry-after"));
+  client.close();
+  for (int i = 0; i < 500 && reply.status == 409; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    reply = post(path(id, "generate"), {{"max_tokens", 0}});
+  }
+  EXPECT_EQ(reply.status, 200);
+  EXPECT_EQ(look("/v1/sessions/" + id)["tokens"], 1) << "what was cut off has left no trace";
+  std::string text;
+  Json session;
+  for (const Json& event : events_of(
+           post(path(id, "generate"),
+                {{"prompt", "ab"}, {"max_tokens", 9}, {"seed", 7}, {"ignore_end", true}, {"stream", true}})
+               .body)) {
+    if (!event["choices"].empty()) text += event["choices"][0]["text"].get<std::string>();
+    if (event.contains("session")) session = event["session"];
+  }
+  EXPECT_EQ(text, text_at_once("ab", 9));
+  EXPECT_EQ(session["tokens"], 12);
+}
+
+TEST_F(SessionRoutes, AnExportedStateIsThatOfHarmonicGenerateAndIsTakenBack) {
+  const std::string id = create();
+  ask(path(id, "append"), {{"prompt", "Chapter one"}});
+  const HttpReply exported = HttpClient(port()).get(path(id, "export"));
+  const std::string expected = text_of(go_on(id, "", 12));
+  HttpClient client(port());
+  client.send(
+      "POST /v1/sessions/import HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+      "application/octet-stream\r\nContent-Length: " +
+      std::to_string(exported.body.size()) + "\r\n\r\n" + exported.body);
+  const Json imported = json_of(client.read());
+  EXPECT_EQ(text_of(go_on(imported["id"], "", 12)), expected);
+  const std::string file = folder_.file("state", exported.body);
+  const Outcome outcome =
+      run_harmonic({"generate", "--model", folder_ / "model", "--state-in", file, "--max-tokens", "12",
+                    "--seed", "7", "--ignore-end", "--threads", "1"});
+  EXPECT_EQ(outcome.out, expected + "\n") << outcome.err;
+  std::string damaged = exported.body;
+  damaged[damaged.size() - 5] ^= 1;
+  client.send(
+      "POST /v1/sessions/import HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+      "application/octet-stream\r\nContent-Length: " +
+      std::to_string(damaged.size()) + "\r\n\r\n" + damaged);
+  const HttpReply refused = client.read();
+  EXPECT_EQ(refused.status, 400);
+  EXPECT_EQ(refused.body.find("/tmp"), std::string::npos) << refused.body;
+}
+
+TEST_F(SessionRoutes, AStateTokenGoesOnAnywhere) {
+  const Json body = {
+      {"prompt", "Far away"}, {"max_tokens", 10}, {"seed", 7}, {"ignore_end", true}, {"return_state", true}};
+  const std::string expected = text_at_once("Far away", 25);
+  const Json first = ask("/v1/completions", body);
+  const std::string token = first["state"];
+  stop();
+  config.sessions = "memory";  // another worker, which knows nothing of the first
+  const Json second =
+      ask("/v1/completions", {{"state", token}, {"max_tokens", 15}, {"seed", 7}, {"ignore_end", true}});
+  EXPECT_EQ(text_of(first) + text_of(second), expected);
+  EXPECT_EQ(ask("/v1/completions",
+                {{"state", token}, {"max_tokens", 15}, {"seed", 7}, {"ignore_end", true}})["choices"],
+            second["choices"])
+      << "a token is a value: it forks";
+  EXPECT_EQ(post("/v1/completions", {{"state", token + "x"}}).status, 400);
+  EXPECT_EQ(ask("/v1/sessions", {{"state", token}})["tokens"], 1 + 8 + 10);
+  stop();
+  config.max_state_token_bytes = 100;
+  EXPECT_EQ(post("/v1/completions", body).status, 400);
+  stop();
+  config.keyring = "";
+  EXPECT_EQ(post("/v1/completions", body).status, 400);
+}
+
+TEST_F(SessionRoutes, AStoredAnswerIsGoneOnFromByItsId) {
+  const std::string expected = text_at_once("Far away", 25);
+  const Json first =
+      ask("/v1/completions",
+          {{"prompt", "Far away"}, {"max_tokens", 10}, {"seed", 7}, {"ignore_end", true}, {"store", true}});
+  for (int i = 0; i < 2; ++i) {
+    const Json second =
+        ask("/v1/completions",
+            {{"previous_response_id", first["id"]}, {"max_tokens", 15}, {"seed", 7}, {"ignore_end", true}});
+    EXPECT_EQ(text_of(first) + text_of(second), expected);
+  }
+  EXPECT_EQ(post("/v1/completions", {{"previous_response_id", "cmpl-none"}}).status, 404);
+}
+
+TEST_F(SessionRoutes, TheSessionsOfOneKeyAreNotThereForAnother) {
+  config.api_key_file = folder_.file("keys", "0123456789abcdef-one\n0123456789abcdef-two\n");
+  const std::string one = "Authorization: Bearer 0123456789abcdef-one\r\n",
+                    two = "Authorization: Bearer 0123456789abcdef-two\r\n";
+  const std::string id = ask("/v1/sessions", Json::object(), one)["id"];
+  EXPECT_EQ(look("/v1/sessions/" + id, one)["id"], id);
+  EXPECT_EQ(HttpClient(port()).get("/v1/sessions/" + id, two).status, 404);
+  EXPECT_EQ(look("/v1/sessions", two)["data"].size(), 0u);
+  const std::string token = ask("/v1/completions", {{"max_tokens", 1}, {"return_state", true}}, one)["state"];
+  EXPECT_EQ(post("/v1/completions", {{"state", token}}, two).status, 400);
+  EXPECT_EQ(post("/v1/completions", {{"state", token}}, one).status, 200);
+}
+
+TEST_F(SessionRoutes, NoMoreSessionsThanAllowed) {
+  config.max_sessions = 2;
+  create();
+  create();
+  EXPECT_EQ(post("/v1/sessions", Json::object()).status, 503);
+}
+
+TEST_F(SessionRoutes, ScoresAreThoseOfHarmonicScore) {
+  const std::string text = "The quick brown fox.\nJumps over\n";
+  const std::string file = folder_.file("text", text);
+  const Json scored = ask("/v1/score", {{"text", text}, {"by", "token"}});
+  ThreadPool pool(1);
+  const std::string piped = run_harmonic({"eval", "--model", folder_ / "model", "--data", file, "--lengths",
+                                          "1024", "--json", folder_ / "eval", "--threads", "1"})
+                                .err;
+  const Json evaluated = parse_json(read_file(folder_ / "eval"), "eval");
+  EXPECT_NEAR(scored["bits_per_byte"].get<double>(), evaluated["results"][0]["bits_per_byte"].get<double>(),
+              1e-5);
+  EXPECT_EQ(scored["tokens"], static_cast<int>(text.size()) + 1);
+  ASSERT_EQ(scored["results"].size(), text.size() + 1);
+  EXPECT_EQ(scored["results"][4]["text"], "q");
+  // While it comes in, whatever the pieces.
+  HttpClient client(port());
+  client.send("POST /v1/score/stream HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n" +
+              text.substr(0, 5) + "\r\n");
+  EXPECT_EQ(client.read_head().status, 200);
+  std::string lines, chunk;
+  while (std::count(lines.begin(), lines.end(), '\n') < 5 && client.read_chunk(chunk)) lines += chunk;
+  EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), 5) << "before the rest is sent";
+  client.send("1b\r\n" + text.substr(5) + "\r\n0\r\n\r\n");
+  while (client.read_chunk(chunk)) lines += chunk;
+  std::vector<Json> results;
+  for (size_t at = 0; at < lines.size(); at = lines.find('\n', at) + 1)
+    results.push_back(parse_json(lines.substr(at, lines.find('\n', at) - at), "a line"));
+  ASSERT_EQ(results.size(), text.size() + 2);
+  EXPECT_EQ(results.back()["bits"], scored["bits"]);
+  results.pop_back();
+  EXPECT_EQ(Json(results), scored["results"]);
+}
+
+TEST_F(SessionRoutes, AScoreGoesOnFromAStateToken) {
+  const Json whole = ask("/v1/score", {{"text", "one two three"}, {"end", false}});
+  const Json first = ask("/v1/score", {{"text", "one two"}, {"end", false}, {"return_state", true}});
+  const Json second = ask("/v1/score", {{"text", " three"}, {"end", false}, {"state", first["state"]}});
+  EXPECT_NEAR(first["bits"].get<double>() + second["bits"].get<double>(), whole["bits"].get<double>(), 1e-9);
+  EXPECT_EQ(post("/v1/score", {{"text", 5}}).status, 400);
+  EXPECT_EQ(post("/v1/score", Json::object()).status, 400);
+}
+
+}  // namespace
+}  // namespace harmonic
