@@ -1,7 +1,9 @@
 // The OpenAI routes, as clients see them.
+#include "harmonic/convert/convert.h"
 #include "harmonic/runtime/log_probabilities.h"
 #include "harmonic/runtime/sampler.h"
 #include "harmonic/runtime/text_stream.h"
+#include "harmonic/tokenizer/chat_template.h"
 #include "harmonic/tokenizer/utf8_stream.h"
 #include "tests/server_fixture.h"
 
@@ -160,6 +162,42 @@ TEST_F(OpenAi, ATextThatTheModelEndsSaysSo) {
     }
   }
   EXPECT_TRUE(ended);
+}
+
+TEST_F(OpenAi, AChatIsWrittenAsTheModelsTemplateHasIt) {
+  const PretrainedModel source =
+      read_pretrained(std::string(HARMONIC_SOURCE_DIR) + "/tests/golden/small_llama.gguf", {}, cpu_backend());
+  Model& model = *source.loaded.model;
+  const Tokenizer& tokenizer = *source.loaded.tokenizer;
+  std::filesystem::remove_all(folder_ / "model");
+  save_model_folder(folder_ / "model", model, tokenizer, "chatml");
+  const auto answer_to = [&](const Json& messages) {
+    return ask("/v1/chat/completions", {{"messages", messages}, {"max_tokens", 8}, {"temperature", 0}});
+  };
+  const Json answer = answer_to({{{"role", "developer"}, {"content", "the hat"}},
+                                 {{"role", "user"}, {"content", "the cat sat"}},
+                                 {{"role", "assistant"}, {"content", "on it"}},
+                                 {{"role", "user"}, {"content", "the mat"}}});
+
+  const ChatTemplate chat("chatml", tokenizer);
+  const std::vector<ChatMessage> messages = {
+      {"system", "the hat"}, {"user", "the cat sat"}, {"assistant", "on it"}, {"user", "the mat"}};
+  const std::vector<int32_t> tokens = chat.conversation(messages);
+  ThreadPool pool(1);
+  Inference inference(model, pool);
+  TextStream stream(inference, tokens.front());
+  stream.append({tokens.begin() + 1, tokens.end()});
+  Sampler sampler({.temperature = 0});
+  std::vector<int32_t> expected;
+  for (int i = 0; i < 8; ++i) {
+    const int32_t token = sampler.sample(stream.next_logits(), stream.length());
+    if (token == tokenizer.eot() || token == chat.end_of_answer()) break;
+    expected.push_back(token);
+    stream.append({token});
+  }
+  EXPECT_EQ(answer["usage"]["prompt_tokens"], tokens.size());
+  EXPECT_EQ(answer["choices"][0]["message"]["content"], tokenizer.decode(expected));
+  EXPECT_NE(answer_to({{{"role", "user"}, {"content", "the mat"}}})["choices"], answer["choices"]);
 }
 
 TEST_F(OpenAi, AChatIsAnsweredWholeAndAsAStream) {

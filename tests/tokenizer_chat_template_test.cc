@@ -56,6 +56,10 @@ TEST(ChatTemplate, ChatMlIsTurnsBetweenItsTokens) {
   EXPECT_EQ(chat.begin("the", "cat"),
             tokens_of(*tokenizer, {kBegin, "system\nthe", kEnd, "\n", kBegin, "user\ncat", kEnd, "\n", kBegin,
                                    "assistant\n"}));
+  const std::vector<ChatMessage> messages = {{"user", "the"}, {"assistant", "cat"}, {"user", "the cat"}};
+  EXPECT_EQ(chat.conversation(messages),
+            tokens_of(*tokenizer, {kBegin, "user\nthe", kEnd, "\n", kBegin, "assistant\ncat", kEnd, "\n",
+                                   kBegin, "user\nthe cat", kEnd, "\n", kBegin, "assistant\n"}));
   EXPECT_EQ(chat.next("cat"),
             tokens_of(*tokenizer, {kEnd, "\n", kBegin, "user\ncat", kEnd, "\n", kBegin, "assistant\n"}));
   EXPECT_EQ(chat.end_of_answer(), tokenizer->special(kChatMlEnd));

@@ -326,6 +326,12 @@ void BatchScheduler::write(size_t slot) {
     job.chosen.text = job.characters.push(released) + job.characters.flush();
     stopped = !job.request.ignore_end;
     if (!stopped) job.chosen.text += "\n\n";
+  } else if (token == job.request.end_token) {
+    job.pending = token;
+    job.at_beginning = false;
+    job.stops.flush(released);
+    job.chosen.text = job.characters.push(released) + job.characters.flush();
+    stopped = true;
   } else {
     stopped = job.stops.push(job.at_beginning ? tokenizer_.first_bytes_of(token) : tokenizer_.bytes_of(token),
                              released);

@@ -40,7 +40,8 @@ struct GenerationRequest {
   int64_t alternatives = -1;      // the likeliest so many beside each token; -1: no log-probabilities at all
   std::vector<std::string> stop;  // texts at which writing ends; they are not given out
   bool ignore_end = false;        // begin another document where the model ends one
-  int64_t boundary_every = 0;     // on_boundary() is called at positions that are multiples of it; 0 is never
+  int32_t end_token = -1;      // stops the text too, which it becomes part of unshown: the end of an answer
+  int64_t boundary_every = 0;  // on_boundary() is called at positions that are multiples of it; 0 is never
 };
 
 // A token that was written, or read and scored.

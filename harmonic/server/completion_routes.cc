@@ -104,16 +104,19 @@ void route_completions(Service& service, const Call& call) {
 
 namespace {
 
+// What clients call a role, what a template does, and how it is named in plain text.
 struct Speaker {
-  const char *role, *name;
+  const char *role, *in_template, *name;
 };
-constexpr Speaker kSpeakers[] = {
-    {"system", "System"}, {"developer", "System"}, {"user", "User"}, {"assistant", "Assistant"}};
+constexpr Speaker kSpeakers[] = {{"system", "system", "System"},
+                                 {"developer", "system", "System"},
+                                 {"user", "user", "User"},
+                                 {"assistant", "assistant", "Assistant"}};
 
-const char* name_of_role(const Json& message) {
+const Speaker& speaker_of(const Json& message) {
   const auto role = message.find("role");
   for (const Speaker& speaker : kSpeakers)
-    if (role != message.end() && *role == speaker.role) return speaker.name;
+    if (role != message.end() && *role == speaker.role) return speaker;
   fail_field("messages", "messages: expected the role system, developer, user or assistant");
 }
 
@@ -135,18 +138,35 @@ std::string content_of(const Json& message) {
   return text;
 }
 
-// A conversation as plain text, for models that were taught no other form.
-Prompt prompt_of_messages(const Service& service, const Json* messages) {
+// As the model's template has it, or as plain text, for models that were taught no other form.
+void read_messages(const Service& service, const Json* messages, GenerationPlan& plan) {
   if (!messages || !messages->is_array() || messages->empty())
     fail_field("messages", "messages: expected a list of at least one");
   Prompt prompt;
+  std::vector<ChatMessage> chat;
   for (const Json& message : *messages) {
     if (!message.is_object()) fail_field("messages", "messages: expected an object each");
-    prompt.text += fmt::format("{}: {}\n\n", name_of_role(message), content_of(message));
+    const Speaker& speaker = speaker_of(message);
+    chat.push_back({speaker.in_template, content_of(message)});
+    prompt.text += fmt::format("{}: {}\n\n", speaker.name, chat.back().text);
   }
-  prompt.text += "Assistant:";
-  prompt.tokens = service.tokenizer.encode(prompt.text);
-  return prompt;
+  if (service.chat) {
+    prompt.tokens = service.chat->conversation(chat);
+    plan.end_token = service.chat->end_of_answer();
+    // Its first token leads the text in place of the one that leads every other.
+    if (const int32_t first = prompt.tokens.front(); first != service.tokenizer.bos()) {
+      TextPoint point = beginning_of_text(service.model());
+      point.pending = first;
+      plan.from = std::make_shared<const TextPoint>(std::move(point));
+    }
+    prompt.tokens.erase(prompt.tokens.begin());
+    prompt.with_leading = true;
+  } else {
+    prompt.text += "Assistant:";
+    prompt.tokens = service.tokenizer.encode(prompt.text);
+    for (const Speaker& speaker : kSpeakers) plan.stop.push_back(fmt::format("\n\n{}:", speaker.name));
+  }
+  plan.prompts = {std::move(prompt)};
 }
 
 }  // namespace
@@ -165,8 +185,7 @@ void route_chat_completions(Service& service, const Call& call) {
   if (!logprobs && plan.alternatives > 0)
     fail_field("top_logprobs", "top_logprobs: set logprobs to true as well");
   if (!logprobs) plan.alternatives = -1;
-  plan.prompts = {prompt_of_messages(service, fields.find("messages"))};
-  for (const Speaker& speaker : kSpeakers) plan.stop.push_back(fmt::format("\n\n{}:", speaker.name));
+  read_messages(service, fields.find("messages"), plan);
   for (const char* name : {"tools", "functions", "audio", "prediction"}) fields.unsupported(name);
   fields.unsupported("tool_choice", "none");
   fields.unsupported("response_format", Json{{"type", "text"}});

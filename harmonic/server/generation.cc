@@ -173,6 +173,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
     request.alternatives = plan_.alternatives;
     request.stop = plan_.stop;
     request.ignore_end = plan_.ignore_end;
+    request.end_token = plan_.end_token;
   }
 
   void submit(GenerationRequest request, std::shared_ptr<Listener> listener) {

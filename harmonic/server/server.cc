@@ -171,23 +171,19 @@ class Server::Implementation : public HttpHandler {
                   config.sessions == "memory" ? config.session_memory_mb << 20 : 0),
         scheduler_(*loaded_.model, *loaded_.tokenizer, scheduler_options(config, threads)),
         workers_(kWorkers),
-        service_{config_,
-                 *loaded_.tokenizer,
-                 scheduler_,
-                 cache_,
-                 sessions_,
-                 nullptr,
-                 metrics_,
-                 workers_,
-                 config.model_name.empty() ? name : config.model_name,
-                 identity_,
-                 {},
-                 {},
-                 unix_seconds()} {
+        service_{config_,    *loaded_.tokenizer,
+                 scheduler_, cache_,
+                 sessions_,  nullptr,
+                 nullptr,    metrics_,
+                 workers_,   config.model_name.empty() ? name : config.model_name,
+                 identity_,  {},
+                 {},         unix_seconds()} {
     if (::sodium_init() < 0) fail("libsodium cannot be used here");
     const Json tokenizer = parse_json(loaded_.tokenizer->to_json(), "the tokenizer");
     service_.end_of_text = name_of_token(tokenizer, loaded_.tokenizer->eot());
     service_.begin_of_text = name_of_token(tokenizer, loaded_.tokenizer->bos());
+    if (!loaded_.chat_template.empty())
+      service_.chat = &chat_.emplace(loaded_.chat_template, *loaded_.tokenizer);
     if (!config.access_log.empty() && config.access_log != "-") access_log_.emplace(config.access_log);
     if (!config.keyring.empty()) service_.seal = &seal_.emplace(config.keyring, *loaded_.model, identity_);
     raise_descriptor_limit();
@@ -479,6 +475,7 @@ class Server::Implementation : public HttpHandler {
   const std::string identity_;
   Sessions sessions_;
   std::optional<StateSeal> seal_;
+  std::optional<ChatTemplate> chat_;
   std::optional<HttpServer> http_;  // before the others: exchanges that they hold use its loop
   BatchScheduler scheduler_;
   Workers workers_;

@@ -12,6 +12,7 @@
 #include "harmonic/server/metrics.h"
 #include "harmonic/server/server_config.h"
 #include "harmonic/server/workers.h"
+#include "harmonic/tokenizer/chat_template.h"
 
 namespace harmonic {
 
@@ -21,7 +22,8 @@ struct Service {
   BatchScheduler& scheduler;
   PrefixCache& cache;
   Sessions& sessions;
-  const StateSeal* seal;  // null: no state tokens
+  const StateSeal* seal;     // null: no state tokens
+  const ChatTemplate* chat;  // null: chats are written as plain text
   Metrics& metrics;
   Workers& workers;
   std::string model_name, identity;        // identity: of the exact weights and configuration

@@ -91,15 +91,22 @@ void ChatTemplate::lead_answer(std::vector<int32_t>& tokens, std::string& waitin
   flush(tokens, waiting);
 }
 
-std::vector<int32_t> ChatTemplate::begin(const std::optional<std::string>& system,
-                                         std::string_view message) const {
+std::vector<int32_t> ChatTemplate::conversation(std::span<const ChatMessage> messages) const {
   std::vector<int32_t> tokens;
   std::string waiting;
-  if (system || !form_.system.empty())
-    add_message(kSystem, system ? std::string_view(*system) : form_.system, tokens, waiting);
-  add_message(kUser, message, tokens, waiting);
+  if (!form_.system.empty() && (messages.empty() || messages.front().role != kSystem))
+    add_message(kSystem, form_.system, tokens, waiting);
+  for (const ChatMessage& message : messages) add_message(message.role, message.text, tokens, waiting);
   lead_answer(tokens, waiting);
   return tokens;
+}
+
+std::vector<int32_t> ChatTemplate::begin(const std::optional<std::string>& system,
+                                         std::string_view message) const {
+  std::vector<ChatMessage> messages;
+  if (system) messages.push_back({std::string(kSystem), *system});
+  messages.push_back({std::string(kUser), std::string(message)});
+  return conversation(messages);
 }
 
 std::vector<int32_t> ChatTemplate::next(std::string_view message) const {

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,6 +18,11 @@ namespace harmonic {
 
 inline constexpr std::string_view kChatMlBegin = "<|im_start|>", kChatMlEnd = "<|im_end|>";
 
+struct ChatMessage {
+  std::string role;  // "system", "user" or "assistant"
+  std::string text;
+};
+
 // Immutable. The tokenizer must outlive it.
 class ChatTemplate {
  public:
@@ -25,8 +31,11 @@ class ChatTemplate {
   // Throws Error where no template has that name or the tokenizer lacks one of its special tokens.
   ChatTemplate(std::string_view name, const Tokenizer& tokenizer);
 
-  // The tokens of a chat's beginning: its system message, or the template's own, if any; the user's message;
-  // and what leads the answer. Nothing stands before them.
+  // The tokens of a chat so far, and what leads the next answer. The template's own system message, if any,
+  // goes first where the chat does not begin with one. Nothing stands before them.
+  std::vector<int32_t> conversation(std::span<const ChatMessage> messages) const;
+  // The same of a chat's beginning: its system message, or the template's own, if any; the user's message;
+  // and what leads the answer.
   std::vector<int32_t> begin(const std::optional<std::string>& system, std::string_view message) const;
   // Those after an answer that has ended: the rest of its turn, the user's next message, and what leads the
   // answer.
