@@ -156,7 +156,7 @@ class Runner {
         }
     };
     std::vector<std::thread> others;
-    for (int i = 1; i < jobs_; ++i) others.emplace_back(work);
+    for (size_t i = 1; i < std::min(static_cast<size_t>(jobs_), runs.size()); ++i) others.emplace_back(work);
     work();
     for (std::thread& other : others) other.join();
     if (failure) std::rethrow_exception(failure);
