@@ -120,7 +120,7 @@ TEST_F(Plan, TriesEveryRateForEveryVariantAndTakesTheChosenOnes) {
 
 TEST_F(Plan, TakesTheTextsAndSettingsOfTheCommandLine) {
   const PlannedRun run =
-      load(kPlan, "small", {{"a.txt", "b.txt"}, {"c.txt"}, {{"train.clip=0.25"}}}).runs({})[0];
+      load(kPlan, "small", {{"a.txt", "b.txt"}, {"c.txt"}, {}, {{"train.clip=0.25"}}}).runs({})[0];
   EXPECT_EQ(run.config.data.train, (std::vector<std::string>{"a.txt", "b.txt"}));
   EXPECT_EQ(run.config.data.valid, (std::vector<std::string>{"c.txt"}));
   EXPECT_EQ(run.config.train.clip, 0.25);
@@ -172,7 +172,7 @@ seeds = [1]
 TEST_F(Plan, KeepsWhatTellsItsRunsApartFromTheCommandLine) {
   const auto error = [&](const std::string& setting, const std::string& scale) -> std::string {
     try {
-      load(kPlan, scale, {{}, {}, {{setting}}});
+      load(kPlan, scale, {{}, {}, {}, {{setting}}});
     } catch (const Error& caught) {
       EXPECT_EQ(caught.kind(), Error::Kind::usage);
       return caught.what();
@@ -221,8 +221,9 @@ TEST_F(Plan, ExpectsTextsWhereTheyAreNeeded) {
   };
   EXPECT_NE(error({}, "small").find("tune-wide-512-lr0.5 has no texts to train on; give them with --data"),
             std::string::npos);
-  EXPECT_NE(error({{"a.txt"}, {}, {}}, "other").find("give them with --valid"), std::string::npos);
-  EXPECT_EQ(error({{"a.txt"}, {}, {}}, "small"), "no error");
+  EXPECT_NE(error({{"a.txt"}, {}, {}, {}}, "other").find("give them with --valid"), std::string::npos);
+  EXPECT_EQ(error({{"a.txt"}, {}, {"b.txt"}, {}}, "other"), "no error");
+  EXPECT_EQ(error({{"a.txt"}, {}, {}, {}}, "small"), "no error");
 }
 
 TEST_F(Plan, SaysWhatIsWrongAndWhere) {

@@ -108,6 +108,20 @@ seeds = [1]
   }
 };
 
+TEST_F(Experiments, ChooseOnHeldOutTextsAndMeasureOnTestTexts) {
+  file("test.txt", small_text(2000, 3));
+  ASSERT_EQ(run("tuned", "out").status, 0);
+  const Json before = result("out", "wide-64-3"), chosen = result("out", "tune-wide-64-lr1");
+  std::vector<std::string> tested = words("tuned", "out");
+  tested.insert(tested.end(), {"--test", path("test.txt")});
+  const Outcome outcome = run_harmonic(tested);
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_EQ(result("out", "tune-wide-64-lr1"), chosen);
+  const Json after = result("out", "wide-64-3");
+  EXPECT_EQ(after["steps"], before["steps"]);
+  EXPECT_LT(after["results"][0]["bytes"], before["results"][0]["bytes"]);
+}
+
 TEST_F(Experiments, LeaveAResultForEveryRun) {
   const Outcome outcome = run("smoke", "out");
   ASSERT_EQ(outcome.status, 0) << outcome.err;

@@ -26,6 +26,10 @@ class Experiment : public Command {
     options.add("--valid", &overrides_.valid, "held-out texts, in place of the file's")
         .placeholder("PATH...");
     options
+        .add("--test", &overrides_.test,
+             "texts that the runs which count are measured on; the held-out ones then only choose")
+        .placeholder("PATH...");
+    options
         .add("--out", &out_,
              "folder of the results, new, empty or this experiment's; runs/NAME-SCALE when left out")
         .placeholder("DIR");

@@ -101,7 +101,8 @@ std::vector<std::pair<std::string, std::string>> pairs_of(const Value& file) {
 void read_evaluation(const Value* table, ExperimentEvaluation& evaluation) {
   if (!table) return;
   expect_keys(*table, "[evaluate]",
-              {"lengths", "states", "max_tokens", "task", "task_arguments", "longest_text"});
+              {"texts", "lengths", "states", "max_tokens", "task", "task_arguments", "longest_text"});
+  read(*table, Field("texts", &evaluation.texts, ""));
   read(*table, Field("lengths", &evaluation.lengths, "").range(1, 1 << 30));
   read(*table, Field("states", &evaluation.states, "").one_of({"cold", "carry"}));
   read(*table, Field("max_tokens", &evaluation.max_tokens, "").amount());
@@ -196,6 +197,7 @@ void ExperimentPlan::read_variants(const Value& file, const Value& chosen, const
 void ExperimentPlan::read_measuring(const Value& file, const Value& chosen) {
   read_evaluation(table_in(file, "evaluate"), evaluation_);
   read_evaluation(table_in(chosen, "evaluate"), evaluation_);
+  if (!overrides_.test.empty()) evaluation_.texts = overrides_.test;
 }
 
 void ExperimentPlan::read_preparation(const Value& chosen) {
@@ -275,7 +277,7 @@ void ExperimentPlan::expect_texts() const {
   for (const PlannedRun& run : all) {
     if (run.config.data.train.empty())
       fail_usage("{} at scale {}: {} has no texts to train on; give them with --data", name, scale, run.id);
-    if (run.evaluated && run.config.data.valid.empty())
+    if (run.evaluated && run.evaluation.texts.empty() && run.config.data.valid.empty())
       fail_usage("{} at scale {}: {} has no held-out texts to be measured on; give them with --valid", name,
                  scale, run.id);
   }
@@ -332,6 +334,7 @@ std::vector<PlannedRun> ExperimentPlan::tuning() const {
     for (const double factor : lr_factors_) {
       PlannedRun run = planned(variant, tune_length_, tune_seed_, tune_run_);
       run.tuning = true;
+      run.evaluation.texts.clear();
       run.evaluation.lengths = {tune_length_};
       run.evaluation.states = {"cold"};
       run.evaluation.task.clear();

@@ -13,6 +13,7 @@ namespace harmonic {
 
 // How a trained model is measured.
 struct ExperimentEvaluation {
+  std::vector<std::string> texts;              // empty: the held-out texts of the run's settings
   std::vector<int64_t> lengths;                // empty: the length it was trained at
   std::vector<std::string> states = {"cold"};  // "cold", "carry"
   int64_t max_tokens = 0;                      // 0 is the whole split
@@ -28,14 +29,16 @@ struct PlannedRun {
   double lr_factor = 1;  // of train.lr and train.muon_lr
   bool tuning = false;   // its result chooses the factor of its variant and is nothing else
   RunConfig config;
-  ExperimentEvaluation evaluation;  // of tuning runs: cold, at the run's own length
+  ExperimentEvaluation evaluation;  // of tuning runs: the held-out texts, cold, at the run's own length
   bool evaluated = true;
 };
 
 // What the command line puts in place of what the file says.
 struct PlanOverrides {
-  std::vector<std::string> train, valid;  // texts; empty leaves the file's
-  std::vector<Override> settings;         // of every run, but for what tells the runs apart
+  // Texts; empty leaves the file's. What is tuned is chosen on `valid`; the runs that count are measured on
+  // `test`, or on `valid` where there is none.
+  std::vector<std::string> train, valid, test;
+  std::vector<Override> settings;  // of every run, but for what tells the runs apart
 };
 
 // One scale of one experiment. The file's keys: docs/experiments.md.

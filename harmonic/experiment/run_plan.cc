@@ -18,6 +18,7 @@ Value evaluation_of(const PlannedRun& run) {
   table.at("evaluated").data = run.evaluated;
   if (!run.evaluated) return table;
   const ExperimentEvaluation& evaluation = run.evaluation;
+  if (!evaluation.texts.empty()) table.at("texts") = list_of(evaluation.texts);
   Value::List lengths;
   for (const int64_t length : evaluation.lengths) lengths.push_back({length, {}});
   table.at("lengths").data = std::move(lengths);

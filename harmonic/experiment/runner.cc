@@ -354,7 +354,9 @@ class Runner {
       std::vector<std::string> arguments = {"--state", state, "--max-tokens",
                                             std::to_string(run.evaluation.max_tokens), "--lengths"};
       for (const int64_t length : run.evaluation.lengths) arguments.push_back(std::to_string(length));
-      const Json found = evaluated(run, folder, run.config.data.valid, "eval-" + state, arguments);
+      const std::vector<std::string>& texts =
+          run.evaluation.texts.empty() ? run.config.data.valid : run.evaluation.texts;
+      const Json found = evaluated(run, folder, texts, "eval-" + state, arguments);
       result["certificate"] = found["certificate"];
       for (const Json& entry : found["results"]) result["results"].push_back(entry);
     }
