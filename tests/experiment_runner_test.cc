@@ -9,6 +9,7 @@
 
 #include "harmonic/base/file_lock.h"
 #include "harmonic/base/json.h"
+#include "harmonic/experiment/results.h"
 #include "tests/cli_process.h"
 #include "train_fixture.h"
 
@@ -120,6 +121,7 @@ TEST_F(Experiments, ChooseOnHeldOutTextsAndMeasureOnTestTexts) {
   const Json after = result("out", "wide-64-3");
   EXPECT_EQ(after["steps"], before["steps"]);
   EXPECT_LT(after["results"][0]["bytes"], before["results"][0]["bytes"]);
+  EXPECT_EQ(read_results({path("out")})[0].measured_on, "test.txt");
 }
 
 TEST_F(Experiments, LeaveAResultForEveryRun) {

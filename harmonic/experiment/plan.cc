@@ -277,7 +277,7 @@ void ExperimentPlan::expect_texts() const {
   for (const PlannedRun& run : all) {
     if (run.config.data.train.empty())
       fail_usage("{} at scale {}: {} has no texts to train on; give them with --data", name, scale, run.id);
-    if (run.evaluated && run.evaluation.texts.empty() && run.config.data.valid.empty())
+    if (run.evaluated && run.texts().empty())
       fail_usage("{} at scale {}: {} has no held-out texts to be measured on; give them with --valid", name,
                  scale, run.id);
   }

@@ -31,6 +31,12 @@ struct PlannedRun {
   RunConfig config;
   ExperimentEvaluation evaluation;  // of tuning runs: the held-out texts, cold, at the run's own length
   bool evaluated = true;
+
+  // What it is measured on; none when it is not, but for a task.
+  std::vector<std::string> texts() const {
+    if (!evaluated) return {};
+    return evaluation.texts.empty() ? config.data.valid : evaluation.texts;
+  }
 };
 
 // What the command line puts in place of what the file says.

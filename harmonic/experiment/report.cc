@@ -121,6 +121,7 @@ class Section {
     fact("Date", experiment_.date);
     fact("Scale", experiment_.scale);
     fact("Runs", run_counts());
+    fact("Measured on", experiment_.measured_on);
     fact("Machine", machine_text(experiment_));
     fact("Build", experiment_.build);
     html_ += fmt::format("<dl class=\"facts\">\n{}</dl>\n", facts);

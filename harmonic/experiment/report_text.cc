@@ -103,6 +103,7 @@ std::string report_markdown(const std::vector<ExperimentResults>& experiments) {
     for (const auto& [name, value] : {std::pair<const char*, std::string>("Date", experiment.date),
                                       {"Build", experiment.build},
                                       {"Scale", experiment.scale},
+                                      {"Measured on", experiment.measured_on},
                                       {"Machine", machine_text(experiment)}})
       if (!value.empty()) text += fmt::format("- {}: {}\n", name, markdown_text(value));
     text += "\n";

@@ -233,6 +233,8 @@ ExperimentResults read_experiment(const fs::path& folder) {
   experiment.question = object.text("question", "");
   experiment.date = object.text("date", "");
   experiment.build = object.text("build", "");
+  for (const Value& name : object.list("measured_on"))
+    experiment.measured_on += (experiment.measured_on.empty() ? "" : ", ") + axis_text(name);
   experiment.machine = object.table("machine");
   if (object.has("reference"))
     experiment.reference = object.one_of("reference", {"bits_per_byte", "bits_per_token", "accuracy"});

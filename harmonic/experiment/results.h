@@ -82,6 +82,7 @@ struct ExperimentResults {
   std::string folder;  // as given
   bool plain = false;  // training runs by themselves, each a series of its own
   std::string name, scale, title, question, date, build;
+  std::string measured_on;  // names of texts, for people; empty: not told
   // Of the machine: what the experiment wrote, in its order, as texts.
   std::vector<std::pair<std::string, Value>> machine;
   std::vector<std::pair<std::string, std::string>> pairs;  // series that are compared

@@ -197,7 +197,19 @@ class Runner {
     described["title"] = plan_.title;
     described["question"] = plan_.question;
     described["pairs"] = plan_.pairs;
+    described["measured_on"] = names_of_texts();
     if (described != before || !is_there(path)) write_file(path, described.dump(2) + "\n");
+  }
+
+  // Of the runs that count, without their folders.
+  std::vector<std::string> names_of_texts() const {
+    std::vector<std::string> names;
+    for (const PlannedRun& run : plan_.runs({}))
+      for (const std::string& text : run.texts()) {
+        std::string name = fs::path(text).filename().string();
+        if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(std::move(name));
+      }
+    return names;
   }
 
   static void warn_at_the_edge(const std::vector<PlannedRun>& tuning, const std::string& variant,
@@ -354,9 +366,7 @@ class Runner {
       std::vector<std::string> arguments = {"--state", state, "--max-tokens",
                                             std::to_string(run.evaluation.max_tokens), "--lengths"};
       for (const int64_t length : run.evaluation.lengths) arguments.push_back(std::to_string(length));
-      const std::vector<std::string>& texts =
-          run.evaluation.texts.empty() ? run.config.data.valid : run.evaluation.texts;
-      const Json found = evaluated(run, folder, texts, "eval-" + state, arguments);
+      const Json found = evaluated(run, folder, run.texts(), "eval-" + state, arguments);
       result["certificate"] = found["certificate"];
       for (const Json& entry : found["results"]) result["results"].push_back(entry);
     }
