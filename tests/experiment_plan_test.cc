@@ -251,6 +251,9 @@ TEST_F(Plan, SaysWhatIsWrongAndWhere) {
        "did you mean \"wide\"?"},
       {"variants.narrow.model.n_layers", "variants.narow.model.n_layers", "narow"},
       {"states = [\"cold\"", "states = [\"warm\"", "cold, carry"},
+      {"states = [\"cold\", \"carry\"]", "states = []", "found none"},
+      {"states = [\"cold\", \"carry\"]", "states = [\"cold\", \"cold\"]", "states: cold stands there twice"},
+      {"states = [\"cold\", \"carry\"]", "lengths = [64, 64]", "lengths: 64 stands there twice"},
   };
   for (const auto& c : cases)
     EXPECT_NE(error_of(plan, c.from, c.to).find(c.named), std::string::npos)

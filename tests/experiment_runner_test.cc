@@ -284,6 +284,46 @@ TEST_F(Experiments, RefuseResultsMadeWithOtherSettings) {
   EXPECT_NE(scale.err.find("holds the experiment study at scale smoke"), std::string::npos) << scale.err;
 }
 
+TEST_F(Experiments, RefuseResultsMadeOfOtherTexts) {
+  ASSERT_EQ(run("smoke", "out").status, 0);
+  file("valid.txt", small_text(3000, 5));
+  const Outcome other = run("smoke", "out");
+  EXPECT_EQ(other.status, 1);
+  EXPECT_NE(other.err.find("or other texts"), std::string::npos) << other.err;
+  file("valid.txt", small_text(3000, 2));
+  EXPECT_EQ(run("smoke", "out").status, 0);
+}
+
+TEST_F(Experiments, NameWhatIsWrongInAResult) {
+  ASSERT_EQ(run("smoke", "out").status, 0);
+  const std::string result_file = "out/runs/wide-64-1/result.json", whole = read_file(path(result_file));
+  for (const char* damaged :
+       {"{}", "[]", R"({"kind":"run","status":5})", R"({"kind":"run","status":"finished"})",
+        R"({"kind":"run","status":"finished","results":[]})"}) {
+    file(result_file, damaged);
+    const Outcome outcome = run("smoke", "out");
+    EXPECT_EQ(outcome.status, 1) << damaged << outcome.err;
+    EXPECT_NE(outcome.err.find("result.json: "), std::string::npos) << damaged << outcome.err;
+    EXPECT_NE(outcome.err.find("expected"), std::string::npos) << damaged << outcome.err;
+  }
+  file(result_file, whole);
+  for (const char* damaged : {"[]", R"({"name":5})"}) {
+    file("out/experiment.json", damaged);
+    const Outcome outcome = run("smoke", "out");
+    EXPECT_EQ(outcome.status, 1) << damaged << outcome.err;
+    EXPECT_NE(outcome.err.find("experiment.json: "), std::string::npos) << damaged << outcome.err;
+  }
+}
+
+TEST_F(Experiments, LookAtATasksFlagsBeforeTheyTrain) {
+  change_plan("states = [\"cold\", \"carry\"]",
+              "task = \"recall\"\ntask_arguments = [\"--distence\", \"16\"]");
+  const Outcome outcome = run("smoke", "out");
+  EXPECT_EQ(outcome.status, 2);
+  EXPECT_NE(outcome.err.find("--distence"), std::string::npos) << outcome.err;
+  EXPECT_FALSE(fs::exists(path("out") + "/runs/wide-64-1"));
+}
+
 TEST_F(Experiments, KeepResultsOfBeforeASettingWasThere) {
   ASSERT_EQ(run("smoke", "out").status, 0);
   const std::string plan = path("out") + "/plans/wide-64-1.toml";

@@ -52,7 +52,7 @@ int show_overview() {
       "usage: harmonic COMMAND [options]\n\ncommands:\n{}\n"
       "harmonic COMMAND --help shows a command's options and their defaults; harmonic --version the "
       "version.\n"
-      "Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n",
+      "Exit status: 0 done, 1 failed, 2 wrong usage, 3 diverged, 130 interrupted, 141 nobody reads the output.\n",
       list_of_commands(""));
   return 0;
 }

@@ -98,6 +98,13 @@ std::vector<std::pair<std::string, std::string>> pairs_of(const Value& file) {
   return pairs;
 }
 
+template <typename Item>
+void expect_different(const Value& table, std::string_view key, std::vector<Item> items) {
+  std::sort(items.begin(), items.end());
+  if (const auto twice = std::adjacent_find(items.begin(), items.end()); twice != items.end())
+    fail_usage("{}: {}: {} stands there twice", table.find(key)->where, key, *twice);
+}
+
 void read_evaluation(const Value* table, ExperimentEvaluation& evaluation) {
   if (!table) return;
   expect_keys(*table, "[evaluate]",
@@ -105,6 +112,10 @@ void read_evaluation(const Value* table, ExperimentEvaluation& evaluation) {
   read(*table, Field("texts", &evaluation.texts, ""));
   read(*table, Field("lengths", &evaluation.lengths, "").range(1, 1 << 30));
   read(*table, Field("states", &evaluation.states, "").one_of({"cold", "carry"}));
+  if (table->find("states") && evaluation.states.empty())
+    fail_usage("{}: states: expected \"cold\", \"carry\" or both, found none", table->find("states")->where);
+  expect_different(*table, "states", evaluation.states);
+  expect_different(*table, "lengths", evaluation.lengths);
   read(*table, Field("max_tokens", &evaluation.max_tokens, "").amount());
   read(*table, Field("task", &evaluation.task, "").one_of(kTaskNames));
   read(*table, Field("task_arguments", &evaluation.task_arguments, ""));
@@ -153,6 +164,7 @@ ExperimentPlan ExperimentPlan::load(const std::string& path, const std::string& 
   plan.name = std::filesystem::path(path).stem().string();
   plan.scale = scale;
   plan.overrides_ = overrides;
+  plan.title = plan.name;
   read(file, Field("title", &plan.title, ""));
   read(file, Field("question", &plan.question, ""));
   const Value* scales = table_in(file, "scales");
@@ -205,8 +217,11 @@ void ExperimentPlan::read_preparation(const Value& chosen) {
   if (!commands) return;
   const auto* list = std::get_if<Value::List>(&commands->data);
   if (!list) fail_usage("{}: prepare: expected a list of commands, each a list of words", commands->where);
-  for (const Value& command : *list)
+  for (const Value& command : *list) {
     set_field(Field("prepare", &prepare.emplace_back(), ""), command, "prepare");
+    if (prepare.back().empty())
+      fail_usage("{}: prepare: expected the words of a command, found none", command.where);
+  }
 }
 
 void ExperimentPlan::read_grid(const Value& chosen, const std::string& path) {

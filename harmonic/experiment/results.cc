@@ -222,27 +222,8 @@ RunResults read_run(const fs::path& folder) {
 }
 
 ExperimentResults read_experiment(const fs::path& folder) {
-  ExperimentResults experiment;
-  const fs::path path = folder / "experiment.json";
-  const Value value = parse_json_value(read_file(path, kLargestJson), path.string());
-  const Object object(value, path.string());
+  ExperimentResults experiment = read_experiment_description(folder / "experiment.json");
   experiment.folder = folder.string();
-  experiment.name = object.text("name");
-  experiment.scale = object.text("scale", "");
-  experiment.title = object.text("title", experiment.name);
-  experiment.question = object.text("question", "");
-  experiment.date = object.text("date", "");
-  experiment.build = object.text("build", "");
-  for (const Value& name : object.list("measured_on"))
-    experiment.measured_on += (experiment.measured_on.empty() ? "" : ", ") + axis_text(name);
-  experiment.machine = object.table("machine");
-  if (object.has("reference"))
-    experiment.reference = object.one_of("reference", {"bits_per_byte", "bits_per_token", "accuracy"});
-  for (const Value& item : object.list("pairs")) {
-    const auto* names = std::get_if<Value::List>(&item.data);
-    if (!names || names->size() != 2) object.wrong("pairs", "pairs of names, as [[\"a\", \"b\"]]");
-    experiment.pairs.emplace_back(axis_text((*names)[0]), axis_text((*names)[1]));
-  }
   std::vector<fs::path> folders;
   std::error_code error;
   for (fs::directory_iterator i(folder / "runs", error), end; !error && i != end; i.increment(error)) {
@@ -333,6 +314,35 @@ std::vector<std::string> ExperimentResults::series() const {
   for (const std::string& one : present)
     if (!is_in(ordered, one)) ordered.push_back(one);
   return ordered;
+}
+
+ExperimentResults read_experiment_description(const fs::path& path) {
+  ExperimentResults experiment;
+  const Value value = parse_json_value(read_file(path, kLargestJson), path.string());
+  const Object object(value, path.string());
+  experiment.name = object.text("name");
+  experiment.scale = object.text("scale", "");
+  experiment.title = object.text("title", experiment.name);
+  experiment.question = object.text("question", "");
+  experiment.date = object.text("date", "");
+  experiment.build = object.text("build", "");
+  for (const Value& name : object.list("measured_on"))
+    experiment.measured_on += (experiment.measured_on.empty() ? "" : ", ") + axis_text(name);
+  experiment.machine = object.table("machine");
+  if (object.has("reference"))
+    experiment.reference = object.one_of("reference", {"bits_per_byte", "bits_per_token", "accuracy"});
+  for (const Value& item : object.list("pairs")) {
+    const auto* names = std::get_if<Value::List>(&item.data);
+    if (!names || names->size() != 2) object.wrong("pairs", "pairs of names, as [[\"a\", \"b\"]]");
+    experiment.pairs.emplace_back(axis_text((*names)[0]), axis_text((*names)[1]));
+  }
+  return experiment;
+}
+
+RunResults read_run_result(const fs::path& path) {
+  RunResults run;
+  read_result_file(path, run);
+  return run;
 }
 
 std::vector<ExperimentResults> read_results(const std::vector<fs::path>& folders) {

@@ -98,6 +98,10 @@ struct ExperimentResults {
   std::vector<std::string> series() const;
 };
 
+// The parts by themselves: a run's result.json; an experiment.json, without its runs. Throw Error as below.
+RunResults read_run_result(const std::filesystem::path& path);
+ExperimentResults read_experiment_description(const std::filesystem::path& path);
+
 // Reads the folders: of experiments one by one, and training runs together as one that is plain and comes
 // last. Throws Error naming the file, what was expected and what to do.
 std::vector<ExperimentResults> read_results(const std::vector<std::filesystem::path>& folders);

@@ -5,7 +5,7 @@
 namespace harmonic {
 namespace {
 
-constexpr std::string_view kEvaluate = "evaluate";
+constexpr std::string_view kEvaluate = "evaluate", kTexts = "texts", kMeasured = "measured_sha256";
 
 Value list_of(const std::vector<std::string>& texts) {
   Value::List list;
@@ -29,9 +29,14 @@ Value evaluation_of(const PlannedRun& run) {
   return table;
 }
 
+void remove(Value& table, std::string_view key) {
+  if (auto* entries = std::get_if<Value::Table>(&table.data))
+    std::erase_if(*entries, [&](const auto& entry) { return entry.first == key; });
+}
+
 void remove_evaluation(Value& plan) {
-  if (auto* entries = std::get_if<Value::Table>(&plan.data))
-    std::erase_if(*entries, [](const auto& entry) { return entry.first == kEvaluate; });
+  remove(plan, kEvaluate);
+  if (plan.find(kTexts)) remove(plan.at(kTexts), kMeasured);
 }
 
 // A setting that is not there has its default: plans of before there was such a setting stay good.
@@ -56,13 +61,18 @@ bool same(const Value& a, const Value& b) {
 }  // namespace
 
 std::string run_plan_text(const PlannedRun& run, RunConfig config,
-                          const std::vector<std::vector<std::string>>& prepare) {
+                          const std::vector<std::vector<std::string>>& prepare, const TextHashes& texts) {
   Value plan = values_of(config.fields());
   if (!prepare.empty()) {
     Value::List commands;
     for (const std::vector<std::string>& words : prepare) commands.push_back(list_of(words));
     plan.at("prepare").data = std::move(commands);
   }
+  Value& held = plan.at(kTexts);
+  held = {Value::Table{}, {}};
+  held.at("train_sha256").data = texts.train;
+  held.at("valid_sha256").data = texts.valid;
+  held.at(kMeasured).data = texts.measured;
   plan.at(kEvaluate) = evaluation_of(run);
   return to_toml(plan);
 }
@@ -72,6 +82,7 @@ PlanChange plan_change(std::string_view before, std::string_view now, std::strin
   RunConfig config;
   const Value defaults = values_of(config.fields());
   for (Value* plan : {&there, &wanted}) add_defaults(*plan, defaults);
+  if (!there.find(kTexts)) remove(wanted, kTexts);
   if (same(there, wanted)) return PlanChange::none;
   remove_evaluation(there);
   remove_evaluation(wanted);

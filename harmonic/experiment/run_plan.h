@@ -9,10 +9,15 @@
 
 namespace harmonic {
 
-// The text of plans/ID.toml: the settings of the training, the commands that make its texts ("prepare"), and
-// [evaluate], how its model is measured. Equal plans give equal texts.
+// SHA-256 of what the texts of a run hold; empty where it has none.
+struct TextHashes {
+  std::string train, valid, measured;
+};
+
+// The text of plans/ID.toml: the settings of the training, the commands that make its texts ("prepare"),
+// [texts], what these hold, and [evaluate], how its model is measured. Equal plans give equal texts.
 std::string run_plan_text(const PlannedRun& run, RunConfig config,
-                          const std::vector<std::vector<std::string>>& prepare);
+                          const std::vector<std::vector<std::string>>& prepare, const TextHashes& texts);
 
 enum class PlanChange {
   none,
@@ -20,8 +25,8 @@ enum class PlanChange {
   training,
 };
 
-// Of such a text, in which a setting that is missing has its default, read from the file `source`, against
-// the text of now. Throws Error where it is none.
+// Of such a text, in which a setting that is missing has its default and texts that are not told are the
+// same, read from the file `source`, against the text of now. Throws Error where it is none.
 PlanChange plan_change(std::string_view before, std::string_view now, std::string_view source);
 
 }  // namespace harmonic

@@ -1,10 +1,7 @@
 #include "harmonic/experiment/runner.h"
 
-#include <fmt/ranges.h>
-
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <ctime>
 #include <exception>
 #include <fstream>
@@ -12,18 +9,18 @@
 #include <optional>
 #include <thread>
 
-#include "harmonic/base/divergence.h"
 #include "harmonic/base/file_lock.h"
 #include "harmonic/base/files.h"
 #include "harmonic/base/json.h"
 #include "harmonic/base/log.h"
-#include "harmonic/experiment/child_program.h"
+#include "harmonic/base/utf8.h"
+#include "harmonic/data/input_files.h"
+#include "harmonic/experiment/results.h"
+#include "harmonic/experiment/run_commands.h"
 #include "harmonic/experiment/run_plan.h"
-#include "harmonic/model/model.h"
 #include "harmonic/ops/machine_peak.h"
 #include "harmonic/ops/simd_targets.h"
 #include "harmonic/train/checkpoint.h"
-#include "harmonic/train/metrics.h"
 
 namespace harmonic {
 namespace fs = std::filesystem;
@@ -64,42 +61,17 @@ std::string today() {
   return {text, std::strftime(text, sizeof text, "%Y-%m-%d", &parts)};
 }
 
-// A line of the log without the time that it begins with.
-std::string_view without_time(std::string_view line) {
-  const size_t space = line.find(' ');
-  return space == 8 && line[2] == ':' && line[5] == ':' ? line.substr(9) : line;
+// What the files of these inputs hold, one after the other, whatever their names.
+std::string hash_of_texts(const std::vector<std::string>& inputs) {
+  std::string hashes;
+  for (const InputFile& file : list_input_files(inputs)) {
+    if (file.path == "-") fail_usage("standard input (-) is read only once; an experiment's texts are files");
+    hashes += sha256_of_file(file.path);
+  }
+  return sha256(hashes);
 }
 
 Json read_json(const fs::path& path) { return parse_json(read_file(path, kLargestJson), path.string()); }
-
-// The last line of a child that failed, without what every error begins with.
-std::string without_name(const std::string& line) {
-  constexpr std::string_view kName = "harmonic: error: ";
-  return line.starts_with(kName) ? line.substr(kName.size()) : line;
-}
-
-// The speed and memory of a run; of one that diverged at its first step there is nothing to tell.
-Json speed_of(const fs::path& path) {
-  const std::vector<StepMetrics> steps = read_metrics(path).steps;
-  const StepMetrics last = steps.empty() ? StepMetrics() : steps.back();
-  int64_t peak = 0;
-  for (const StepMetrics& step : steps) peak = std::max(peak, step.peak_memory_bytes);
-  return {{"train_tokens", last.tokens},
-          {"steps", last.step},
-          {"tokens_per_second", median_speed(steps)},
-          {"peak_memory_bytes", peak},
-          {"seconds", last.seconds}};
-}
-
-Json size_of_model(const fs::path& folder) {
-  const Model model(load_model_config(folder), cpu_backend(), false);
-  const int64_t embeddings = model.parameters().count(Role::embedding);
-  return {{"core_parameters", model.parameters().count() - embeddings},
-          {"embedding_parameters", embeddings},
-          {"multiply_adds", model.work().per_token()},
-          {"head_multiply_adds", model.config().vocab_size * model.config().d_model},
-          {"state_bytes", model.state_layout().bytes()}};
-}
 
 class Runner {
  public:
@@ -107,7 +79,7 @@ class Runner {
       : plan_(plan),
         out_(std::move(out)),
         jobs_(jobs),
-        threads_(std::max(1, threads / jobs)),
+        commands_(out_, std::max(1, threads / jobs), jobs),
         build_(std::move(build)),
         lock_(locked(out_)) {
     describe(threads);
@@ -116,8 +88,11 @@ class Runner {
 
   void run() {
     prepare();
-    const std::vector<PlannedRun> tuning = plan_.tuning();
-    total_ = tuning.size() + plan_.runs({}).size();
+    const std::vector<PlannedRun> tuning = plan_.tuning(), counted = plan_.runs({});
+    total_ = tuning.size() + counted.size();
+    for (const auto* runs : {&tuning, &counted})
+      for (const PlannedRun& run : *runs) identify_texts(run);
+    if (!counted.front().evaluation.task.empty()) commands_.check_task(counted.front());
     const std::vector<std::optional<double>> bits = take_all(tuning);
     std::map<std::string, double> factors;
     std::map<std::string, double> best;
@@ -184,10 +159,11 @@ class Runner {
     const fs::path path = out_ / "experiment.json";
     Json described;
     if (is_there(path)) {
-      described = read_json(path);
-      if (described.value("name", "") != plan_.name || described.value("scale", "") != plan_.scale)
+      const ExperimentResults known = read_experiment_description(path);
+      if (known.name != plan_.name || known.scale != plan_.scale)
         fail("{}: holds the experiment {} at scale {}; name another folder with --out", out_.string(),
-             described.value("name", "?"), described.value("scale", "?"));
+             known.name, known.scale);
+      described = read_json(path);
     } else {
       described = {{"name", plan_.name}, {"scale", plan_.scale},   {"title", ""},
                    {"question", ""},     {"date", today()},        {"machine", describe_machine(threads)},
@@ -225,15 +201,8 @@ class Runner {
            best == least ? "smaller" : "greater");
   }
 
-  std::string in_folder(std::string text) const {
-    constexpr std::string_view kOut = "{out}";
-    for (size_t at = 0; (at = text.find(kOut, at)) != text.npos; at += out_.string().size())
-      text.replace(at, kOut.size(), out_.string());
-    return text;
-  }
-
   void prepare() const {
-    const fs::path done = out_ / "prepared", log = out_ / "logs" / "prepare.txt";
+    const fs::path done = out_ / "prepared";
     if (plan_.prepare.empty()) return;
     const std::string commands = Json(plan_.prepare).dump() + "\n";
     if (is_there(done)) {
@@ -246,16 +215,25 @@ class Runner {
                out_.string(), plan_.name);
       fs::remove(done, error);
     }
-    for (std::vector<std::string> words : plan_.prepare) {
-      for (std::string& word : words) word = in_folder(word);
-      const ProcessOutcome outcome =
-          run_child(words, {}, log, [](const std::string& line) { progress(line); });
-      if (outcome.status != 0)
-        fail("{}: ended with status {}: {}", fmt::join(words, " "), outcome.status,
-             without_name(outcome.last_error));
-    }
-    end_progress();
+    commands_.prepare(plan_.prepare);
     write_file(done, commands);
+  }
+
+  std::vector<std::string> in_folder(std::vector<std::string> texts) const {
+    for (std::string& text : texts) text = commands_.in_folder(text);
+    return texts;
+  }
+
+  // Before the first run: later each only looks them up.
+  void identify_texts(const PlannedRun& run) {
+    for (const auto& texts : {run.config.data.train, run.config.data.valid, run.texts()})
+      if (!texts.empty() && !hashes_.count(texts)) hashes_[texts] = hash_of_texts(in_folder(texts));
+  }
+  TextHashes hashes_of(const PlannedRun& run) const {
+    const auto hash = [&](const std::vector<std::string>& texts) {
+      return texts.empty() ? std::string() : hashes_.at(texts);
+    };
+    return {hash(run.config.data.train), hash(run.config.data.valid), hash(run.texts())};
   }
 
   // Whether anything was made there; a start that failed before leaves an empty folder.
@@ -268,183 +246,59 @@ class Runner {
   // none where the run diverged or nothing was measured.
   std::optional<double> take(const PlannedRun& run, size_t number) {
     const fs::path folder = out_ / "runs" / run.id, plan = out_ / "plans" / (run.id + ".toml");
-    const fs::path result = folder / "result.json", settings = out_ / "settings" / (run.id + ".toml");
+    const fs::path result = folder / "result.json";
     RunConfig config = run.config;
     for (std::vector<std::string>* texts : {&config.data.train, &config.data.valid})
-      for (std::string& text : *texts) text = in_folder(text);
-    const std::string planned = run_plan_text(run, config, plan_.prepare);
+      *texts = in_folder(std::move(*texts));
+    const std::string planned = run_plan_text(run, config, plan_.prepare, hashes_of(run));
     const PlanChange change = is_there(plan)
                                   ? plan_change(read_file(plan, kLargestPlan), planned, plan.string())
                                   : PlanChange::none;
     if (change == PlanChange::training && holds_a_run(folder))
-      fail("{}: was made with other settings than {} has now ({}); name another folder with --out",
-           folder.string(), plan_.name, plan.string());
+      fail(
+          "{}: was made with other settings or other texts than {} has now ({}); name another folder with "
+          "--out",
+          folder.string(), plan_.name, plan.string());
     if (!is_there(result)) {
       write_file(plan, planned);
-      write_file(settings, config.to_toml());
+      write_file(out_ / "settings" / (run.id + ".toml"), config.to_toml());
       make_folder(folder);
       log("{} of {}: {}", number, total_, run.id);
-      train(run, folder, settings, result);
+      commands_.train(run);
     } else if (change == PlanChange::evaluation) {
       log("{}: is to be measured otherwise than it was; measuring it again", run.id);
       // One whose training diverged has no model to measure.
-      const Json before = read_json(result);
-      if (before.value("steps", int64_t{0}) == config.train.total_steps()) {
-        Json found = measured(run, folder);
-        for (const char* of_training : {"threads", "jobs"})
-          if (before.contains(of_training)) found[of_training] = before[of_training];
-        write_file(result, found.dump(2) + "\n");
-      }
+      if (read_run_result(result).steps == config.train.total_steps()) commands_.measure_again(run);
       write_file(plan, planned);  // last: a stop before leaves the old plan, and it is measured again
     }
     remove_checkpoints(folder);  // which only a resumed run would need
-    return first_bits(run, read_json(result));
+    return first_bits(run, result);
   }
 
-  void train(const PlannedRun& run, const fs::path& folder, const fs::path& settings,
-             const fs::path& result) {
-    const ProcessOutcome trained = child(
-        run, {"train", "--config", settings.string(), "--out", folder.string(), "--resume"}, {}, "training");
-    if (trained.status != 0 && trained.status != kDivergedStatus) give_up(run, trained);
-    const Json found = trained.status == kDivergedStatus
-                           ? diverged(described(run, folder), without_name(trained.last_error))
-                           : measured(run, folder);
-    write_file(result, found.dump(2) + "\n");
-  }
-
-  static Json diverged(Json result, const std::string& message) {
-    result["status"] = "diverged";
-    result["message"] = message;
-    return result;
-  }
-
-  // What there is to tell before anything is measured.
-  Json described(const PlannedRun& run, const fs::path& folder) const {
-    Json result = {{"id", run.id},
-                   {"kind", run.tuning ? "tune" : "run"},
-                   {"status", "finished"},
-                   {"axes",
-                    {{"variant", run.variant},
-                     {"length", std::to_string(run.length)},
-                     {"seed", std::to_string(run.seed)},
-                     {"lr_factor", fmt::format("{:g}", run.lr_factor)}}},
-                   {"threads", threads_},
-                   {"jobs", jobs_}};
-    result.update(size_of_model(folder));
-    result.update(speed_of(folder / "metrics.jsonl"));
-    return result;
-  }
-
-  Json measured(const PlannedRun& run, const fs::path& folder) {
-    Json result = described(run, folder);
-    if (!run.evaluated) return result;
-    try {
-      measure_texts(run, folder, result);
-      if (!run.evaluation.task.empty()) measure_task(run, folder, result);
-    } catch (const Diverged& error) {
-      return diverged(described(run, folder), error.what());
-    }
-    // A guess of all tokens alike costs log2 of their number; at lengths that it was not trained at a sound
-    // model may do worse.
-    const double limit = std::log2(static_cast<double>(load_model_config(folder).vocab_size)) + 1;
-    for (const Json& entry : result["results"]) {
-      const double bits = entry["bits_per_token"];
-      if (entry["length"] <= run.length && bits > limit)
-        return diverged(
-            std::move(result),
-            fmt::format(
-                "the trained model takes {:.2f} bits per token; {:.2f}, one more than knowing nothing "
-                "costs, is the limit",
-                bits, limit));
-    }
-    return result;
-  }
-
-  void measure_texts(const PlannedRun& run, const fs::path& folder, Json& result) {
-    result["results"] = Json::array();
-    for (const std::string& state : run.evaluation.states) {
-      std::vector<std::string> arguments = {"--state", state, "--max-tokens",
-                                            std::to_string(run.evaluation.max_tokens), "--lengths"};
-      for (const int64_t length : run.evaluation.lengths) arguments.push_back(std::to_string(length));
-      const Json found = evaluated(run, folder, run.texts(), "eval-" + state, arguments);
-      result["certificate"] = found["certificate"];
-      for (const Json& entry : found["results"]) result["results"].push_back(entry);
-    }
-  }
-
-  void measure_task(const PlannedRun& run, const fs::path& folder, Json& result) {
-    std::vector<std::string> arguments = {"--task", run.evaluation.task};
-    arguments.insert(arguments.end(), run.evaluation.task_arguments.begin(),
-                     run.evaluation.task_arguments.end());
-    const Json found = evaluated(run, folder, {}, "task", arguments);
-    result["tasks"] = Json::array();
-    for (Json entry : found["results"]) {
-      // "2 pairs at 64" is the task "recall, 2 pairs" at 64.
-      std::string task = run.evaluation.task, group = entry["group"];
-      if (const size_t at = group.find(" at "); at != group.npos) {
-        task += ", " + group.substr(0, at);
-        group = group.substr(at + 4);
-      }
-      entry["task"] = task;
-      entry["group"] = group;
-      result["tasks"].push_back(std::move(entry));
-    }
-  }
-
-  // Throws Diverged when the model has.
-  Json evaluated(const PlannedRun& run, const fs::path& folder, const std::vector<std::string>& texts,
-                 const std::string& name, const std::vector<std::string>& more) {
-    const fs::path json = folder / (name + ".json");
-    std::vector<std::string> arguments = {"eval", "--model", folder.string(), "--json", json.string()};
-    if (!texts.empty()) arguments.push_back("--data");
-    for (const std::string& text : texts) arguments.push_back(in_folder(text));
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    std::error_code ignored;
-    fs::remove(json, ignored);
-    const ProcessOutcome outcome = child(run, arguments, {}, "evaluating");
-    if (outcome.status == kDivergedStatus) fail_diverged("{}", without_name(outcome.last_error));
-    // Status 1 with results: the certificate has failed, which they say.
-    if (outcome.status != 0 && !(outcome.status == 1 && fs::exists(json, ignored))) give_up(run, outcome);
-    return read_json(json);
-  }
-
-  ProcessOutcome child(const PlannedRun& run, std::vector<std::string> arguments, const fs::path& output,
-                       std::string_view doing) {
-    arguments.insert(arguments.end(), {"--threads", std::to_string(threads_)});
-    const ProcessOutcome outcome = run_child(arguments, output, log_of(run), [&](const std::string& line) {
-      progress(fmt::format("{}, {}: {}", run.id, doing, without_time(line)));
-    });
-    end_progress();
-    return outcome;
-  }
-
-  fs::path log_of(const PlannedRun& run) const { return out_ / "logs" / (run.id + ".txt"); }
-
-  [[noreturn]] void give_up(const PlannedRun& run, const ProcessOutcome& outcome) const {
-    fail("{}: ended with status {}: {} (all of it: {})", run.id, outcome.status,
-         without_name(outcome.last_error), log_of(run).string());
-  }
-
-  std::optional<double> first_bits(const PlannedRun& run, const Json& result) const {
-    const std::string status = result.value("status", "");
-    if (status == "diverged") {
-      warn("{}: {}", run.id, result.value("message", "diverged"));
+  static std::optional<double> first_bits(const PlannedRun& run, const fs::path& path) {
+    const RunResults result = read_run_result(path);
+    if (result.status == RunResults::Status::diverged) {
+      warn("{}: {}", run.id, result.message.empty() ? "diverged" : result.message);
       return {};
     }
-    if (!result.contains("results")) {
-      log("{}: {:.0f} tokens/s, {:.0f} MB", run.id, result["tokens_per_second"].get<double>(),
-          result["peak_memory_bytes"].get<double>() * 1e-6);
+    if (result.lengths.empty()) {
+      if (run.evaluated)
+        fail("{}: \"results\": expected a measurement, found none; take its folder away, and it is run again",
+             path.string());
+      log("{}: {:.0f} tokens/s, {:.0f} MB", run.id, result.tokens_per_second,
+          static_cast<double>(result.peak_memory_bytes) * 1e-6);
       return {};
     }
-    const double bits = result["results"][0]["bits_per_byte"];
-    log("{}: {:.4f} bits per byte, {:.0f} tokens/s, certificate {}", run.id, bits,
-        result["tokens_per_second"].get<double>(), result["certificate"].get<std::string>());
-    return bits;
+    log("{}: {:.4f} bits per byte, {:.0f} tokens/s, certificate {}", run.id, result.lengths[0].bits_per_byte,
+        result.tokens_per_second, result.certificate);
+    return result.lengths[0].bits_per_byte;
   }
 
   const ExperimentPlan& plan_;
   fs::path out_;
-  int jobs_, threads_;  // runs at a time; threads of each
+  int jobs_;  // runs at a time
+  RunCommands commands_;
+  std::map<std::vector<std::string>, std::string> hashes_;  // of texts, by their names in the plan
   std::string build_;
   FileLock lock_;
   size_t taken_ = 0, total_ = 0;
@@ -454,6 +308,7 @@ class Runner {
 
 void run_experiment(const ExperimentPlan& plan, const fs::path& out, int threads, int jobs,
                     const std::string& build) {
+  if (!is_utf8(out.string())) fail_usage("--out {}: expected a name in UTF-8", out.string());
   plan.expect_texts();  // before anything is made
   Runner(plan, out, threads, jobs, build).run();
 }

@@ -109,7 +109,7 @@ std::vector<Field> TrainConfig::fields() {
   constexpr double kMany = 1e12;
   return {
       Field("seq_len", &seq_len, "tokens a sequence").amount().range(1, 1 << 30),
-      Field("batch_size", &batch_size, "sequences a step, over all ranks").range(1, 1 << 20),
+      Field("batch_size", &batch_size, "sequences a step").range(1, 1 << 20),
       Field("accumulation", &accumulation, "passes that a step's sequences are divided over")
           .range(1, 1 << 20),
       Field("tokens", &tokens, "token budget of the run").amount(),

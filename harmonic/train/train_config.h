@@ -15,7 +15,7 @@ namespace harmonic {
 
 struct TrainConfig {
   int64_t seq_len = 1024;           // tokens a sequence
-  int64_t batch_size = 8;           // sequences a step, over all ranks and all passes of accumulation
+  int64_t batch_size = 8;           // sequences a step, over all passes of accumulation
   int64_t accumulation = 1;         // passes that a step's sequences are divided over; divides batch_size
   int64_t tokens = 20'000'000;      // the budget; a run ends with the step that reaches it
   int64_t steps = 0;                // above 0 it is the budget instead of tokens
