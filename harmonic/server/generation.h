@@ -45,6 +45,12 @@ void read_common_fields(const Service& service, JsonFields& fields, GenerationPl
 // Reads the fields of /v1/completions into a plan whose `from` is set, where it is. Throws ApiError.
 void read_completion(Service& service, JsonFields& fields, GenerationPlan& plan);
 
+// Throws ApiError where the plan's prompts and texts are more than one request may have.
+void check_sizes(const Service& service, const GenerationPlan& plan);
+
+// What is to be written for one of a prompt's choices: choice 0 has the plan's own seed.
+void set_writing(const GenerationPlan& plan, int64_t choice, GenerationRequest& request);
+
 // Starts it. Throws ApiError when it cannot be; the exchange is then the caller's to answer.
 void generate(Service& service, const Call& call, GenerationPlan plan);
 
