@@ -150,6 +150,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
   }
 
   void submit(GenerationRequest request, std::shared_ptr<Listener> listener) {
+    request.deadline = deadline_;
     const BatchScheduler::Ticket ticket = service_.scheduler.submit(std::move(request), std::move(listener));
     const std::lock_guard lock(mutex_);
     tickets_.push_back(ticket);
@@ -218,7 +219,6 @@ class Generation : public std::enable_shared_from_this<Generation> {
   }
 
   void remember(size_t choice, int64_t tokens, const GenerationListener::LazyPoint& at) {
-    stop_when_late();
     const std::vector<int32_t>& all = choices_[choice].all;
     if (caching())
       service_.cache.insert(call_.owner, std::span(all).first(static_cast<size_t>(tokens)), at.point());
@@ -232,7 +232,6 @@ class Generation : public std::enable_shared_from_this<Generation> {
       service_.metrics.between_tokens.add(seconds_since(choice.last));
     }
     choice.last = Clock::now();
-    stop_when_late();
     if (caching() && token.token != service_.tokenizer.eot()) choice.all.push_back(token.token);
     if (!plan_.stream) {
       choice.text += token.text;
@@ -244,8 +243,10 @@ class Generation : public std::enable_shared_from_this<Generation> {
 
   void take_end(size_t first, int64_t count, GenerationEnd end) {
     // A text that took too long is cut; a prompt is not.
-    if (end.finish == GenerationEnd::Finish::cancelled && late_ && choices_[first].written > 0)
-      end.finish = GenerationEnd::Finish::length;
+    if (end.finish == GenerationEnd::Finish::cancelled && Clock::now() >= deadline_) {
+      late_ = true;
+      if (choices_[first].written > 0) end.finish = GenerationEnd::Finish::length;
+    }
     for (size_t i = first; i < first + static_cast<size_t>(count); ++i) {
       Choice& choice = choices_[i];
       choice.end = end;
@@ -272,12 +273,6 @@ class Generation : public std::enable_shared_from_this<Generation> {
         choice.all.size() != static_cast<size_t>(choice.end.point.state.position()))
       return;
     service_.cache.insert(call_.owner, choice.all, choice.end.point);
-  }
-
-  void stop_when_late() {
-    if (late_ || seconds_since(begin_) < service_.config.request_seconds) return;
-    late_ = true;
-    cancel();
   }
 
   // --- the answer ---
@@ -373,7 +368,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
   Service& service_;
   const Call call_;
   GenerationPlan plan_;
-  const Clock::time_point begin_ = Clock::now();
+  const Clock::time_point begin_ = Clock::now(), deadline_ = begin_ + service_.config.longest_request();
   const GenerationAnswer answer_;
   std::vector<Choice> choices_;
   std::atomic<int64_t> remaining_{0}, prompt_tokens_{0}, cached_tokens_{0}, written_tokens_{0};

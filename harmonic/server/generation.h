@@ -29,9 +29,9 @@ struct GenerationPlan {
   int64_t alternatives = -1;
   std::vector<std::string> stop;
   bool echo = false, ignore_end = false, stream = false, include_usage = false;
-  int32_t end_token = -1;  // that ends an answer, beside the end of a text; -1: none does
-  bool token_ids = false;  // beside the log-probabilities
-  std::string id;          // of the answer
+  int32_t end_token = -1;                    // that ends an answer, beside the end of a text; -1: none does
+  bool token_ids = false, activity = false;  // beside the log-probabilities
+  std::string id;                            // of the answer
   // Called on a worker's thread when every text has ended, with where each stands: what it returns are more
   // fields of the answer, `"session":"..."`, or nothing. May throw ApiError. Not called when the client went
   // away or something failed; what it holds is then let go of.

@@ -79,6 +79,7 @@ void set_writing(const GenerationPlan& plan, int64_t choice, GenerationRequest& 
   request.alternatives = plan.alternatives;
   request.stop = plan.stop;
   request.ignore_end = plan.ignore_end;
+  request.activity = plan.activity;
   request.end_token = plan.end_token;
 }
 

@@ -52,27 +52,52 @@ bool matches(std::string_view pattern, std::string_view path, std::string* name)
   return true;
 }
 
+// The routes of a path; one that a route spells out is no name within another.
+template <typename Use>
+void each_route(const HttpRequest& request, std::string* name, const Use& use) {
+  const bool spelt_out = std::any_of(std::begin(kRoutes), std::end(kRoutes),
+                                     [&](const Route& route) { return request.path == route.path; });
+  for (const Route& route : kRoutes)
+    if (spelt_out ? request.path == route.path : matches(route.path, request.path, name)) use(route);
+}
+
+// Those that are not among the routes.
+bool is_own(std::string_view path) {
+  return path == "/" || path == "/health" || path == "/ready" || path == "/metrics" ||
+         path == "/openapi.json";
+}
+
 }  // namespace
 
 std::span<const Route> all_routes() { return kRoutes; }
 
+std::string methods_of(const HttpRequest& request) {
+  std::string name, methods;
+  const auto add = [&](std::string_view method) {
+    methods += fmt::format("{}{}", methods.empty() ? "" : ", ", method);
+    if (method == "GET") methods += ", HEAD";
+  };
+  if (is_own(request.path)) add("GET");
+  each_route(request, &name, [&](const Route& route) { add(route.method); });
+  return methods.empty() ? "" : methods + ", OPTIONS";
+}
+
 const Route& route_of(const HttpRequest& request, std::string* name) {
-  std::string methods;
-  for (const Route& route : kRoutes) {
-    if (!matches(route.path, request.path, name)) continue;
+  const Route* found = nullptr;
+  each_route(request, name, [&](const Route& route) {
     if (request.method == route.method ||
         (request.method == "HEAD" && std::string_view(route.method) == "GET"))
-      return route;
-    methods += fmt::format("{}{}", methods.empty() ? "" : ", ", route.method);
-  }
+      found = &route;
+  });
+  if (found) return *found;
+  const std::string methods = methods_of(request);
   if (methods.empty()) throw ApiError{404, "there is nothing at this path", "", "not_found", 0};
-  throw ApiError{405, "expected the method " + methods, "", "method_not_allowed", 0};
+  throw ApiError{405, "expected one of the methods " + methods, "", "method_not_allowed", 0};
 }
 
 std::string route_name(const HttpRequest& request) {
   std::string name;
-  for (const char* own : {"/", "/health", "/ready", "/metrics"})
-    if (request.path == own) return own;
+  if (is_own(request.path)) return request.path;
   for (const Route& route : kRoutes)
     if (matches(route.path, request.path, &name)) return route.path;
   return "other";

@@ -171,7 +171,9 @@ class Server::Implementation : public HttpHandler {
     try {
       dispatch(exchange);
     } catch (const ApiError& error) {
-      exchange->respond(access_.with_origin(exchange->request(), response_of(error)));
+      HttpResponse response = response_of(error);
+      if (error.status == 405) response.headers.emplace_back("Allow", methods_of(exchange->request()));
+      exchange->respond(access_.with_origin(exchange->request(), std::move(response)));
     } catch (const std::exception& error) {
       warn("internal error, please report it: {}", error.what());
       exchange->respond(response_of(ApiError{500, "internal error", "", "internal_error", 0}));
@@ -222,14 +224,15 @@ class Server::Implementation : public HttpHandler {
     const HttpRequest& request = exchange->request();
     access_.check_host(request);
     access_.check_origin(request);
-    if (request.method == "OPTIONS") {
-      exchange->respond(
-          access_.with_origin(request, {204, "", "", {{"Allow", "GET, POST, DELETE, OPTIONS"}}}));
+    if (const std::string methods = methods_of(request); request.method == "OPTIONS" && !methods.empty()) {
+      exchange->respond(access_.with_origin(request, {204, "", "", {{"Allow", methods}}}));
       return;
     }
     const std::string_view path = request.path;
     const bool reads = request.method == "GET" || request.method == "HEAD";
     if (reads && path == "/") return exchange->respond(page_response());
+    if (reads && path == "/openapi.json")
+      return exchange->respond({200, "application/json", std::string(kOpenApi), {}});
     if (reads && path == "/health")
       return exchange->respond({200, "application/json", R"({"status":"ok"})", {}});
     if (reads && path == "/ready")
