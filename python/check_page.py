@@ -77,6 +77,11 @@ async def check(address, folder, port):
         assert await browser.run("[...document.querySelectorAll('#text .t')].filter(t => t.style.getPropertyValue('--surprise') > 0).length > 20")
         await browser.run("document.querySelectorAll('#text .t')[60].dispatchEvent(new MouseEvent('mouseover', {bubbles: true})); 1")
         assert await browser.run("document.querySelectorAll('#tip tr').length") >= 5
+        # What the levels did: as many cells as there are, not all alike.
+        colours = """(() => { const c = document.getElementById('levels'); if (c.hidden) return 0;
+          const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+          return new Set(Array.from({length: d.length / 4}, (_, i) => d.slice(4 * i, 4 * i + 4).join())).size; })()"""
+        assert await browser.run(colours) > 20
         await browser.picture(folder / "light.png", 1200, 800, False)
         await browser.picture(folder / "dark.png", 1200, 800, True)
         await browser.picture(folder / "phone.png", 390, 844, False)
@@ -94,8 +99,15 @@ async def check(address, folder, port):
         kept = await browser.run("fetch('/v1/sessions/' + document.querySelector('.node[aria-current=true]').title).then(a => a.json()).then(s => s.tokens)")
         assert kept == shown + 1, (kept, shown)
         await browser.picture(folder / "tree.png", 1200, 800, False)
-        await browser.run("document.getElementById('delete').click(); 1")
-        await browser.until("document.querySelectorAll('.node').length == 1")
+        # Another one from its end reads nothing again.
+        read = "fetch('/metrics').then(a => a.text()).then(t => +/^harmonic_prompt_tokens_total (\\S+)/m.exec(t)[1])"
+        before = await browser.run(read)
+        await browser.run("document.querySelector('#text .t:last-child').click(); 1")
+        await browser.until(f"document.querySelectorAll('.node').length == 3 && document.querySelectorAll('#text .t').length == {shown}")
+        assert await browser.run(read) == before
+        for left in (2, 1):
+            await browser.run("document.getElementById('delete').click(); 1")
+            await browser.until(f"document.querySelectorAll('.node').length == {left}")
         assert await browser.run("document.getElementById('said').textContent") == ""
         # While the text that was stopped ends, its session is still at work: 409, and asked again.
         problems = [one for one in browser.problems if "409" not in one.get("entry", {}).get("text", "")]

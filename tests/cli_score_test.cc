@@ -288,5 +288,81 @@ TEST_F(Score, TakesTheSameMemoryForMegabytesOfAnyText) {
   }
 }
 
+// Lines of a kind, and at the end of each half one of another.
+std::string log_half(int half) {
+  std::string text;
+  for (int i = 0; i < 60; ++i) text += "the count of " + std::to_string(1990 + i % 7) + " is other\n";
+  return text + (half == 0 ? "\xff\xfe\xfd\xc3\x80\n" : "~~~~ \x01\x02\x03 ~~~~\n");
+}
+
+TEST_F(Score, OnlySurprisingLinesAreShownAboveAThreshold) {
+  const auto with_threshold = [&](const char* threshold) {
+    std::vector<std::string> words = arguments(bytes_, "line", true);
+    words.insert(words.end(), {"--threshold", threshold});
+    return lines_of(run_with_input(words, log_half(0) + log_half(1)).out);
+  };
+  const std::vector<std::string> all = with_threshold("z=-1e9"), few = with_threshold("z=1");
+  EXPECT_EQ(all.size(), 122u);
+  EXPECT_LT(few.size(), all.size());
+  size_t shown = 0;
+  for (const std::string& line : all) {
+    const double z = parse_json(line, "a line").at("z");
+    if (z < 1) continue;
+    ASSERT_LT(shown, few.size());
+    EXPECT_EQ(few[shown++], line);
+  }
+  EXPECT_EQ(shown, few.size());
+  EXPECT_GT(shown, 0u);
+  for (const char* wrong : {"4", "z=", "z=x", "z=4x", "z=inf", "y=1"}) {
+    std::vector<std::string> words = arguments(bytes_, "line");
+    words.insert(words.end(), {"--threshold", wrong});
+    EXPECT_EQ(run_with_input(words, "text\n").status, 2) << wrong;
+  }
+  std::vector<std::string> words = arguments(bytes_, "token");
+  words.insert(words.end(), {"--threshold", "z=1"});
+  EXPECT_EQ(run_with_input(words, "text\n").status, 2);
+}
+
+TEST_F(Score, GoesOnFromItsStateAfterAnEndAKillAndAnInterrupt) {
+  for (const std::string& model : {bytes_, bpe_, pieces_}) {
+    const auto words = [&](const std::string& state) {
+      std::vector<std::string> all = arguments(model, "line", true);
+      all.insert(all.end(), {"--threshold", "z=-1e9", "--state", state});
+      return all;
+    };
+    const std::string whole = folder_ / "whole";
+    std::filesystem::remove(whole);
+    const std::string expected = run_with_input(words(whole), log_half(0) + log_half(1)).out;
+    ASSERT_GE(lines_of(expected).size(), 121u);
+    for (const int how : {0, SIGTERM, SIGKILL}) {
+      const std::string state = folder_ / "state";
+      std::filesystem::remove(state);
+      HarmonicProcess process(words(state));
+      process.write(log_half(0));
+      if (how == 0) {
+        process.close_input();
+      } else {
+        // Once the state has been saved after all of it.
+        ASSERT_TRUE(process.shows("\"line\":58,"));
+        const auto saved = [&] { return std::filesystem::exists(state) ? read_file(state) : std::string(); };
+        std::string before;
+        for (int i = 0; i < 100 && (before.empty() || saved() != before); ++i) {
+          before = saved();
+          std::this_thread::sleep_for(std::chrono::milliseconds(600));
+        }
+        process.interrupt(how);
+      }
+      const Outcome first = process.wait();
+      if (how == SIGTERM) {
+        EXPECT_EQ(first.status, 130) << first.err;
+      }
+      const Outcome second = run_with_input(words(state), log_half(1));
+      EXPECT_EQ(second.status, 0) << second.err;
+      EXPECT_EQ(first.out + second.out, expected) << how;
+      EXPECT_EQ(read_file(state) == read_file(whole), true) << how;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace harmonic

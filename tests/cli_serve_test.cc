@@ -60,7 +60,8 @@ TEST_F(Serve, SessionsSurviveAKill) {
     HarmonicProcess process(all);
     HttpClient client(port_of(process));
     const std::string made = client.post("/v1/sessions", "{}").body;
-    id = made.substr(made.find("sess-"), 37);
+    id = made.substr(made.find("sess-"));
+    id.resize(id.find('"'));
     EXPECT_EQ(client.post("/v1/sessions/" + id + "/append", R"({"prompt":"abc"})").status, 200);
     process.interrupt(SIGKILL);
     EXPECT_EQ(process.wait().status, 128 + SIGKILL);

@@ -282,6 +282,73 @@ TEST(BatchScheduler, ACancelledTextStopsAtAPointThatItCanGoOnFrom) {
   EXPECT_EQ(cut.text + served.run(request).text, longer.text);
 }
 
+TEST(BatchScheduler, ADeadlineEndsATextInTheQueueToo) {
+  Served served({.threads = 1, .max_batch = 1});
+  const auto first = std::make_shared<Collector>(), second = std::make_shared<Collector>();
+  GenerationRequest endless = served.request("first", 1'000'000'000);
+  endless.ignore_end = true;
+  const auto ticket = served.scheduler->submit(std::move(endless), first);
+  GenerationRequest waiting = served.request("second", 1);
+  waiting.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(20);
+  served.scheduler->submit(std::move(waiting), second);
+  EXPECT_EQ(second->wait().end.finish, GenerationEnd::Finish::cancelled);
+  ticket.cancel();
+  EXPECT_EQ(first->wait().end.finish, GenerationEnd::Finish::cancelled);
+}
+
+// Of a text whose place another one had before, which remembered more.
+TEST(BatchScheduler, NothingOfAnothersTextIsInAState) {
+  ModelConfig config = tiny_config(*make_byte_tokenizer());
+  config.mixer = {"attention"};
+  config.attention = {.n_heads = 2, .n_kv_heads = 2, .context = 100};
+  Served served(config, {.threads = 1, .max_batch = 2}), fresh(config, {.threads = 1, .max_batch = 2});
+  served.run(served.request(std::string(90, 'x'), 5));
+  const auto one = std::make_shared<Collector>(), two = std::make_shared<Collector>();
+  GenerationRequest shorter = served.request("shorter", 3);
+  shorter.ignore_end = true;
+  served.scheduler->submit(served.request(std::string(80, 'y'), 5), one);  // ends first or last: both move
+  served.scheduler->submit(std::move(shorter), two);
+  one->wait();
+  GenerationRequest again = fresh.request("shorter", 3);
+  again.ignore_end = true;
+  EXPECT_EQ(two->wait().end.point, fresh.run(std::move(again)).end.point);
+}
+
+// The fast level moves with every token, the slowest with every sixteenth.
+TEST(LevelActivity, ShowsEachLevelWhereATokenIsChosen) {
+  class Pictures : public Collector {
+   public:
+    void on_token(const TokenReport& token) override {
+      seen.push_back(token.activity);
+      Collector::on_token(token);
+    }
+    std::vector<std::string> seen;
+  };
+  Served served;
+  const auto pictures = std::make_shared<Pictures>();
+  GenerationRequest request = served.request("a", 48);
+  request.activity = request.ignore_end = true;
+  request.sampling.temperature = 0;
+  served.scheduler->submit(std::move(request), pictures);
+  pictures->wait();
+  const LevelActivity activity(served.model.state_layout());
+  ASSERT_EQ(activity.levels(), 3);
+  int changes[3] = {};
+  for (size_t i = 0; i < pictures->seen.size(); ++i) {
+    ASSERT_EQ(pictures->seen[i].size(), static_cast<size_t>(3 * 2 * LevelActivity::kCells));
+    for (size_t level = 0; i > 0 && level < 3; ++level)
+      changes[level] +=
+          pictures->seen[i].substr(32 * level, 32) != pictures->seen[i - 1].substr(32 * level, 32);
+  }
+  EXPECT_GT(changes[0], changes[1]);
+  EXPECT_GT(changes[1], changes[2]);
+  EXPECT_GT(changes[2], 0);
+  ModelConfig config = tiny_config(*make_byte_tokenizer());
+  config.mixer = {"attention"};
+  config.attention = {.n_heads = 2, .n_kv_heads = 2, .context = 100};
+  EXPECT_EQ(LevelActivity(Model(config, cpu_backend(), false).state_layout()).levels(), 0);
+}
+
 TEST(BatchScheduler, ARequestBeyondTheQueueIsRefused) {
   Served served({.threads = 1, .max_batch = 1, .max_waiting = 2});
   GenerationRequest request = served.request("abc", 100'000'000);

@@ -116,6 +116,44 @@ TEST_F(PackTest, FilesOfManyBlocksComeBack) {
   }
 }
 
+TEST_F(PackTest, AnyRangeIsUnpackedFromItsBlocksAlone) {
+  std::string text = noise(21 * 4096 + 77, 5, 2);
+  text.replace(5000, 3000, noise(3000, 6));  // of which a block stays as it is
+  const std::string packed = pack(text);
+  int64_t read = 0;
+  const auto range = [&](const std::string& file, int64_t from, int64_t count) {
+    std::string out;
+    read = 0;
+    const Packer::ReadAt read_at = [&](int64_t offset, int64_t most) {
+      std::string bytes =
+          file.substr(std::min(file.size(), static_cast<size_t>(offset)), static_cast<size_t>(most));
+      read += static_cast<int64_t>(bytes.size());
+      return bytes;
+    };
+    const Packer::Sizes sizes = packer().unpack_range(
+        read_at, static_cast<int64_t>(file.size()), from, count,
+        [&](std::string_view bytes) { out += bytes; }, "the file");
+    EXPECT_EQ(sizes.source, static_cast<int64_t>(out.size()));
+    return out;
+  };
+  for (const auto& [from, count] : std::vector<std::pair<size_t, size_t>>{
+           {0, 1}, {4095, 2}, {4096, 4096}, {6000, 9000}, {86'000, 500}, {0, 1'000'000}, {text.size(), 5}})
+    EXPECT_TRUE(range(packed, static_cast<int64_t>(from), static_cast<int64_t>(count)) ==
+                text.substr(from, count))
+        << from << ", " << count;
+  EXPECT_EQ(range(pack(""), 0, 5), "");
+  range(packed, 50'000, 10);
+  EXPECT_LT(read, static_cast<int64_t>(packed.size()) / 4);
+  EXPECT_THROW(range(packed, static_cast<int64_t>(text.size()) + 1, 1), Error);
+  for (size_t cut = 1; cut < packed.size(); cut += 997)
+    EXPECT_THROW(range(packed.substr(0, cut), 0, 1), Error);
+  for (size_t i = 1; i < 200; ++i) {  // of the index and what follows it
+    std::string damaged = packed;
+    damaged[damaged.size() - i] = static_cast<char>(damaged[damaged.size() - i] ^ 0x55);
+    EXPECT_THROW(range(damaged, 0, 1'000'000), Error) << i;
+  }
+}
+
 TEST_F(PackTest, TheFileIsTheSameWithAnyNumberOfThreads) {
   const std::string text = noise(5000, 3, 20);
   const std::string packed = pack(text);

@@ -183,6 +183,38 @@ TEST_P(Stores, OneRequestAtATimeGoesOnWithASession) {
   sessions.create("me", point(1));
 }
 
+TEST_P(Stores, ForksShareTheStatesOfTheirParentAndComeAfterItInTheList) {
+  Sessions sessions(open(), 100);
+  const std::string id = sessions.create("me", point(1));
+  {
+    Sessions::Lease lease = sessions.lease("me", id);
+    lease.session.checkpoints["here"] = point(2);
+    lease.save();
+  }
+  const int64_t bytes = sessions.bytes_in_memory();
+  const std::vector<std::string> forks = sessions.fork(sessions.look("me", id), 50);
+  ASSERT_EQ(forks.size(), 50u);
+  EXPECT_EQ(sessions.count(), 51);
+  if (GetParam() == "memory") {
+    EXPECT_EQ(sessions.bytes_in_memory(), bytes);
+  }
+  std::vector<std::string> listed;
+  for (const Session& session : sessions.list("me", id, 100)) listed.push_back(session.id);
+  EXPECT_EQ(listed, forks);
+  {
+    Sessions::Lease lease = sessions.lease("me", forks[7]);
+    EXPECT_EQ(lease.session.parent, id);
+    EXPECT_EQ(*lease.session.checkpoints.at("here"), *point(2));
+    lease.session.point = point(3);
+    lease.save();
+  }
+  EXPECT_EQ(*sessions.look("me", id).point, *point(1));
+  EXPECT_EQ(*sessions.look("me", forks[7]).point, *point(3));
+  EXPECT_EQ(*sessions.look("me", forks[8]).point, *point(1));
+  EXPECT_THROW(sessions.fork(sessions.look("me", id), 50), Sessions::TooMany);
+  EXPECT_EQ(sessions.count(), 51);
+}
+
 TEST_P(Stores, NoMoreSessionsThanMemoryIsAllowedFor) {
   Sessions sessions(open(), 100, point(1)->state.bytes());
   sessions.create("me", point(1));

@@ -273,7 +273,15 @@ TEST_F(OpenAi, MistakesAreNamedInTheFormThatClientsKnow) {
   EXPECT_EQ(HttpClient(port()).post("/v1/completions", "[]").status, 400);
   EXPECT_EQ(HttpClient(port()).post("/v1/completions", std::string(100, '[') + std::string(100, ']')).status,
             400);
-  EXPECT_EQ(HttpClient(port()).get("/v1/completions").status, 405);
+  HttpReply refused = HttpClient(port()).get("/v1/completions");
+  EXPECT_EQ(refused.status, 405);
+  EXPECT_EQ(refused.headers["allow"], "POST, OPTIONS");
+  EXPECT_EQ(HttpClient(port()).post("/health", "{}").status, 405);
+  HttpReply options = HttpClient(port()).request("OPTIONS", "/v1/sessions/a");
+  EXPECT_EQ(options.status, 204);
+  EXPECT_EQ(options.headers["allow"], "GET, HEAD, DELETE, OPTIONS");
+  EXPECT_EQ(HttpClient(port()).request("OPTIONS", "/no/such/path").status, 404);
+  EXPECT_EQ(HttpClient(port()).request("DELETE", "/v1/sessions/import").status, 405);
   EXPECT_EQ(HttpClient(port()).get("/v1/nothing").status, 404);
   EXPECT_EQ(HttpClient(port()).get("/v1/models/../../etc/passwd").status, 404);
   HttpClient form(port());

@@ -197,6 +197,16 @@ TEST_F(SessionRoutes, ScoresAreThoseOfHarmonicScore) {
   EXPECT_EQ(scored["tokens"], static_cast<int>(text.size()) + 1);
   ASSERT_EQ(scored["results"].size(), text.size() + 1);
   EXPECT_EQ(scored["results"][4]["text"], "q");
+  const Json by_line = ask("/v1/score", {{"text", text}, {"by", "line"}});
+  ASSERT_EQ(by_line["results"].size(), 2u);
+  double first = 0, second = 0;
+  for (size_t i = 0; i < text.size(); ++i)
+    (i <= text.find('\n') ? first : second) += scored["results"][i]["bits"].get<double>();
+  EXPECT_NEAR(by_line["results"][0]["bits"].get<double>(), first, 1e-5);
+  EXPECT_NEAR(by_line["results"][1]["bits"].get<double>(), second, 1e-5);
+  EXPECT_EQ(by_line["results"][1],
+            Json({{"line", 2}, {"bytes", 11}, {"bits", by_line["results"][1]["bits"]}}));
+  EXPECT_EQ(by_line["bits"], scored["bits"]);
   // While it comes in, whatever the pieces.
   HttpClient client(port());
   client.send("POST /v1/score/stream HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n" +

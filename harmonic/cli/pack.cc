@@ -1,5 +1,9 @@
 // harmonic pack, harmonic unpack: files made smaller by a model, and back.
+#include <sys/stat.h>
 #include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
 
 #include "harmonic/base/error.h"
 #include "harmonic/base/files.h"
@@ -26,6 +30,26 @@ class Source {
   Source& operator=(const Source&) = delete;
 
   const std::string& name() const { return name_; }
+  // Of a regular file: its size, and bytes from anywhere.
+  int64_t bytes() const {
+    struct stat found;
+    if (::fstat(descriptor_, &found) != 0 || !S_ISREG(found.st_mode))
+      fail("{}: --from and --bytes need a regular file, which can be read from anywhere", name_);
+    return found.st_size;
+  }
+  std::string read_at(int64_t offset, int64_t most) const {
+    std::string bytes(static_cast<size_t>(most), '\0');
+    size_t filled = 0;
+    while (filled < bytes.size()) {
+      const ssize_t got = ::pread(descriptor_, bytes.data() + filled, bytes.size() - filled,
+                                  offset + static_cast<int64_t>(filled));
+      if (got < 0) fail("{}: cannot read: {}", name_, std::strerror(errno));
+      if (got == 0) break;
+      filled += static_cast<size_t>(got);
+    }
+    bytes.resize(filled);
+    return bytes;
+  }
   std::string read(int64_t most) {
     std::string bytes(static_cast<size_t>(most), '\0');
     size_t filled = 0;
@@ -52,6 +76,11 @@ class PackCommand : public Command {
         .required();
     options.add("IN", &in_, "a file; - is standard input").required();
     options.add("OUT", &out_, "the file to write; - is standard output").required();
+    if constexpr (kUnpacks) {
+      options.add("--from", &from_, "the first byte to unpack; what comes before it is passed over")
+          .range(0, 1e15);
+      options.add("--bytes", &bytes_, "how many to unpack; 0 is all that follow").range(0, 1e15);
+    }
   }
 
   int run(const CommandContext& context) override {
@@ -62,17 +91,18 @@ class PackCommand : public Command {
     loaded.model->pack(inference.context());
     Packer packer(inference, *loaded.tokenizer, identity_of(*loaded.model));
     Source source(in_);
-    const Packer::Read read = [&](int64_t most) { return source.read(most); };
     Packer::Sizes sizes;
     if (out_ == "-") {
-      sizes = work(
-          packer, read, [](std::string_view bytes) { write_output(bytes); }, source.name());
+      sizes = work(packer, source, [](std::string_view bytes) { write_output(bytes); });
       flush_output();
     } else {
       AtomicFile file{std::filesystem::path(out_)};
-      sizes = work(
-          packer, read, [&](std::string_view bytes) { file.write(bytes); }, source.name());
+      sizes = work(packer, source, [&](std::string_view bytes) { file.write(bytes); });
       file.commit();
+    }
+    if (from_ > 0 || bytes_ > 0) {
+      log("{} bytes, of {} packed ones", sizes.source, sizes.packed);
+      return 0;
     }
     log("{} bytes, packed {}: {:.4f} bits a byte", sizes.source, sizes.packed,
         sizes.source > 0 ? 8.0 * static_cast<double>(sizes.packed) / static_cast<double>(sizes.source) : 0.0);
@@ -80,15 +110,15 @@ class PackCommand : public Command {
   }
 
  private:
-  static Packer::Sizes work(Packer& packer, const Packer::Read& read, const Packer::Write& write,
-                            const std::string& name) {
-    if constexpr (kUnpacks) {
-      return packer.unpack(read, write, name);
-    } else {
-      return packer.pack(read, write);
-    }
+  Packer::Sizes work(Packer& packer, Source& source, const Packer::Write& write) const {
+    const Packer::Read read = [&](int64_t most) { return source.read(most); };
+    if (!kUnpacks) return packer.pack(read, write);
+    if (from_ == 0 && bytes_ == 0) return packer.unpack(read, write, source.name());
+    return packer.unpack_range([&](int64_t offset, int64_t most) { return source.read_at(offset, most); },
+                               source.bytes(), from_, bytes_ > 0 ? bytes_ : INT64_MAX, write, source.name());
   }
   std::string model_, in_, out_;
+  int64_t from_ = 0, bytes_ = 0;
 };
 
 const Registered<PackCommand<false>> pack(

@@ -1,5 +1,11 @@
 // harmonic score: how surprising a text is, in bits. Reads standard input of any length in constant memory.
+#include <poll.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <chrono>
 #include <cmath>
+#include <optional>
 
 #include "harmonic/base/divergence.h"
 #include "harmonic/base/interrupt.h"
@@ -8,6 +14,7 @@
 #include "harmonic/cli/standard_input.h"
 #include "harmonic/cli/weights_option.h"
 #include "harmonic/eval/model_folder.h"
+#include "harmonic/runtime/score_state.h"
 #include "harmonic/runtime/stream_encoder.h"
 #include "harmonic/runtime/text_stream.h"
 
@@ -15,7 +22,10 @@ namespace harmonic {
 namespace {
 
 constexpr size_t kBytesPerRead = 1 << 16;
-constexpr size_t kShownBytes = 1 << 16;  // of a line; a longer one is shown cut
+constexpr size_t kBytesPerReadWithState = 1 << 12;  // between two of which it may be stopped
+constexpr int kQuietMilliseconds = 200;             // without input, after which the state is saved
+constexpr std::chrono::seconds kBetweenSaves{1};    // while input comes
+constexpr size_t kShownBytes = 1 << 16;             // of a line; a longer one is shown cut
 
 std::string json_text(std::string_view bytes) {
   return Json(std::string(bytes)).dump(-1, ' ', false, Json::error_handler_t::replace);
@@ -37,23 +47,42 @@ class Score : public Command {
              "than 64 KiB is tokenised in parts")
         .one_of({"line", "token", "document"});
     options.add("--json", &json_, "one JSON object a result");
+    options
+        .add("--threshold", &threshold_,
+             "with --by line: only lines that are so surprising. z=4: their bits a byte are 4 standard "
+             "deviations above the mean of the lines before them; the first 30 lines never are")
+        .placeholder("z=N");
+    options
+        .add("--state", &state_file_,
+             "with --by line: a file to go on from, where it is there, and to leave the state in: at the end "
+             "of "
+             "the input, when stopped, and every second or so in between. The text then goes on from run to "
+             "run, and its end is not scored")
+        .placeholder("FILE");
   }
 
   int run(const CommandContext& context) override {
+    check_options();
     watch_for_interrupts();
     ThreadPool pool(context.threads);
     const LoadedModel loaded = load_model_folder(model_, cpu_backend());
     tokenizer_ = loaded.tokenizer.get();
     Inference inference(*loaded.model, pool);
+    const std::string identity = state_file_.empty() ? "" : identity_of(*loaded.model);
     weights_.apply(*loaded.model, inference.context());
     TextStream stream(inference, tokenizer_->bos());
+    StreamEncoder encoder(*tokenizer_);
     try {
-      score_input(stream);
+      if (state_file_.empty()) {
+        score_input(stream, encoder);
+      } else {
+        score_on(*loaded.model, identity, stream, encoder);
+      }
     } catch (const Interrupted&) {
       flush_output();  // whole results: those of what was scored
       throw;
     }
-    if (documents_ == 0)
+    if (documents_ == 0 && state_file_.empty())
       fail("standard input: holds no text; expected the text to score: harmonic score --model {} < FILE",
            model_);
     if (by_ == "document" && documents_ > 1 && !json_)
@@ -69,30 +98,81 @@ class Score : public Command {
     double rate() const { return bits / static_cast<double>(bytes); }
   };
 
-  void score_input(TextStream& stream) {
-    StreamEncoder encoder(*tokenizer_);
-    bool begun = false;  // the document at hand has text
-    for (std::string text; read_some_input(text, kBytesPerRead); text.clear()) {
-      for (std::string_view rest = text; !rest.empty();) {
-        const size_t end = rest.find('\0');
-        encoder.push(rest.substr(0, end), tokens_);
-        begun |= end > 0;
-        if (begun && end != rest.npos) {
-          end_document(stream, encoder);
-          begun = false;
-        }
-        rest.remove_prefix(std::min(rest.size(), end) + (end != rest.npos));
-      }
-      score_tokens(stream);
-      flush_output();
+  void check_options() {
+    if (by_ != "line" && (!threshold_.empty() || !state_file_.empty()))
+      fail_usage("--{} goes with --by line", threshold_.empty() ? "state" : "threshold");
+    if (!threshold_.empty()) {
+      double z = 0;
+      const char* end = threshold_.data() + threshold_.size();
+      const auto read = threshold_.starts_with("z=")
+                            ? std::from_chars(threshold_.data() + 2, end, z)
+                            : std::from_chars_result{end, std::errc::invalid_argument};
+      if (read.ec != std::errc() || read.ptr != end || !std::isfinite(z))
+        fail_usage("--threshold {}: expected z= and a number, such as z=4", threshold_);
+      least_ = z;
     }
-    if (begun) end_document(stream, encoder);
+    lines_ = LineScores(!json_ || least_ ? kShownBytes : 0);
+  }
+
+  void score_input(TextStream& stream, StreamEncoder& encoder) {
+    for (std::string text; read_some_input(text, kBytesPerRead); text.clear()) take(text, stream, encoder);
+    if (has_text_) end_document(stream, encoder);
+  }
+
+  // The same with a state that outlives the run.
+  void score_on(const Model& model, const std::string& identity, TextStream& stream, StreamEncoder& encoder) {
+    if (auto state = load_score_state(state_file_, model, identity)) {
+      has_text_ = state->begun || !state->waiting.empty();
+      begun_ = state->begun;
+      encoder.go_on_with(std::move(state->waiting), state->begun);
+      lines_.go_on_with(std::move(state->line));
+      outliers_ = state->outliers;
+      stream.go_on_from(std::move(state->point));
+    }
+    bool changed = true;
+    auto saved = std::chrono::steady_clock::time_point();
+    const auto save = [&] {
+      flush_output();
+      save_score_state(state_file_, {stream.point(), encoder.waiting(), begun_, lines_.open(), outliers_},
+                       identity);
+      changed = false;
+      saved = std::chrono::steady_clock::now();
+    };
+    try {
+      for (std::string text;; text.clear()) {
+        if (changed && (std::chrono::steady_clock::now() - saved >= kBetweenSaves || !input_comes())) save();
+        if (!read_some_input(text, kBytesPerReadWithState)) break;
+        take(text, stream, encoder);
+        changed = true;
+      }
+    } catch (const Interrupted&) {
+      save();
+      throw;
+    }
+    save();
+  }
+
+  static bool input_comes() {
+    pollfd input = {STDIN_FILENO, POLLIN, 0};
+    return ::poll(&input, 1, kQuietMilliseconds) != 0;
+  }
+
+  void take(std::string_view rest, TextStream& stream, StreamEncoder& encoder) {
+    while (!rest.empty()) {
+      const size_t end = rest.find('\0');
+      encoder.push(rest.substr(0, end), tokens_);
+      has_text_ |= end > 0;
+      if (has_text_ && end != rest.npos) end_document(stream, encoder);
+      rest.remove_prefix(std::min(rest.size(), end) + (end != rest.npos));
+    }
+    score_tokens(stream);
+    flush_output();
   }
 
   // In pieces, so that a large model can be interrupted.
   void score_tokens(TextStream& stream) {
     for (auto at = tokens_.begin(); at != tokens_.end();) {
-      stop_if_interrupted();
+      if (state_file_.empty()) stop_if_interrupted();
       const auto end = at + std::min<std::ptrdiff_t>(tokens_.end() - at, Inference::kRowsPerCall);
       bits_.clear();
       stream.score({at, end}, bits_);
@@ -110,24 +190,13 @@ class Score : public Command {
     if (by_ == "token") report_token(token, bits, bytes);
     document_.bits += bits;
     document_.bytes += static_cast<int64_t>(bytes.size());
-    if (by_ != "line") return;
-    line_.bits += bits;
-    for (size_t end; (end = bytes.find('\n')) != std::string_view::npos; bytes.remove_prefix(end + 1)) {
-      add_to_line(bytes.substr(0, end + 1));
-      report_line();
-    }
-    add_to_line(bytes);
-  }
-
-  void add_to_line(std::string_view bytes) {
-    line_.bytes += static_cast<int64_t>(bytes.size());
-    if (!json_ && line_text_.size() < kShownBytes) line_text_ += bytes.substr(0, kShownBytes);
+    if (by_ == "line") lines_.add(bytes, bits, [this](const LineScore& line) { report_line(line); });
   }
 
   void end_document(TextStream& stream, StreamEncoder& encoder) {
     encoder.finish(tokens_);
     score_tokens(stream);
-    if (line_.bytes > 0) report_line();
+    lines_.finish([this](const LineScore& line) { report_line(line); });
     stream.score({tokenizer_->eot()}, bits_);
     if (by_ == "token") report_token(tokenizer_->eot(), bits_.back(), "");
     document_.bits += bits_.back();
@@ -137,7 +206,7 @@ class Score : public Command {
     ++documents_;
     if (by_ == "document") report_document();
     document_ = {};
-    begun_ = false;
+    begun_ = has_text_ = false;
     stream.restart();
   }
 
@@ -149,17 +218,21 @@ class Score : public Command {
     }
   }
 
-  void report_line() {
-    ++lines_;
-    if (json_) {
-      print("{{\"line\":{},\"bytes\":{},\"bits\":{:.9g}}}\n", lines_, line_.bytes, line_.bits);
-    } else {
-      const bool whole = line_.bytes == static_cast<int64_t>(line_text_.size());
-      print("{:.2f}\t{}\t{}{}{}", line_.bits, line_.bytes, line_text_, whole ? "" : "...",
-            whole && line_text_.ends_with('\n') ? "" : "\n");
+  void report_line(const LineScore& line) {
+    std::string deviations;
+    if (least_) {
+      const double z = outliers_.next(line.bits_per_byte());
+      if (z < *least_) return;
+      deviations = fmt::format("{:.2f}", z);
     }
-    line_ = {};
-    line_text_.clear();
+    if (json_) {
+      print("{{\"line\":{},\"bytes\":{},\"bits\":{:.9g}{}}}\n", line.line, line.bytes, line.bits,
+            least_ ? fmt::format(",\"z\":{},\"text\":{}", deviations, json_text(line.text)) : "");
+    } else {
+      const bool whole = line.bytes == static_cast<int64_t>(line.text.size());
+      print("{}{}{:.2f}\t{}\t{}{}{}", deviations, least_ ? "\t" : "", line.bits, line.bytes, line.text,
+            whole ? "" : "...", whole && line.text.ends_with('\n') ? "" : "\n");
+    }
   }
 
   void report_document() {
@@ -173,13 +246,17 @@ class Score : public Command {
   }
 
   std::string model_, by_ = "document";
-  bool json_ = false, begun_ = false;  // begun_: the document at hand has a token
+  std::string threshold_, state_file_;
+  std::optional<double> least_;  // standard deviations
+  bool json_ = false;
+  bool has_text_ = false, begun_ = false;  // the document at hand has text; it has a token
   const Tokenizer* tokenizer_ = nullptr;
   std::vector<int32_t> tokens_;  // read, not scored yet
   std::vector<double> bits_;
-  Sum line_, document_, total_;
-  std::string line_text_;
-  int64_t lines_ = 0, documents_ = 0;
+  Sum document_, total_;
+  LineScores lines_;
+  OutlierScore outliers_;
+  int64_t documents_ = 0;
   WeightsOption weights_;
 };
 

@@ -7,11 +7,11 @@
 
 #include "harmonic/base/checked.h"
 #include "harmonic/base/float_mode.h"
+#include "harmonic/model/used_state.h"
 
 namespace harmonic {
 namespace {
 
-constexpr int64_t kFewestRows = 16;    // to read in a step: fewer cost about as much
 constexpr int64_t kScoredAtOnce = 64;  // rows of logits that are held
 
 }  // namespace
@@ -25,6 +25,9 @@ struct BatchScheduler::Job {
   int64_t to_read() const { return static_cast<int64_t>(request.tokens.size()); }
   int32_t input(int64_t i) const { return i == 0 ? first : request.tokens[static_cast<size_t>(i - 1)]; }
   bool reading() const { return read < to_read(); }
+  bool is_over(std::chrono::steady_clock::time_point now) const {
+    return cancelled->load(std::memory_order_relaxed) || now >= request.deadline;
+  }
 
   int32_t first = 0, pending = 0;
   uint64_t earlier = 0;
@@ -55,10 +58,13 @@ BatchScheduler::BatchScheduler(Model& model, const Tokenizer& tokenizer, const S
       pool_(options.threads),
       inference_(model, pool_),
       row_bytes_(model.state_layout().bytes()),
+      cached_tokens_(model.config().uses("attention") ? model.config().attention.cached_tokens() : 0),
       // Pages that no text has used take no memory.
       slab_(static_cast<char*>(std::calloc(static_cast<size_t>(options.max_batch),
                                            static_cast<size_t>(model.state_layout().bytes()))),
-            std::free) {
+            std::free),
+      reading_(options.step_milliseconds / 1e3, Inference::kRowsPerCall),
+      activity_(model.state_layout()) {
   HARMONIC_ASSERT(options.max_batch > 0 && options.max_waiting >= 0);
   if (!slab_)
     fail("the states of {} texts at once, {} bytes each, do not fit in memory; ask for a smaller batch",
@@ -127,8 +133,9 @@ void BatchScheduler::run() {
 // Fills the batch from the queue, and lets go of what was cancelled; waits while there is nothing to do.
 // False when the scheduler is to stop.
 bool BatchScheduler::take_jobs() {
+  const auto now = std::chrono::steady_clock::now();
   for (size_t slot = jobs_.size(); slot-- > 0;)
-    if (jobs_[slot]->cancelled->load(std::memory_order_relaxed)) end(slot, GenerationEnd::Finish::cancelled);
+    if (jobs_[slot]->is_over(now)) end(slot, GenerationEnd::Finish::cancelled);
   for (;;) {
     std::unique_ptr<Job> job;
     bool stop = false;
@@ -142,19 +149,19 @@ bool BatchScheduler::take_jobs() {
       // With the batch full, only those leave the queue that were cancelled in it.
       if (!stop && !room)
         next = std::find_if(waiting_.begin(), waiting_.end(),
-                            [](const auto& waiting) { return waiting->cancelled->load(); });
+                            [&](const auto& waiting) { return waiting->is_over(now); });
       if (next == waiting_.end()) return !stop;
       job = std::move(*next);
       waiting_.erase(next);
     }
-    if (stop || job->cancelled->load(std::memory_order_relaxed)) {
+    if (stop || job->is_over(std::chrono::steady_clock::now())) {
       GenerationEnd ended;
       ended.finish = GenerationEnd::Finish::cancelled;
       ended.point = std::move(job->request.from);
       job->listener->on_end(std::move(ended));
       continue;
     }
-    std::memcpy(row(jobs_.size()), job->request.from.state.data(), static_cast<size_t>(row_bytes_));
+    move_state(model_.state_layout(), cached_tokens_, job->request.from.state.data(), row(jobs_.size()));
     job->request.from.state = State();
     job->listener->on_start();
     jobs_.push_back(std::move(job));
@@ -175,26 +182,28 @@ uint64_t BatchScheduler::position_of(size_t slot) const {
   return position;
 }
 
-// Of each of so many readers. The pieces change no bit, so that they may follow the clock.
-int64_t BatchScheduler::rows_to_read(int64_t readers) const {
-  const double fit = seconds_a_row_ > 0 ? options_.step_milliseconds / 1e3 / seconds_a_row_ : kFewestRows;
-  const int64_t rows = std::clamp(static_cast<int64_t>(fit), kFewestRows, Inference::kRowsPerCall);
-  return std::max<int64_t>(1, rows / readers);
-}
-
 void BatchScheduler::step() {
   const auto begin = std::chrono::steady_clock::now();
-  const int64_t readers =
-      std::count_if(jobs_.begin(), jobs_.end(), [](const auto& job) { return job->reading(); });
-  const int64_t most = readers > 0 ? rows_to_read(readers) : 0;
+  left_.clear();
+  int64_t first = 0;
+  for (const auto& job : jobs_) {
+    if (job->reading()) {
+      left_.push_back(job->to_read() - job->read);
+    } else {
+      first += job->written == 0;
+    }
+  }
+  const auto readers = static_cast<int64_t>(left_.size());
+  reading_.divide(left_, static_cast<int64_t>(jobs_.size()) - readers, first, pieces_);
   tokens_.clear();
   offsets_.assign(1, 0);
   std::vector<size_t> writers;
   std::vector<int64_t> writers_rows;
+  auto piece = pieces_.begin();
   for (size_t slot = 0; slot < jobs_.size(); ++slot) {
     const Job& job = *jobs_[slot];
     if (job.reading()) {
-      int64_t count = std::min(most, job.to_read() - job.read);
+      int64_t count = *piece++;
       if (const int64_t every = job.request.boundary_every; every > 0) {
         count = std::min(count, every - static_cast<int64_t>(position_of(slot)) % every);
       }
@@ -225,14 +234,12 @@ void BatchScheduler::step() {
     return;
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  if (readers > 0 && segments.rows() >= kFewestRows) {
-    const double now = seconds / static_cast<double>(segments.rows());
-    seconds_a_row_ = seconds_a_row_ > 0 ? 0.7 * seconds_a_row_ + 0.3 * now : now;
-  }
+  const auto written = static_cast<int64_t>(writers.size());
+  reading_.learn(segments.rows() - written, written, seconds);
   {
     const std::lock_guard lock(mutex_);
-    load_.tokens_read += segments.rows() - static_cast<int64_t>(writers.size());
-    load_.tokens_written += static_cast<int64_t>(writers.size());
+    load_.tokens_read += segments.rows() - written;
+    load_.tokens_written += written;
     ++load_.steps;
   }
 
@@ -303,6 +310,8 @@ void BatchScheduler::choose(const std::vector<size_t>& writers, const Tensor& hi
         job.chosen.logprob = probabilities.of(job.chosen.token);
         job.chosen.likeliest = probabilities.likeliest(job.request.alternatives);
       }
+      if (job.request.activity)
+        job.chosen.activity = activity_.picture(StateRows(row(slot), 1, model_.state_layout()), 0);
     } catch (const Error& error) {
       job.error = error.what();
     }
@@ -319,7 +328,7 @@ void BatchScheduler::write(size_t slot) {
   if (token == tokenizer_.eot()) {
     // The end stands in the text of all documents; what was held back comes before it.
     job.earlier += position_of(slot);
-    std::memset(row(slot), 0, static_cast<size_t>(row_bytes_));
+    clear_state(model_.state_layout(), cached_tokens_, row(slot));
     job.pending = static_cast<int32_t>(model_.config().bos());
     job.at_beginning = true;
     job.stops.flush(released);
@@ -350,7 +359,7 @@ void BatchScheduler::write(size_t slot) {
 TextPoint BatchScheduler::point_of(size_t slot) const {
   const Job& job = *jobs_[slot];
   TextPoint point{State(model_.state_layout()), job.pending, job.earlier, job.characters.held()};
-  std::memcpy(point.state.data(), row(slot), static_cast<size_t>(row_bytes_));
+  move_state(model_.state_layout(), cached_tokens_, row(slot), point.state.data());
   return point;
 }
 
@@ -366,8 +375,10 @@ void BatchScheduler::end(size_t slot, GenerationEnd::Finish finish, std::string 
     ended.point = point_of(slot);
   }
   job.listener->on_end(std::move(ended));
+  // Of a row that failed nothing is known: not even how much of it is used.
+  if (finish == GenerationEnd::Finish::failed) std::memset(row(slot), 0, static_cast<size_t>(row_bytes_));
   if (slot + 1 < jobs_.size()) {
-    std::memcpy(row(slot), row(jobs_.size() - 1), static_cast<size_t>(row_bytes_));
+    move_state(model_.state_layout(), cached_tokens_, row(jobs_.size() - 1), row(slot));
     jobs_[slot] = std::move(jobs_.back());
   }
   jobs_.pop_back();

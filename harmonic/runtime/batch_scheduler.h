@@ -12,6 +12,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <memory>
@@ -22,7 +23,9 @@
 #include <vector>
 
 #include "harmonic/model/inference.h"
+#include "harmonic/runtime/level_activity.h"
 #include "harmonic/runtime/log_probabilities.h"
+#include "harmonic/runtime/reading_plan.h"
 #include "harmonic/runtime/sampler.h"
 #include "harmonic/runtime/stop_strings.h"
 #include "harmonic/runtime/text_point.h"
@@ -40,8 +43,11 @@ struct GenerationRequest {
   int64_t alternatives = -1;      // the likeliest so many beside each token; -1: no log-probabilities at all
   std::vector<std::string> stop;  // texts at which writing ends; they are not given out
   bool ignore_end = false;        // begin another document where the model ends one
+  bool activity = false;          // of the levels, with each token that is written
   int32_t end_token = -1;      // stops the text too, which it becomes part of unshown: the end of an answer
   int64_t boundary_every = 0;  // on_boundary() is called at positions that are multiples of it; 0 is never
+  // Then it is cancelled, wherever it stands: the queue counts.
+  std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
 };
 
 // A token that was written, or read and scored.
@@ -50,6 +56,7 @@ struct TokenReport {
   std::string text;    // of those written: what can be shown now, valid UTF-8; may be empty
   double logprob = 0;  // where asked for
   std::vector<TokenLogProbability> likeliest;
+  std::string activity;  // where asked for: the levels' (level_activity.h), where the token was chosen
 };
 
 struct GenerationEnd {
@@ -88,10 +95,10 @@ class GenerationListener {
 };
 
 struct SchedulerOptions {
-  int threads = 0;                // of the model; 0 is one a processor
-  int64_t max_batch = 64;         // texts at work at once
-  int64_t max_waiting = 256;      // texts in the queue
-  double step_milliseconds = 20;  // reading is cut such that a step takes about so long
+  int threads = 0;                 // of the model; 0 is one a processor
+  int64_t max_batch = 64;          // texts at work at once
+  int64_t max_waiting = 256;       // texts in the queue
+  double step_milliseconds = 0.5;  // of reading while nobody else is at work (reading_plan.h)
 };
 
 class BatchScheduler {
@@ -143,7 +150,6 @@ class BatchScheduler {
   void run();
   bool take_jobs();
   void step();
-  int64_t rows_to_read(int64_t readers) const;
   void score(Job& job, const Tensor& hidden, int64_t fed, int64_t count);
   void choose(const std::vector<size_t>& writers, const Tensor& hidden, const std::vector<int64_t>& rows);
   void write(size_t slot);
@@ -161,12 +167,14 @@ class BatchScheduler {
 
   // Of the computing thread alone: the texts at work, and their states, a row each in the same order.
   std::vector<std::unique_ptr<Job>> jobs_;
-  int64_t row_bytes_ = 0;
+  int64_t row_bytes_ = 0, cached_tokens_ = 0;
   std::unique_ptr<char[], void (*)(void*)> slab_;
   std::vector<int32_t> tokens_;
   std::vector<int64_t> offsets_;
   std::vector<char> gathered_;
-  double seconds_a_row_ = 0;
+  std::vector<int64_t> left_, pieces_;  // of those that read: tokens, and rows in this step
+  ReadingPlan reading_;
+  const LevelActivity activity_;
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;

@@ -1,4 +1,6 @@
 #include <mutex>
+#include <set>
+#include <string_view>
 #include <unordered_map>
 
 #include "harmonic/runtime/session_store.h"
@@ -8,32 +10,50 @@ namespace {
 
 class MemoryStore : public SessionStore {
  public:
-  void save(const Session& session) override {
+  void save(Session session) override {
     const std::lock_guard lock(mutex_);
-    Session& place = owners_[session.owner][session.id];
-    count_ += place.id.empty();
-    release(place);
-    place = session;
-    take(place);
+    Owned& own = owners_[session.owner];
+    take(session);
+    const auto found = own.find(session.id);
+    if (found == own.end()) {
+      own.insert(std::move(session));
+      ++count_;
+      return;
+    }
+    release(*found);
+    auto node = own.extract(found);
+    node.value() = std::move(session);
+    own.insert(std::move(node));
+  }
+
+  void add(std::vector<Session> sessions) override {
+    if (sessions.empty()) return;
+    const std::lock_guard lock(mutex_);
+    Owned& own = owners_[sessions.front().owner];
+    for (Session& session : sessions) {
+      take(session);
+      own.insert(own.end(), std::move(session));
+    }
+    count_ += static_cast<int64_t>(sessions.size());
   }
 
   std::optional<Session> load(const std::string& owner, const std::string& id) override {
     const std::lock_guard lock(mutex_);
-    const auto sessions = owners_.find(owner);
-    if (sessions == owners_.end()) return {};
-    const auto found = sessions->second.find(id);
-    if (found == sessions->second.end()) return {};
-    return found->second;
+    const auto own = owners_.find(owner);
+    if (own == owners_.end()) return {};
+    const auto found = own->second.find(id);
+    if (found == own->second.end()) return {};
+    return *found;
   }
 
   bool erase(const std::string& owner, const std::string& id) override {
     const std::lock_guard lock(mutex_);
-    const auto sessions = owners_.find(owner);
-    if (sessions == owners_.end()) return false;
-    const auto found = sessions->second.find(id);
-    if (found == sessions->second.end()) return false;
-    release(found->second);
-    sessions->second.erase(found);
+    const auto own = owners_.find(owner);
+    if (own == owners_.end()) return false;
+    const auto found = own->second.find(id);
+    if (found == own->second.end()) return false;
+    release(*found);
+    own->second.erase(found);
     --count_;
     return true;
   }
@@ -41,11 +61,11 @@ class MemoryStore : public SessionStore {
   std::vector<Session> list(const std::string& owner, const std::string& after, int64_t limit) override {
     const std::lock_guard lock(mutex_);
     std::vector<Session> result;
-    const auto sessions = owners_.find(owner);
-    if (sessions == owners_.end()) return result;
-    for (auto at = sessions->second.upper_bound(after);
-         at != sessions->second.end() && static_cast<int64_t>(result.size()) < limit; ++at)
-      result.push_back(at->second);
+    const auto own = owners_.find(owner);
+    if (own == owners_.end()) return result;
+    for (auto at = own->second.upper_bound(after);
+         at != own->second.end() && static_cast<int64_t>(result.size()) < limit; ++at)
+      result.push_back(*at);
     return result;
   }
 
@@ -59,6 +79,14 @@ class MemoryStore : public SessionStore {
   }
 
  private:
+  struct ById {
+    using is_transparent = void;
+    bool operator()(const Session& a, const Session& b) const { return a.id < b.id; }
+    bool operator()(const Session& a, std::string_view b) const { return a.id < b; }
+    bool operator()(std::string_view a, const Session& b) const { return a < b.id; }
+  };
+  using Owned = std::set<Session, ById>;
+
   // Several sessions may share a state: its bytes count once.
   void take(const Session& session) {
     each_point(session, [this](const Session::Point& point) {
@@ -80,7 +108,7 @@ class MemoryStore : public SessionStore {
   }
 
   mutable std::mutex mutex_;
-  std::unordered_map<std::string, std::map<std::string, Session>> owners_;
+  std::unordered_map<std::string, Owned> owners_;
   std::unordered_map<const TextPoint*, int64_t> uses_;
   int64_t count_ = 0, bytes_ = 0;
 };

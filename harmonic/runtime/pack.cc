@@ -100,6 +100,7 @@ class Input {
     std::memcpy(&value, take(sizeof value).data(), sizeof value);
     return value;
   }
+  const std::string& name() const { return name_; }
   int64_t taken = 0;
 
  private:
@@ -107,13 +108,41 @@ class Input {
   const std::string& name_;
 };
 
+void check_opening(Input& input, const std::string& identity) {
+  if (input.take(kMagic.size()) != kMagic) fail("{}: not a file that harmonic pack wrote", input.name());
+  if (input.take(kIdentityBytes) != identity)
+    fail("{}: was packed with another model; only the exact model that packed it can unpack it",
+         input.name());
+}
+
 }  // namespace
 
 struct Packer::Block {
   Kind kind = Kind::stored;
-  int64_t source_bytes = 0, tokens = 0;
+  int64_t source_bytes = 0, tokens = 0, payload_bytes = 0;
   std::string payload, checksum;
   std::string text;  // unpacked
+
+  // What stands before the payload, at byte `at` of the file, but for the number that says that a block
+  // follows.
+  static Block read_head(Input& input, int64_t at) {
+    Block block;
+    const auto kind = input.number<uint32_t>();
+    block.source_bytes = input.number<uint32_t>();
+    block.tokens = input.number<uint32_t>();
+    block.payload_bytes = input.number<uint32_t>();
+    // The same bounds as when packing: nobody's file makes this take more.
+    if (kind > 1 || block.source_bytes > kMostBlockBytes || block.tokens > 2 * kMostBlockBytes ||
+        block.payload_bytes > kMostBlockBytes)
+      fail("{}: damaged: a block of sizes that none has at byte {}", input.name(), at);
+    block.kind = static_cast<Kind>(kind);
+    block.checksum = input.take(kChecksumBytes);
+    return block;
+  }
+  void read_payload(Input& input) {
+    payload = input.take(payload_bytes);
+    if (kind == Kind::stored) text = payload;
+  }
 };
 
 // Of one text that goes on from the token that leads every document. Where attention's memory is full, it
@@ -274,9 +303,7 @@ void Packer::decode(std::vector<Block>& blocks, const std::string& source) {
 Packer::Sizes Packer::unpack(const Read& read, const Write& write, const std::string& source) {
   Input input(read, source);
   Sizes sizes;
-  if (input.take(kMagic.size()) != kMagic) fail("{}: not a file that harmonic pack wrote", source);
-  if (input.take(kIdentityBytes) != identity_)
-    fail("{}: was packed with another model; only the exact model that packed it can unpack it", source);
+  check_opening(input, identity_);
   std::string index;
   uint64_t count = 0;
   for (bool more = true; more;) {
@@ -291,19 +318,8 @@ Packer::Sizes Packer::unpack(const Read& read, const Write& write, const std::st
       }
       put(index, at);
       ++count;
-      Block block;
-      const auto kind = input.number<uint32_t>();
-      block.source_bytes = input.number<uint32_t>();
-      block.tokens = input.number<uint32_t>();
-      const int64_t payload = input.number<uint32_t>();
-      // The same bounds as when packing: nobody's file makes this take more.
-      if (kind > 1 || block.source_bytes > kMostBlockBytes || block.tokens > 2 * kMostBlockBytes ||
-          payload > kMostBlockBytes)
-        fail("{}: damaged: a block of sizes that none has at byte {}", source, at);
-      block.kind = static_cast<Kind>(kind);
-      block.checksum = input.take(kChecksumBytes);
-      block.payload = input.take(payload);
-      if (block.kind == Kind::stored) block.text = block.payload;
+      Block block = Block::read_head(input, static_cast<int64_t>(at));
+      block.read_payload(input);
       blocks.push_back(std::move(block));
     }
     decode(blocks, source);
@@ -317,6 +333,70 @@ Packer::Sizes Packer::unpack(const Read& read, const Write& write, const std::st
                      input.number<uint64_t>() == count && input.number<uint64_t>() == index_at &&
                      input.take(kEnd.size()) == kEnd;
   if (!right || !read(1).empty()) fail("{}: damaged: its index is not that of its blocks", source);
+  sizes.packed = input.taken;
+  return sizes;
+}
+
+Packer::Sizes Packer::unpack_range(const ReadAt& read_at, int64_t packed_bytes, int64_t from, int64_t count,
+                                   const Write& write, const std::string& source) {
+  int64_t at = 0;
+  const Read read = [&](int64_t most) {
+    std::string bytes = read_at(at, most);
+    at += static_cast<int64_t>(bytes.size());
+    return bytes;
+  };
+  Input input(read, source);
+  check_opening(input, identity_);
+  constexpr int64_t kTail = 2 * sizeof(uint64_t) + kEnd.size(), kNumber = sizeof(uint32_t);
+  const int64_t opening = input.taken;
+  const auto fail_index = [&] { fail("{}: damaged or cut: its end is not that of a packed file", source); };
+  if (packed_bytes < opening + kNumber + kTail) fail_index();
+  at = packed_bytes - kTail;
+  const auto blocks = static_cast<int64_t>(input.number<uint64_t>());
+  const auto index_at = static_cast<int64_t>(input.number<uint64_t>());
+  if (input.take(kEnd.size()) != kEnd || blocks < 0 || blocks > packed_bytes / 8 || index_at < opening ||
+      index_at != packed_bytes - kTail - 8 * blocks - kNumber)
+    fail_index();
+  at = index_at;
+  if (input.number<uint32_t>() != kIndex) fail_index();
+  const std::string index = input.take(8 * blocks);
+
+  Sizes sizes;
+  int64_t begin = 0;  // of the block at hand, in what was packed
+  std::vector<Block> needed;
+  int64_t first = 0;  // where the first of them begins
+  const auto give = [&] {
+    decode(needed, source);
+    for (const Block& block : needed) {
+      const int64_t skipped = std::max<int64_t>(0, from - first);
+      const std::string_view part =
+          std::string_view(block.text)
+              .substr(static_cast<size_t>(skipped), static_cast<size_t>(count - sizes.source));
+      write(part);
+      sizes.source += static_cast<int64_t>(part.size());
+      first += block.source_bytes;
+    }
+    needed.clear();
+  };
+  for (int64_t i = 0; i < blocks && begin - from < count; ++i) {
+    uint64_t offset;
+    std::memcpy(&offset, index.data() + 8 * i, sizeof offset);
+    if (offset < static_cast<uint64_t>(opening) || offset >= static_cast<uint64_t>(index_at)) fail_index();
+    at = static_cast<int64_t>(offset);
+    if (input.number<uint32_t>() != kFollows) fail_index();
+    Block block = Block::read_head(input, static_cast<int64_t>(offset));
+    if (begin + block.source_bytes > from) {
+      if (needed.empty()) first = begin;
+      block.read_payload(input);
+      begin += block.source_bytes;
+      needed.push_back(std::move(block));
+      if (needed.size() == kBlocksAtOnce) give();
+    } else {
+      begin += block.source_bytes;
+    }
+  }
+  if (from > begin) fail("{}: holds {} bytes; byte {} lies beyond its end", source, begin, from);
+  give();
   sizes.packed = input.taken;
   return sizes;
 }

@@ -40,6 +40,13 @@ class Packer {
   // everything that was written until then is right.
   Sizes unpack(const Read& read, const Write& write, const std::string& source);
 
+  using ReadAt = std::function<std::string(int64_t offset, int64_t most)>;
+  // `count` bytes of what was packed, from byte `from` on, or as many as there are: only the blocks that hold
+  // them are unpacked, which the index at the end of the file finds. `packed_bytes`: of the whole file.
+  // Throws Error as unpack() does, and where `from` lies beyond the end.
+  Sizes unpack_range(const ReadAt& read_at, int64_t packed_bytes, int64_t from, int64_t count,
+                     const Write& write, const std::string& source);
+
  private:
   struct Block;
   std::string coded(const std::vector<int32_t>& tokens);

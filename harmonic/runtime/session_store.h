@@ -28,7 +28,9 @@ class SessionStore {
  public:
   virtual ~SessionStore() = default;
   // Adds it, or replaces the one of its owner and id.
-  virtual void save(const Session& session) = 0;
+  virtual void save(Session session) = 0;
+  // Adds sessions of one owner that are not there yet, in the order of their ids: all, or none.
+  virtual void add(std::vector<Session> sessions) = 0;
   virtual std::optional<Session> load(const std::string& owner, const std::string& id) = 0;
   virtual bool erase(const std::string& owner, const std::string& id) = 0;
   // At most `limit`, after this id in the order of ids; without points.

@@ -1,7 +1,10 @@
 #include "harmonic/runtime/sessions.h"
 
+#include <fmt/format.h>
 #include <sodium.h>
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 
 namespace harmonic {
@@ -12,13 +15,27 @@ int64_t now() {
       .count();
 }
 
-// Nobody can guess it.
-std::string new_session_id(const char* prefix) {
-  unsigned char bytes[16];
-  ::randombytes_buf(bytes, sizeof bytes);
-  char text[2 * sizeof bytes + 1];
-  ::sodium_bin2hex(text, sizeof text, bytes, sizeof bytes);
-  return prefix + std::string(text);
+// The time comes first, so that stores add at their end; and then what nobody can guess.
+std::vector<std::string> new_session_ids(int64_t count) {
+  static std::atomic<int64_t> last{0};
+  const int64_t microseconds = std::chrono::duration_cast<std::chrono::microseconds>(
+                                   std::chrono::system_clock::now().time_since_epoch())
+                                   .count();
+  int64_t before = last.load(), first;
+  do {
+    first = std::max(before + 1, microseconds);
+  } while (!last.compare_exchange_weak(before, first + count - 1));
+  constexpr size_t kSecret = 16;
+  std::vector<unsigned char> secrets(static_cast<size_t>(count) * kSecret);
+  ::randombytes_buf(secrets.data(), secrets.size());
+  std::vector<std::string> ids;
+  ids.reserve(static_cast<size_t>(count));
+  char text[2 * kSecret + 1];
+  for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
+    ::sodium_bin2hex(text, sizeof text, secrets.data() + i * kSecret, kSecret);
+    ids.push_back(fmt::format("sess-{:015x}{}", first + static_cast<int64_t>(i), text));
+  }
+  return ids;
 }
 
 }  // namespace
@@ -32,8 +49,8 @@ void Sessions::Lease::save() {
   sessions_->store_->save(session);
 }
 
-void Sessions::check_room() const {
-  if (store_->count() >= most_ || (most_bytes_ > 0 && store_->bytes_in_memory() >= most_bytes_))
+void Sessions::check_room(int64_t more) const {
+  if (store_->count() > most_ - more || (most_bytes_ > 0 && store_->bytes_in_memory() >= most_bytes_))
     throw TooMany{};
 }
 
@@ -47,18 +64,27 @@ void Sessions::let_go(const std::string& owner, const std::string& id) {
   held_.erase({owner, id});
 }
 
-std::string Sessions::create(const std::string& owner, Session::Point point, const std::string& parent,
-                             std::map<std::string, Session::Point> checkpoints, const char* prefix) {
-  check_room();
-  Session session{new_session_id(prefix), owner, parent, now(), now(), std::move(point),
-                  std::move(checkpoints)};
-  store_->save(session);
-  return session.id;
+std::string Sessions::create(const std::string& owner, Session::Point point) {
+  const std::string id = new_session_ids(1).front();
+  create_as(id, owner, std::move(point));
+  return id;
 }
 
 void Sessions::create_as(const std::string& id, const std::string& owner, Session::Point point) {
-  check_room();
+  check_room(1);
   store_->save({id, owner, {}, now(), now(), std::move(point), {}});
+}
+
+std::vector<std::string> Sessions::fork(const Session& parent, int64_t n) {
+  check_room(n);
+  std::vector<std::string> ids = new_session_ids(n);
+  std::vector<Session> forks;
+  forks.reserve(ids.size());
+  const int64_t time = now();
+  for (const std::string& id : ids)
+    forks.push_back({id, parent.owner, parent.id, time, time, parent.point, parent.checkpoints});
+  store_->add(std::move(forks));
+  return ids;
 }
 
 Sessions::Lease Sessions::lease(const std::string& owner, const std::string& id) {

@@ -42,11 +42,14 @@ class Sessions {
     Session session;
   };
 
-  // Makes a session at a point and gives its id. Throws TooMany.
-  std::string create(const std::string& owner, Session::Point point, const std::string& parent = {},
-                     std::map<std::string, Session::Point> checkpoints = {}, const char* prefix = "sess-");
+  // Makes a session at a point and gives its id, which nobody can guess; later ones come later in the order
+  // of ids. Throws TooMany.
+  std::string create(const std::string& owner, Session::Point point);
   // Under an id of the caller's making, which nobody has.
   void create_as(const std::string& id, const std::string& owner, Session::Point point);
+  // n copies of a session, as it is given here, under ids of their own, which are returned. No state is
+  // copied. Throws TooMany.
+  std::vector<std::string> fork(const Session& parent, int64_t n);
   // Throws NotFound, InUse.
   Lease lease(const std::string& owner, const std::string& id);
   // As it is now, whoever goes on with it. Throws NotFound.
@@ -65,7 +68,7 @@ class Sessions {
   void let_go(const std::string& owner, const std::string& id);
 
   const std::unique_ptr<SessionStore> store_;
-  void check_room() const;
+  void check_room(int64_t more) const;
   const int64_t most_, most_bytes_;
   std::mutex mutex_;
   std::set<std::pair<std::string, std::string>> held_;

@@ -143,37 +143,25 @@ class SqliteStore : public SessionStore {
     sessions_ = count.number_at(0);
   }
 
-  void save(const Session& session) override {
+  void save(Session session) override {
     const std::lock_guard lock(mutex_);
     bool is_new = false;
-    database_.run("BEGIN IMMEDIATE");
-    try {
+    change([&] {
       is_new = !drop_rows(session.owner, session.id);
-      put_session_.begin()
-          .text(session.owner)
-          .text(session.id)
-          .text(session.parent)
-          .number(session.created)
-          .number(session.used)
-          .number(state_of(session.point))
-          .step();
-      for (const auto& [name, point] : session.checkpoints)
-        put_checkpoint_.begin()
-            .text(session.owner)
-            .text(session.id)
-            .text(name)
-            .number(state_of(point))
-            .step();
+      put(session);
       drop_states();
-      database_.run("COMMIT");
-    } catch (...) {
-      sqlite3_exec(database_.handle, "ROLLBACK", nullptr, nullptr, nullptr);
-      numbers_.clear();
-      points_.clear();
-      throw;
-    }
+    });
     sessions_ += is_new;
     keep(session);
+  }
+
+  void add(std::vector<Session> sessions) override {
+    const std::lock_guard lock(mutex_);
+    change([&] {
+      for (const Session& session : sessions) put(session);
+    });
+    sessions_ += static_cast<int64_t>(sessions.size());
+    for (const Session& session : sessions) keep(session);
   }
 
   std::optional<Session> load(const std::string& owner, const std::string& id) override {
@@ -202,18 +190,14 @@ class SqliteStore : public SessionStore {
 
   bool erase(const std::string& owner, const std::string& id) override {
     const std::lock_guard lock(mutex_);
-    database_.run("BEGIN IMMEDIATE");
-    try {
-      const bool was_there = drop_rows(owner, id);
+    bool was_there = false;
+    change([&] {
+      was_there = drop_rows(owner, id);
       drop_states();
-      database_.run("COMMIT");
-      sessions_ -= was_there;
-      forget(owner, id);
-      return was_there;
-    } catch (...) {
-      sqlite3_exec(database_.handle, "ROLLBACK", nullptr, nullptr, nullptr);
-      throw;
-    }
+    });
+    sessions_ -= was_there;
+    forget(owner, id);
+    return was_there;
   }
 
   std::vector<Session> list(const std::string& owner, const std::string& after, int64_t limit) override {
@@ -243,6 +227,35 @@ class SqliteStore : public SessionStore {
   }
 
  private:
+  // All of it or nothing.
+  template <typename Work>
+  void change(const Work& work) {
+    database_.run("BEGIN IMMEDIATE");
+    try {
+      work();
+      database_.run("COMMIT");
+    } catch (...) {
+      sqlite3_exec(database_.handle, "ROLLBACK", nullptr, nullptr, nullptr);
+      // Rows that are known may not have come to be.
+      numbers_.clear();
+      points_.clear();
+      throw;
+    }
+  }
+
+  void put(const Session& session) {
+    put_session_.begin()
+        .text(session.owner)
+        .text(session.id)
+        .text(session.parent)
+        .number(session.created)
+        .number(session.used)
+        .number(state_of(session.point))
+        .step();
+    for (const auto& [name, point] : session.checkpoints)
+      put_checkpoint_.begin().text(session.owner).text(session.id).text(name).number(state_of(point)).step();
+  }
+
   // The number of a state's row, which is made where it has none. Forks share one.
   int64_t state_of(const Session::Point& point) {
     if (const auto found = numbers_.find(point.get());

@@ -24,6 +24,16 @@ class StreamEncoder {
   // The text ends here: appends its last tokens. The next push() begins another text.
   void finish(std::vector<int32_t>& tokens);
 
+  // What a text that goes on later has beside its tokens so far: bytes that are no token yet, and whether
+  // there are tokens.
+  const std::string& waiting() const { return waiting_; }
+  bool begun() const { return begun_; }
+  void go_on_with(std::string waiting, bool begun) {
+    waiting_ = std::move(waiting);
+    begun_ = begun;
+    enough_ = 0;
+  }
+
  private:
   void encode_ready(bool ended, std::vector<int32_t>& tokens);
   void encode(std::string_view text, std::vector<int32_t>& tokens);

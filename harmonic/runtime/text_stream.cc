@@ -57,19 +57,30 @@ Tensor TextStream::next_logits() {
   return logits;
 }
 
-void TextStream::save(const std::filesystem::path& path, std::string_view unfinished) const {
-  TextPoint point{state_, pending_, earlier_, std::string(unfinished)};
+TextPoint TextStream::point() const {
+  TextPoint point{state_, pending_, earlier_, {}};
   go_back(point.state);
-  save_state_file(path, point, identity_of(inference_.model()));
+  return point;
 }
 
-std::string TextStream::load(const std::filesystem::path& path) {
-  TextPoint point = load_state_file(path, inference_.model(), identity_of(inference_.model()));
+void TextStream::go_on_from(TextPoint point) {
   state_ = std::move(point.state);
   pending_ = point.pending;
   earlier_ = point.earlier;
   before_.clear();
-  return std::move(point.unfinished);
+}
+
+void TextStream::save(const std::filesystem::path& path, std::string_view unfinished) const {
+  TextPoint now = point();
+  now.unfinished = unfinished;
+  save_state_file(path, now, identity_of(inference_.model()));
+}
+
+std::string TextStream::load(const std::filesystem::path& path) {
+  TextPoint loaded = load_state_file(path, inference_.model(), identity_of(inference_.model()));
+  std::string unfinished = std::move(loaded.unfinished);
+  go_on_from(std::move(loaded));
+  return unfinished;
 }
 
 }  // namespace harmonic

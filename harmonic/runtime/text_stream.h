@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "harmonic/model/inference.h"
+#include "harmonic/runtime/text_point.h"
 #include "harmonic/tokenizer/tokenizer.h"
 
 namespace harmonic {
@@ -44,6 +45,10 @@ class TextStream {
   // docs/formats.md.
   void save(const std::filesystem::path& path, std::string_view unfinished = {}) const;
   std::string load(const std::filesystem::path& path);
+
+  // Where the text stands, as a value, and back. `unfinished` is the caller's.
+  TextPoint point() const;
+  void go_on_from(TextPoint point);
 
  private:
   std::vector<int32_t> after_pending(const std::vector<int32_t>& tokens) const;

@@ -57,8 +57,10 @@ void read_completion(Service& service, JsonFields& fields, GenerationPlan& plan)
   plan.alternatives = fields.integer("logprobs", -1, 0, kMostAlternatives);
   plan.echo = fields.flag("echo", false);
   plan.token_ids = fields.flag("return_token_ids", false);
-  if (plan.token_ids && plan.alternatives < 0)
-    fail_field("return_token_ids", "return_token_ids: set logprobs as well, which are of the same tokens");
+  plan.activity = fields.flag("return_activity", false);
+  for (const char* name : {"return_token_ids", "return_activity"})
+    if (plan.alternatives < 0 && fields.flag(name, false))
+      fail_field(name, "{}: set logprobs as well, which are of the same tokens", name);
   fields.unsupported("suffix", "");
   fields.unsupported("best_of", 1);
   plan.prompts = read_prompts(service, fields);

@@ -1,24 +1,18 @@
 #include "harmonic/server/generation.h"
 
-#include <sodium.h>
-
 #include <atomic>
 #include <bit>
 #include <chrono>
 #include <mutex>
 
-#include "harmonic/base/random.h"
 #include "harmonic/server/api_error.h"
-#include "harmonic/server/json_text.h"
-#include "harmonic/server/token_text.h"
+#include "harmonic/server/generation_answer.h"
 
 namespace harmonic {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr size_t kMostStops = 16, kLongestStop = 1024;
-constexpr const char* kBusy = "the server is busy: too many texts wait";
 constexpr int64_t kBoundary = 256;       // tokens between the states of a prompt that are kept
 constexpr int64_t kMostBoundaries = 64;  // of one prompt
 constexpr int64_t kFewestKept = 64;
@@ -27,24 +21,16 @@ double seconds_since(Clock::time_point then) {
   return std::chrono::duration<double>(Clock::now() - then).count();
 }
 
-ApiError busy() { return {503, kBusy, "", "overloaded", 1}; }
-
-uint64_t seed_of_choice(uint64_t seed, int64_t choice) {
-  return choice == 0 ? seed : Random(seed, stream_of("choice")).bits(static_cast<uint64_t>(choice));
-}
+ApiError busy() { return {503, "the server is busy: too many texts wait", "", "overloaded", 1}; }
 
 // Lives until every text has ended and the answer is on its way. What the scheduler reports comes on its one
 // thread, and so do all changes of `choices_` after the start.
 class Generation : public std::enable_shared_from_this<Generation> {
  public:
   Generation(Service& service, const Call& call, GenerationPlan plan)
-      : service_(service), call_(call), plan_(std::move(plan)) {
+      : service_(service), call_(call), plan_(std::move(plan)), answer_(service, plan_) {
     choices_.resize(plan_.prompts.size() * static_cast<size_t>(plan_.choices));
     remaining_ = static_cast<int64_t>(choices_.size());
-    prefix_ = fmt::format(
-        R"({{"id":{},"object":"{}","created":{},"model":{},"system_fingerprint":"{:.16}","choices":[)",
-        json_text(plan_.id), object_name(), unix_seconds(), json_text(service_.model_name),
-        service_.identity);
   }
 
   void start() {
@@ -123,9 +109,6 @@ class Generation : public std::enable_shared_from_this<Generation> {
   };
 
   bool chat() const { return plan_.form == GenerationPlan::Form::chat; }
-  const char* object_name() const {
-    return !chat() ? "text_completion" : plan_.stream ? "chat.completion.chunk" : "chat.completion";
-  }
   const Prompt& prompt_of(size_t choice) const {
     return plan_.prompts[choice / static_cast<size_t>(plan_.choices)];
   }
@@ -161,22 +144,13 @@ class Generation : public std::enable_shared_from_this<Generation> {
         kBoundary, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(size / kMostBoundaries + 1))));
     if (listener->skipped == 0) request.from = plan_.from ? *plan_.from : beginning_of_text(service_.model());
     request.tokens.assign(prompt.tokens.begin() + listener->skipped, prompt.tokens.end());
-    if (!prompt_only) set_writing(request, 0);
+    if (!prompt_only) set_writing(plan_, 0, request);
     request.alternatives = plan_.alternatives;
     submit(std::move(request), listener);
   }
 
-  void set_writing(GenerationRequest& request, int64_t i) const {
-    request.max_tokens = plan_.max_tokens;
-    request.sampling = plan_.sampling;
-    request.sampling.seed = seed_of_choice(plan_.sampling.seed, i);
-    request.alternatives = plan_.alternatives;
-    request.stop = plan_.stop;
-    request.ignore_end = plan_.ignore_end;
-    request.end_token = plan_.end_token;
-  }
-
   void submit(GenerationRequest request, std::shared_ptr<Listener> listener) {
+    request.deadline = deadline_;
     const BatchScheduler::Ticket ticket = service_.scheduler.submit(std::move(request), std::move(listener));
     const std::lock_guard lock(mutex_);
     tickets_.push_back(ticket);
@@ -206,7 +180,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
     for (size_t i = 0; i < static_cast<size_t>(plan_.choices); ++i) {
       GenerationRequest request;
       request.from = end.point;
-      set_writing(request, static_cast<int64_t>(i));
+      set_writing(plan_, static_cast<int64_t>(i), request);
       if (i > 0) choices_[first + i].all = choices_[first].all;
       try {
         submit(std::move(request), std::make_shared<Listener>(shared_from_this(), first + i, false));
@@ -229,10 +203,9 @@ class Generation : public std::enable_shared_from_this<Generation> {
     for (size_t i = first; i < first + static_cast<size_t>(count); ++i) {
       choices_[i].scored = shared;
       if (!plan_.stream) continue;
-      std::string logprobs = "null";
-      if (scoring())
-        logprobs = completion_logprobs(service_, *shared, !plan_.from, plan_.token_ids, choices_[i].offset);
-      send_event(choice_text(i, prompt_of(i).text, logprobs, "null"));
+      const std::string logprobs =
+          scoring() ? answer_.logprobs(*shared, !plan_.from, choices_[i].offset) : "null";
+      send_event(answer_.piece(i, prompt_of(i).text, logprobs, "null"));
     }
   }
 
@@ -246,7 +219,6 @@ class Generation : public std::enable_shared_from_this<Generation> {
   }
 
   void remember(size_t choice, int64_t tokens, const GenerationListener::LazyPoint& at) {
-    stop_when_late();
     const std::vector<int32_t>& all = choices_[choice].all;
     if (caching())
       service_.cache.insert(call_.owner, std::span(all).first(static_cast<size_t>(tokens)), at.point());
@@ -260,20 +232,21 @@ class Generation : public std::enable_shared_from_this<Generation> {
       service_.metrics.between_tokens.add(seconds_since(choice.last));
     }
     choice.last = Clock::now();
-    stop_when_late();
     if (caching() && token.token != service_.tokenizer.eot()) choice.all.push_back(token.token);
     if (!plan_.stream) {
       choice.text += token.text;
       if (plan_.alternatives >= 0) choice.tokens.push_back(token);
     } else if (!token.text.empty() || plan_.alternatives >= 0) {
-      send_event(choice_text(i, token.text, logprobs_of({&token, 1}, choice.offset), "null"));
+      send_event(answer_.piece(i, token.text, answer_.logprobs({&token, 1}, false, choice.offset), "null"));
     }
   }
 
   void take_end(size_t first, int64_t count, GenerationEnd end) {
     // A text that took too long is cut; a prompt is not.
-    if (end.finish == GenerationEnd::Finish::cancelled && late_ && choices_[first].written > 0)
-      end.finish = GenerationEnd::Finish::length;
+    if (end.finish == GenerationEnd::Finish::cancelled && Clock::now() >= deadline_) {
+      late_ = true;
+      if (choices_[first].written > 0) end.finish = GenerationEnd::Finish::length;
+    }
     for (size_t i = first; i < first + static_cast<size_t>(count); ++i) {
       Choice& choice = choices_[i];
       choice.end = end;
@@ -287,7 +260,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
       keep_end(choice);
       if (plan_.stream && end.finish != GenerationEnd::Finish::failed &&
           end.finish != GenerationEnd::Finish::cancelled)
-        send_event(choice_text(i, choice.end.text, "null", finish_of(choice.end)));
+        send_event(answer_.piece(i, choice.end.text, "null", finish_of(choice.end)));
     }
     if (remaining_.fetch_sub(count) == count)
       service_.workers.post([self = shared_from_this()] { self->answer(); });
@@ -302,38 +275,10 @@ class Generation : public std::enable_shared_from_this<Generation> {
     service_.cache.insert(call_.owner, choice.all, choice.end.point);
   }
 
-  void stop_when_late() {
-    if (late_ || seconds_since(begin_) < service_.config.request_seconds) return;
-    late_ = true;
-    cancel();
-  }
-
   // --- the answer ---
 
   static const char* finish_of(const GenerationEnd& end) {
     return end.finish == GenerationEnd::Finish::stop ? "\"stop\"" : "\"length\"";
-  }
-
-  std::string logprobs_of(std::span<const TokenReport> tokens, int64_t& offset) const {
-    if (plan_.alternatives < 0) return "null";
-    return chat() ? chat_logprobs(service_, tokens)
-                  : completion_logprobs(service_, tokens, false, plan_.token_ids, offset);
-  }
-
-  std::string choice_text(size_t i, std::string_view text, std::string_view logprobs,
-                          std::string_view finish) const {
-    if (!chat())
-      return fmt::format(R"({{"index":{},"text":{},"logprobs":{},"finish_reason":{}}})", i, json_text(text),
-                         logprobs, finish);
-    return fmt::format(R"({{"index":{},"delta":{{{}}},"logprobs":{},"finish_reason":{}}})", i,
-                       text.empty() ? std::string() : "\"content\":" + json_text(text), logprobs, finish);
-  }
-
-  std::string usage() const {
-    return fmt::format(
-        R"("usage":{{"prompt_tokens":{},"completion_tokens":{},"total_tokens":{},"prompt_tokens_details":{{"cached_tokens":{}}}}})",
-        prompt_tokens_.load(), written_tokens_.load(), prompt_tokens_ + written_tokens_,
-        cached_tokens_.load());
   }
 
   void begin_stream() {
@@ -341,17 +286,12 @@ class Generation : public std::enable_shared_from_this<Generation> {
       call_.exchange->start_stream(
           {200, "text/event-stream; charset=utf-8", {}, {{"Cache-Control", "no-cache"}}});
       for (size_t i = 0; chat() && i < choices_.size(); ++i)
-        call_.exchange->send(
-            fmt::format("data: "
-                        "{}{{\"index\":{},\"delta\":{{\"role\":\"assistant\",\"content\":\"\"}},\"logprobs\":"
-                        "null,\"finish_reason\":null}}{}\n\n",
-                        prefix_, i, end_of_event()));
+        call_.exchange->send(answer_.event(answer_.opening(i)));
     });
   }
-  const char* end_of_event() const { return plan_.include_usage ? "],\"usage\":null}" : "]}"; }
   void send_event(const std::string& choice) {
     begin_stream();
-    call_.exchange->send(fmt::format("data: {}{}{}\n\n", prefix_, choice, end_of_event()));
+    call_.exchange->send(answer_.event(choice));
   }
 
   // Every text has ended. On a worker's thread.
@@ -359,16 +299,8 @@ class Generation : public std::enable_shared_from_this<Generation> {
     service_.metrics.prompt_tokens += prompt_tokens_;
     service_.metrics.cached_tokens += cached_tokens_;
     std::string more;
-    std::optional<ApiError> error;
     std::vector<TextPoint> points;
-    for (const Choice& choice : choices_) {
-      if (choice.end.finish == GenerationEnd::Finish::failed)
-        error = ApiError{choice.error_status, choice.end.error, "", "generation_failed",
-                         choice.error_status == 503 ? 1 : 0};
-      if (choice.end.finish == GenerationEnd::Finish::cancelled)
-        error = ApiError{503, late_ ? "the request took too long" : "the request was cancelled", "",
-                         "cancelled", 0};
-    }
+    std::optional<ApiError> error = error_of_choices();
     for (Choice& choice : choices_)
       if (!error) points.push_back(std::move(choice.end.point));
     try {
@@ -388,51 +320,56 @@ class Generation : public std::enable_shared_from_this<Generation> {
     }
   }
 
+  std::optional<ApiError> error_of_choices() const {
+    for (const Choice& choice : choices_) {
+      if (choice.end.finish == GenerationEnd::Finish::failed)
+        return ApiError{choice.error_status, choice.end.error, "", "generation_failed",
+                        choice.error_status == 503 ? 1 : 0};
+      if (choice.end.finish == GenerationEnd::Finish::cancelled)
+        return ApiError{503, late_ ? "the request took too long" : "the request was cancelled", "",
+                        "cancelled", 0};
+    }
+    return {};
+  }
+
   void end_stream(const std::string& more, const std::optional<ApiError>& error) {
     begin_stream();
     if (error) {
       call_.exchange->send(fmt::format("data: {}\n\n", json_of(*error)));
     } else if (plan_.include_usage || !more.empty()) {
-      call_.exchange->send(
-          fmt::format("data: {}],{}{}{}}}\n\n", prefix_, usage(), more.empty() ? "" : ",", more));
+      call_.exchange->send(answer_.last_event(closing_fields(more)));
     }
     call_.exchange->send("data: [DONE]\n\n");
     call_.exchange->end_stream();
   }
 
+  std::string closing_fields(const std::string& more) const {
+    return GenerationAnswer::Usage{prompt_tokens_, written_tokens_, cached_tokens_}.field() +
+           (more.empty() ? "" : "," + more);
+  }
+
   std::string whole(const std::string& more) {
-    std::string body = prefix_;
+    std::string texts;
     for (size_t i = 0; i < choices_.size(); ++i) {
       Choice& choice = choices_[i];
-      if (i > 0) body += ',';
+      if (i > 0) texts += ',';
       std::vector<TokenReport> reports;
       if (scoring() && choice.scored) reports = *choice.scored;
       const bool unknown = !reports.empty() && !plan_.from;
       reports.insert(reports.end(), choice.tokens.begin(), choice.tokens.end());
       int64_t offset = plan_.echo ? 0 : choice.offset;
-      const std::string logprobs =
-          plan_.alternatives < 0 ? "null"
-          : chat()               ? chat_logprobs(service_, reports)
-                                 : completion_logprobs(service_, reports, unknown, plan_.token_ids, offset);
-      if (chat()) {
-        body += fmt::format(
-            R"({{"index":{},"message":{{"role":"assistant","content":{},"refusal":null}},"logprobs":{},"finish_reason":{}}})",
-            i, json_text(choice.text), logprobs, finish_of(choice.end));
-      } else {
-        body += choice_text(i, plan_.echo ? prompt_of(i).text + choice.text : choice.text, logprobs,
-                            finish_of(choice.end));
-      }
+      const std::string logprobs = answer_.logprobs(reports, unknown, offset);
+      texts += answer_.whole(i, plan_.echo ? prompt_of(i).text + choice.text : choice.text, logprobs,
+                             finish_of(choice.end));
     }
-    body += "]," + usage();
-    if (!more.empty()) body += "," + more;
-    return body + "}";
+    return answer_.body(texts, closing_fields(more));
   }
 
   Service& service_;
   const Call call_;
   GenerationPlan plan_;
-  const Clock::time_point begin_ = Clock::now();
-  std::string prefix_;  // of the answer, or of each event
+  const Clock::time_point begin_ = Clock::now(), deadline_ = begin_ + service_.config.longest_request();
+  const GenerationAnswer answer_;
   std::vector<Choice> choices_;
   std::atomic<int64_t> remaining_{0}, prompt_tokens_{0}, cached_tokens_{0}, written_tokens_{0};
   bool seen_token_ = false;
@@ -443,64 +380,10 @@ class Generation : public std::enable_shared_from_this<Generation> {
   bool cancelled_ = false;
 };
 
-std::vector<std::string> read_stops(JsonFields& fields) {
-  std::vector<std::string> stops;
-  const Json* value = fields.find("stop");
-  if (!value) return stops;
-  const Json list = value->is_array() ? *value : Json::array({*value});
-  if (list.size() > kMostStops) fail_field("stop", "stop: at most {} texts", kMostStops);
-  for (const Json& stop : list) {
-    if (!stop.is_string()) fail_field("stop", "stop: expected a text or a list of texts");
-    const auto& text = stop.get_ref<const std::string&>();
-    if (text.size() > kLongestStop) fail_field("stop", "stop: a text of more than {} bytes", kLongestStop);
-    if (!text.empty()) stops.push_back(text);
-  }
-  return stops;
-}
-
 }  // namespace
 
-void read_common_fields(const Service& service, JsonFields& fields, GenerationPlan& plan) {
-  const std::string model = fields.text("model");
-  if (!model.empty() && model != service.model_name)
-    throw ApiError{404,
-                   fmt::format("there is no model of this name; this server has \"{}\"", service.model_name),
-                   "model", "model_not_found", 0};
-  plan.sampling.temperature = fields.number("temperature", 1, 0, 100);
-  plan.sampling.top_p = fields.number("top_p", 1, 0, 1);
-  plan.sampling.min_p = fields.number("min_p", 0, 0, 1);
-  plan.sampling.top_k = std::max<int64_t>(0, fields.integer("top_k", 0, -1, INT32_MAX));
-  uint64_t seed;
-  ::randombytes_buf(&seed, sizeof seed);
-  plan.sampling.seed =
-      static_cast<uint64_t>(fields.integer("seed", static_cast<int64_t>(seed), INT64_MIN, INT64_MAX));
-  plan.choices = fields.integer("n", 1, 1, service.config.max_choices);
-  plan.stop = read_stops(fields);
-  plan.ignore_end = fields.flag("ignore_end", false);
-  plan.stream = fields.flag("stream", false);
-  if (const Json* options = fields.find("stream_options")) {
-    if (!options->is_object()) fail_field("stream_options", "stream_options: expected an object");
-    for (const auto& [name, value] : options->items()) {
-      if (!value.is_boolean())
-        fail_field("stream_options", "stream_options: expected true or false for each");
-      if (name == "include_usage") plan.include_usage = value.get<bool>();
-    }
-  }
-  for (const char* name : {"user", "metadata", "safety_identifier", "prompt_cache_key", "service_tier"})
-    fields.ignore(name);
-  for (const char* name : {"frequency_penalty", "presence_penalty", "logit_bias"}) fields.unsupported(name);
-}
-
 void generate(Service& service, const Call& call, GenerationPlan plan) {
-  const auto texts = static_cast<int64_t>(plan.prompts.size()) * plan.choices;
-  if (texts > service.config.max_choices)
-    fail_field("n", "{} prompts times n = {} are {} texts; at most {} go in one request", plan.prompts.size(),
-               plan.choices, texts, service.config.max_choices);
-  int64_t tokens = 0;
-  for (const Prompt& prompt : plan.prompts) tokens += static_cast<int64_t>(prompt.tokens.size());
-  if (tokens > service.config.max_prompt_tokens)
-    fail_field("prompt", "{} tokens of prompt; at most {} go in one request", tokens,
-               service.config.max_prompt_tokens);
+  check_sizes(service, plan);
   std::make_shared<Generation>(service, call, std::move(plan))->start();
 }
 

@@ -29,9 +29,9 @@ struct GenerationPlan {
   int64_t alternatives = -1;
   std::vector<std::string> stop;
   bool echo = false, ignore_end = false, stream = false, include_usage = false;
-  int32_t end_token = -1;  // that ends an answer, beside the end of a text; -1: none does
-  bool token_ids = false;  // beside the log-probabilities
-  std::string id;          // of the answer
+  int32_t end_token = -1;                    // that ends an answer, beside the end of a text; -1: none does
+  bool token_ids = false, activity = false;  // beside the log-probabilities
+  std::string id;                            // of the answer
   // Called on a worker's thread when every text has ended, with where each stands: what it returns are more
   // fields of the answer, `"session":"..."`, or nothing. May throw ApiError. Not called when the client went
   // away or something failed; what it holds is then let go of.
@@ -44,6 +44,12 @@ void read_common_fields(const Service& service, JsonFields& fields, GenerationPl
 
 // Reads the fields of /v1/completions into a plan whose `from` is set, where it is. Throws ApiError.
 void read_completion(Service& service, JsonFields& fields, GenerationPlan& plan);
+
+// Throws ApiError where the plan's prompts and texts are more than one request may have.
+void check_sizes(const Service& service, const GenerationPlan& plan);
+
+// What is to be written for one of a prompt's choices: choice 0 has the plan's own seed.
+void set_writing(const GenerationPlan& plan, int64_t choice, GenerationRequest& request);
 
 // Starts it. Throws ApiError when it cannot be; the exchange is then the caller's to answer.
 void generate(Service& service, const Call& call, GenerationPlan plan);

@@ -68,6 +68,7 @@ void route_tokenizer_info(Service& service, const Call& call) {
 
 void route_tokenize(Service& service, const Call& call) {
   JsonFields fields(call.exchange->request());
+  if (!fields.find("prompt")) fail_field("prompt", "prompt: expected the text to tokenise");
   const std::string text = fields.text("prompt");
   const bool special = fields.flag("add_special_tokens", false);
   fields.ignore("model");

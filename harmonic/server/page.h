@@ -1,4 +1,4 @@
-// The page at /: one file, part of the program.
+// The page at /, and the description of the routes at /openapi.json: files that are part of the program.
 #pragma once
 
 #include <string_view>
@@ -9,8 +9,10 @@ namespace harmonic {
 
 extern const std::string_view kPage;  // page.html, made a part of the program by the build
 
-// It, with a policy under which nothing but its own script and style runs and nothing but this server is
-// asked.
+extern const std::string_view kOpenApi;  // docs/openapi.json
+
+// The page, with a policy under which nothing but its own script and style runs and nothing but this server
+// is asked.
 HttpResponse page_response();
 
 }  // namespace harmonic

@@ -1,7 +1,9 @@
 // /v1/score: how surprising a text is, whole or while it comes in.
+#include <chrono>
 #include <mutex>
 
 #include "harmonic/model/inference.h"
+#include "harmonic/runtime/line_scores.h"
 #include "harmonic/runtime/stream_encoder.h"
 #include "harmonic/server/api_error.h"
 #include "harmonic/server/json_text.h"
@@ -21,8 +23,17 @@ struct Sum {
   }
 };
 
-// Adds a token to the sum; its line of JSON. The end of a text counts as one byte, as in harmonic score.
-std::string add(const Service& service, const TokenReport& report, bool first, Sum& sum) {
+struct ScoredToken {
+  int32_t token;
+  std::string_view bytes;
+  double bits;
+  std::string json() const {
+    return fmt::format(R"({{"token":{},"text":{},"bits":{:.9g}}})", token, json_text(bytes), bits);
+  }
+};
+
+// Adds a token to the sum. The end of a text counts as one byte, as in harmonic score.
+ScoredToken add(const Service& service, const TokenReport& report, bool first, Sum& sum) {
   const bool ends = report.token == service.tokenizer.eot();
   const std::string_view bytes =
       first ? service.tokenizer.first_bytes_of(report.token) : service.tokenizer.bytes_of(report.token);
@@ -30,22 +41,32 @@ std::string add(const Service& service, const TokenReport& report, bool first, S
   sum.bits += bits;
   ++sum.tokens;
   sum.bytes += ends ? 1 : static_cast<int64_t>(bytes.size());
-  return fmt::format(R"({{"token":{},"text":{},"bits":{:.9g}}})", report.token, json_text(bytes), bits);
+  return {report.token, bytes, bits};
 }
+
+std::chrono::steady_clock::time_point deadline_of(const Service& service) {
+  return std::chrono::steady_clock::now() + service.config.longest_request();
+}
+
+ApiError cancelled(const Service& service, std::chrono::steady_clock::time_point begin) {
+  const bool late = std::chrono::steady_clock::now() - begin >= service.config.longest_request();
+  return {503, late ? "the request took too long" : "the request was cancelled", "", "cancelled", 0};
+}
+
+enum class By { document, line, token };
 
 class WholeScore : public GenerationListener, public std::enable_shared_from_this<WholeScore> {
  public:
-  WholeScore(Service& service, Call call, bool by_token, bool return_state, bool first)
-      : service_(service),
-        call_(std::move(call)),
-        by_token_(by_token),
-        return_state_(return_state),
-        first_(first) {}
+  WholeScore(Service& service, Call call, By by, bool return_state, bool first)
+      : service_(service), call_(std::move(call)), by_(by), return_state_(return_state), first_(first) {}
 
   void on_scored(std::span<const TokenReport> tokens) override {
     for (const TokenReport& report : tokens) {
-      const std::string line = add(service_, report, std::exchange(first_, false), sum_);
-      if (by_token_) results_ += (results_.empty() ? "" : ",") + line;
+      const ScoredToken scored = add(service_, report, std::exchange(first_, false), sum_);
+      if (by_ == By::token) add_result(scored.json());
+      // The end of a text is of no line.
+      if (by_ == By::line && report.token != service_.tokenizer.eot())
+        lines_.add(scored.bytes, scored.bits, [this](const LineScore& line) { add_line(line); });
     }
   }
   void on_end(GenerationEnd end) override {
@@ -53,16 +74,21 @@ class WholeScore : public GenerationListener, public std::enable_shared_from_thi
   }
 
  private:
+  void add_result(const std::string& result) { results_ += (results_.empty() ? "" : ",") + result; }
+  void add_line(const LineScore& line) {
+    add_result(fmt::format(R"({{"line":{},"bytes":{},"bits":{:.9g}}})", line.line, line.bytes, line.bits));
+  }
+
   void answer(const GenerationEnd& end) {
+    lines_.finish([this](const LineScore& line) { add_line(line); });
     try {
       if (end.finish == GenerationEnd::Finish::failed)
         throw ApiError{500, end.error, "", "scoring_failed", 0};
-      if (end.finish == GenerationEnd::Finish::cancelled)
-        throw ApiError{503, "the request was cancelled", "", "cancelled", 0};
+      if (end.finish == GenerationEnd::Finish::cancelled) throw cancelled(service_, begin_);
       service_.metrics.prompt_tokens += sum_.tokens;
       std::string body =
           fmt::format(R"({{"object":"score","model":{},{})", json_text(service_.model_name), sum_.fields());
-      if (by_token_) body += fmt::format(R"(,"results":[{}])", results_);
+      if (by_ != By::document) body += fmt::format(R"(,"results":[{}])", results_);
       if (return_state_) body += "," + state_token_field(service_, call_, end.point);
       call_.exchange->respond({200, "application/json", body + "}", {}});
     } catch (const ApiError& error) {
@@ -72,9 +98,12 @@ class WholeScore : public GenerationListener, public std::enable_shared_from_thi
 
   Service& service_;
   const Call call_;
-  const bool by_token_, return_state_;
+  const std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+  const By by_;
+  const bool return_state_;
   bool first_;
   Sum sum_;
+  LineScores lines_;
   std::string results_;
 };
 
@@ -102,7 +131,9 @@ class ScoreStream : public std::enable_shared_from_this<ScoreStream> {
     explicit Listener(std::shared_ptr<ScoreStream> stream) : stream_(std::move(stream)) {}
     void on_scored(std::span<const TokenReport> tokens) override {
       for (const TokenReport& report : tokens)
-        lines_ += add(stream_->service_, report, std::exchange(stream_->first_, false), stream_->sum_) + "\n";
+        lines_ +=
+            add(stream_->service_, report, std::exchange(stream_->first_, false), stream_->sum_).json() +
+            "\n";
     }
     void on_end(GenerationEnd end) override {
       const auto stream = std::move(stream_);
@@ -194,7 +225,8 @@ void route_score(Service& service, const Call& call) {
   const Json* text = fields.find("text");
   if (!text || !text->is_string()) fail_field("text", "text: expected the text to score");
   const std::string by = fields.text("by", "document");
-  if (by != "document" && by != "token") fail_field("by", "by: expected document or token");
+  if (by != "document" && by != "line" && by != "token")
+    fail_field("by", "by: expected document, line or token");
   const bool ends = fields.flag("end", true), return_state = fields.flag("return_state", false);
   const auto from = read_state_token(service, call, fields);
   fields.ignore("model");
@@ -215,7 +247,12 @@ void route_score(Service& service, const Call& call) {
                request.tokens.size(), service.config.max_prompt_tokens);
   request.score = true;
   request.alternatives = 0;
-  const auto listener = std::make_shared<WholeScore>(service, call, by == "token", return_state, !from);
+  request.deadline = deadline_of(service);
+  const auto listener = std::make_shared<WholeScore>(service, call,
+                                                     by == "token"  ? By::token
+                                                     : by == "line" ? By::line
+                                                                    : By::document,
+                                                     return_state, !from);
   try {
     const auto ticket = service.scheduler.submit(std::move(request), listener);
     call.exchange->when_gone([ticket] { ticket.cancel(); });

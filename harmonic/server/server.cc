@@ -15,72 +15,19 @@
 #include "harmonic/base/files.h"
 #include "harmonic/base/json.h"
 #include "harmonic/base/log.h"
+#include "harmonic/server/access_rules.h"
 #include "harmonic/server/api_error.h"
 #include "harmonic/server/clients.h"
+#include "harmonic/server/counted_exchange.h"
 #include "harmonic/server/json_text.h"
 #include "harmonic/server/page.h"
+#include "harmonic/server/routes.h"
 #include "harmonic/server/service.h"
 
 namespace harmonic {
 namespace {
 
 constexpr int kWorkers = 2;
-constexpr size_t kLongestId = 256;
-
-struct Route {
-  const char *method, *path;  // "{}" in the path stands for a name
-  RouteFunction function;
-  bool pieces = false;  // its body is read in pieces
-};
-
-constexpr Route kRoutes[] = {
-    {"GET", "/v1/models", route_models},
-    {"GET", "/v1/models/{}", route_model},
-    {"POST", "/v1/completions", route_completions},
-    {"POST", "/v1/chat/completions", route_chat_completions},
-    {"POST", "/v1/sessions", route_create_session},
-    {"GET", "/v1/sessions", route_list_sessions},
-    {"POST", "/v1/sessions/import", route_import},
-    {"GET", "/v1/sessions/{}", route_show_session},
-    {"DELETE", "/v1/sessions/{}", route_delete_session},
-    {"POST", "/v1/sessions/{}/append", route_append},
-    {"POST", "/v1/sessions/{}/generate", route_generate},
-    {"POST", "/v1/sessions/{}/fork", route_fork},
-    {"POST", "/v1/sessions/{}/checkpoint", route_checkpoint},
-    {"POST", "/v1/sessions/{}/rewind", route_rewind},
-    {"GET", "/v1/sessions/{}/export", route_export},
-    {"POST", "/v1/score", route_score},
-    {"POST", "/v1/score/stream", route_score_stream, true},
-    {"GET", "/tokenizer_info", route_tokenizer_info},
-    {"POST", "/tokenize", route_tokenize},
-    {"POST", "/detokenize", route_detokenize},
-};
-
-bool may_be_name(std::string_view name) {
-  return !name.empty() && name.size() <= kLongestId && std::all_of(name.begin(), name.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
-           c == '_' || c == '.';
-  });
-}
-
-// Whether the path is the route's; the part in the place of "{}" goes to *name.
-bool matches(std::string_view pattern, std::string_view path, std::string* name) {
-  const size_t hole = pattern.find("{}");
-  if (hole == pattern.npos) return pattern == path;
-  const std::string_view before = pattern.substr(0, hole), after = pattern.substr(hole + 2);
-  if (path.size() < before.size() + after.size() || !path.starts_with(before) || !path.ends_with(after))
-    return false;
-  const std::string_view found = path.substr(before.size(), path.size() - before.size() - after.size());
-  if (!may_be_name(found)) return false;
-  *name = found;
-  return true;
-}
-
-// "localhost" of "localhost:8080", "::1" of "[::1]:8080".
-std::string host_name(std::string_view host) {
-  if (host.starts_with('[')) return std::string(host.substr(1, host.find(']') - 1));
-  return std::string(host.substr(0, host.find(':')));
-}
 
 // The name of a special token, from the tokenizer's own file.
 std::string name_of_token(const Json& tokenizer, int32_t token) {
@@ -163,7 +110,7 @@ class Server::Implementation : public HttpHandler {
   Implementation(const ServerConfig& config, LoadedModel loaded, const std::string& name, int threads)
       : config_(config),
         loaded_(std::move(loaded)),
-        keys_(config.api_key_file, environment_key()),
+        access_(config, environment_key()),
         limits_(config.concurrent_per_client, config.requests_per_minute),
         cache_(config.cache_mb << 20),
         identity_(identity_of(*loaded_.model)),
@@ -214,12 +161,7 @@ class Server::Implementation : public HttpHandler {
 
   // --- HttpHandler, on the loop's thread ---
 
-  bool takes_pieces(const HttpRequest& head) override {
-    std::string name;
-    return std::any_of(std::begin(kRoutes), std::end(kRoutes), [&](const Route& route) {
-      return route.pieces && head.method == route.method && matches(route.path, head.path, &name);
-    });
-  }
+  bool takes_pieces(const HttpRequest& head) override { return harmonic::takes_pieces(head); }
 
   HttpResponse refusal(int status, std::string_view why) override {
     return response_of(ApiError{status, std::string(why), "", "bad_request", 0});
@@ -229,7 +171,9 @@ class Server::Implementation : public HttpHandler {
     try {
       dispatch(exchange);
     } catch (const ApiError& error) {
-      exchange->respond(with_origin(exchange->request(), response_of(error)));
+      HttpResponse response = response_of(error);
+      if (error.status == 405) response.headers.emplace_back("Allow", methods_of(exchange->request()));
+      exchange->respond(access_.with_origin(exchange->request(), std::move(response)));
     } catch (const std::exception& error) {
       warn("internal error, please report it: {}", error.what());
       exchange->respond(response_of(ApiError{500, "internal error", "", "internal_error", 0}));
@@ -240,12 +184,12 @@ class Server::Implementation : public HttpHandler {
     const bool has_body = head.count("content-length") + head.count("transfer-encoding") > 0;
     if (!has_body) return {};
     try {
-      check_host(head);
-      check_origin(head);
-      owner_of(head);
+      access_.check_host(head);
+      access_.check_origin(head);
+      access_.owner_of(head);
       return {};
     } catch (const ApiError& error) {
-      return with_origin(head, response_of(error));
+      return access_.with_origin(head, response_of(error));
     }
   }
 
@@ -278,22 +222,24 @@ class Server::Implementation : public HttpHandler {
  private:
   void dispatch(const std::shared_ptr<HttpExchange>& exchange) {
     const HttpRequest& request = exchange->request();
-    check_host(request);
-    check_origin(request);
-    if (request.method == "OPTIONS") {
-      exchange->respond(with_origin(request, {204, "", "", {{"Allow", "GET, POST, DELETE, OPTIONS"}}}));
+    access_.check_host(request);
+    access_.check_origin(request);
+    if (const std::string methods = methods_of(request); request.method == "OPTIONS" && !methods.empty()) {
+      exchange->respond(access_.with_origin(request, {204, "", "", {{"Allow", methods}}}));
       return;
     }
     const std::string_view path = request.path;
     const bool reads = request.method == "GET" || request.method == "HEAD";
     if (reads && path == "/") return exchange->respond(page_response());
+    if (reads && path == "/openapi.json")
+      return exchange->respond({200, "application/json", std::string(kOpenApi), {}});
     if (reads && path == "/health")
       return exchange->respond({200, "application/json", R"({"status":"ok"})", {}});
     if (reads && path == "/ready")
       return exchange->respond(draining_
                                    ? response_of(ApiError{503, "the server is going down", "", "draining", 5})
                                    : HttpResponse{200, "application/json", R"({"status":"ready"})", {}});
-    Call call{exchange, owner_of(request), {}};
+    Call call{exchange, access_.owner_of(request), {}};
     if (reads && path == "/metrics") {
       workers_.post([this, exchange] {
         exchange->respond({200, "text/plain; version=0.0.4", metrics_text(), {}});
@@ -305,8 +251,8 @@ class Server::Implementation : public HttpHandler {
     const std::string client = call.owner.empty() ? request.client : call.owner;
     if (const auto refused = limits_.begin(client))
       throw ApiError{429, refused->why, "", "rate_limit_exceeded", refused->retry_after};
-    call.exchange =
-        std::make_shared<Counted>(exchange, cors_headers(request), [this, client] { limits_.end(client); });
+    call.exchange = std::make_shared<CountedExchange>(exchange, access_.cors_headers(request),
+                                                      [this, client] { limits_.end(client); });
     workers_.post([this, call = std::move(call), function = route.function] { answer(call, function); });
   }
 
@@ -323,82 +269,6 @@ class Server::Implementation : public HttpHandler {
       warn("internal error, please report it: {}", error.what());
       call.exchange->respond(response_of(ApiError{500, "internal error", "", "internal_error", 0}));
     }
-  }
-
-  void check_host(const HttpRequest& request) const {
-    if (!config_.on_loopback() || !config_.unix_socket.empty()) {
-      if (config_.allowed_hosts.empty()) return;
-    }
-    // A page of any name may be made to point here: on loopback only loopback's own names are answered.
-    const std::string host = host_name(request.header("host"));
-    const bool own = host == config_.host ||
-                     (config_.on_loopback() && (host == "localhost" || host == "127.0.0.1" || host == "::1"));
-    const bool allowed = std::find(config_.allowed_hosts.begin(), config_.allowed_hosts.end(), host) !=
-                         config_.allowed_hosts.end();
-    if (!own && !allowed && !(host.empty() && request.minor_version == 0))
-      throw ApiError{403, "this server does not go by the name in the Host header (--allowed-hosts)", "",
-                     "unknown_host", 0};
-  }
-
-  bool is_allowed_origin(std::string_view origin) const {
-    return std::find(config_.cors_origins.begin(), config_.cors_origins.end(), origin) !=
-           config_.cors_origins.end();
-  }
-
-  void check_origin(const HttpRequest& request) const {
-    const std::string_view origin = request.header("origin");
-    if (origin.empty() || is_allowed_origin(origin)) return;
-    if (origin == "http://" + std::string(request.header("host")) ||
-        origin == "https://" + std::string(request.header("host")))
-      return;
-    throw ApiError{403, "pages of this origin may not call (--cors-origins)", "", "unknown_origin", 0};
-  }
-
-  // The origin as the configuration has it: nothing of the client's goes into a header.
-  std::vector<std::pair<std::string, std::string>> cors_headers(const HttpRequest& request) const {
-    for (const std::string& origin : config_.cors_origins)
-      if (origin == request.header("origin"))
-        return {{"Access-Control-Allow-Origin", origin},
-                {"Access-Control-Allow-Headers", "Authorization, Content-Type"},
-                {"Access-Control-Allow-Methods", "GET, POST, DELETE"},
-                {"Vary", "Origin"}};
-    return {};
-  }
-  HttpResponse with_origin(const HttpRequest& request, HttpResponse response) const {
-    for (auto& header : cors_headers(request)) response.headers.push_back(std::move(header));
-    return response;
-  }
-
-  std::string owner_of(const HttpRequest& request) const {
-    if (!keys_.required()) return {};
-    const auto owner = keys_.owner_of(request.header("authorization"));
-    if (!owner)
-      throw ApiError{401, "expected one of this server's API keys as Authorization: Bearer KEY", "",
-                     "invalid_api_key", 0};
-    return *owner;
-  }
-
-  const Route& route_of(const HttpRequest& request, std::string* name) const {
-    std::string methods;
-    for (const Route& route : kRoutes) {
-      if (!matches(route.path, request.path, name)) continue;
-      if (request.method == route.method ||
-          (request.method == "HEAD" && std::string_view(route.method) == "GET"))
-        return route;
-      methods += fmt::format("{}{}", methods.empty() ? "" : ", ", route.method);
-    }
-    if (methods.empty()) throw ApiError{404, "there is nothing at this path", "", "not_found", 0};
-    throw ApiError{405, "expected the method " + methods, "", "method_not_allowed", 0};
-  }
-
-  // What the request asked for, in words of ours.
-  std::string route_name(const HttpRequest& request) const {
-    std::string name;
-    for (const char* own : {"/", "/health", "/ready", "/metrics"})
-      if (request.path == own) return own;
-    for (const Route& route : kRoutes)
-      if (matches(route.path, request.path, &name)) return route.path;
-    return "other";
   }
 
   std::string metrics_text() const {
@@ -428,47 +298,9 @@ class Server::Implementation : public HttpHandler {
     http_->drain(config_.drain_seconds);
   }
 
-  // An exchange that counts as its client's until it is answered, or nobody holds it any more.
-  class Counted : public HttpExchange {
-   public:
-    Counted(std::shared_ptr<HttpExchange> exchange, std::vector<std::pair<std::string, std::string>> headers,
-            std::function<void()> ended)
-        : exchange_(std::move(exchange)), headers_(std::move(headers)), ended_(std::move(ended)) {}
-    ~Counted() override { end(); }
-    const HttpRequest& request() const override { return exchange_->request(); }
-    void respond(HttpResponse response) override {
-      end();
-      exchange_->respond(complete(std::move(response)));
-    }
-    void start_stream(HttpResponse head) override { exchange_->start_stream(complete(std::move(head))); }
-    void send(std::string_view piece) override { exchange_->send(piece); }
-    void end_stream() override {
-      end();
-      exchange_->end_stream();
-    }
-    void when_gone(std::function<void()> gone) override { exchange_->when_gone(std::move(gone)); }
-    void next_piece(std::function<void(std::string)> take) override {
-      exchange_->next_piece(std::move(take));
-    }
-
-   private:
-    // Before the answer leaves: who has it may ask again.
-    void end() {
-      if (!over_.exchange(true)) ended_();
-    }
-    HttpResponse complete(HttpResponse response) const {
-      response.headers.insert(response.headers.end(), headers_.begin(), headers_.end());
-      return response;
-    }
-    const std::shared_ptr<HttpExchange> exchange_;
-    const std::vector<std::pair<std::string, std::string>> headers_;
-    const std::function<void()> ended_;
-    std::atomic<bool> over_{false};
-  };
-
   const ServerConfig config_;
   LoadedModel loaded_;
-  ApiKeys keys_;
+  const AccessRules access_;
   ClientLimits limits_;
   Metrics metrics_;
   PrefixCache cache_;

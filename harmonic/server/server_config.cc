@@ -26,7 +26,9 @@ std::vector<Field> ServerConfig::fields() {
       Field("access_log", &access_log, "a file for a JSON line a request; - is standard error"),
       count("batch", &batch, "texts at work at once"),
       Field("queue", &queue, "texts that may wait; more are refused with 503").range(0, 1e6),
-      Field("step_milliseconds", &step_milliseconds, "about how long a step of reading prompts may take")
+      Field("step_milliseconds", &step_milliseconds,
+            "about how long a step of reading prompts may take while nobody writes, and whoever comes waits; "
+            "while others write it takes no longer than they do")
           .range(0.1, 10'000),
       Field("sessions", &sessions,
             "where sessions are kept: sqlite:FILE; sqlite, a file of the model's own in XDG_STATE_HOME or "

@@ -1,6 +1,7 @@
 // The settings of a server: flags of harmonic serve, keys of its TOML file, and variables of the environment.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -22,7 +23,7 @@ struct ServerConfig {
 
   int64_t batch = 64;
   int64_t queue = 256;
-  double step_milliseconds = 20;
+  double step_milliseconds = 0.5;
 
   std::string sessions = "sqlite";
   int64_t session_memory_mb = 512;
@@ -53,6 +54,10 @@ struct ServerConfig {
   // `has_key`: one is set in the environment.
   void validate(bool has_key) const;
   bool on_loopback() const;
+  std::chrono::steady_clock::duration longest_request() const {
+    return std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+        std::chrono::duration<double>(request_seconds));
+  }
 };
 
 }  // namespace harmonic

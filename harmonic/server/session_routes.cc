@@ -147,12 +147,14 @@ void route_fork(Service& service, const Call& call) {
   JsonFields fields(call.exchange->request());
   const int64_t n = fields.integer("n", 1, 1, kMostForks);
   fields.done();
-  const Session parent = with_sessions([&] { return service.sessions.look(call.owner, call.id); });
+  Session fork = with_sessions([&] { return service.sessions.look(call.owner, call.id); });
+  const std::vector<std::string> ids = with_sessions([&] { return service.sessions.fork(fork, n); });
+  fork.parent = fork.id;
+  fork.created = fork.used = unix_seconds();
   std::string list;
-  for (int64_t i = 0; i < n; ++i) {
-    const std::string id = with_sessions(
-        [&] { return service.sessions.create(call.owner, parent.point, parent.id, parent.checkpoints); });
-    list += (list.empty() ? "" : ",") + text_of(service.sessions.look(call.owner, id));
+  for (const std::string& id : ids) {
+    fork.id = id;
+    list += (list.empty() ? "" : ",") + text_of(fork);
   }
   answer(call, fmt::format(R"({{"object":"list","data":[{}]}})", list));
 }

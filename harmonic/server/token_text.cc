@@ -51,7 +51,8 @@ std::string token_name(const Service& service, int32_t token) {
 
 std::string completion_logprobs(const Service& service, std::span<const TokenReport> tokens,
                                 bool first_is_unknown, bool ids, int64_t& offset) {
-  std::string names, logprobs, tops, offsets, numbers;
+  std::string names, logprobs, tops, offsets, numbers, activity;
+  bool active = false;
   for (const TokenReport& report : tokens) {
     const char* comma = names.empty() ? "" : ",";
     const bool unknown = first_is_unknown && &report == tokens.data();
@@ -61,8 +62,11 @@ std::string completion_logprobs(const Service& service, std::span<const TokenRep
     offsets += fmt::format("{}{}", comma, offset);
     if (ids) numbers += fmt::format("{}{}", comma, report.token);
     offset += characters_of(service.tokenizer.bytes_of(report.token));
+    activity += comma + (report.activity.empty() ? "null" : "\"" + report.activity + "\"");
+    active |= !report.activity.empty();
   }
   if (ids) numbers = fmt::format(R"(,"token_ids":[{}])", numbers);
+  if (active) numbers += fmt::format(R"(,"activity":[{}])", activity);
   return fmt::format(R"({{"tokens":[{}],"token_logprobs":[{}],"top_logprobs":[{}],"text_offset":[{}]{}}})",
                      names, logprobs, tops, offsets, numbers);
 }

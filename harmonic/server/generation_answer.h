@@ -1,0 +1,50 @@
+// An answer of texts in the forms of OpenAI's two routes: whole, or an event a piece.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "harmonic/server/generation.h"
+#include "harmonic/server/service.h"
+
+namespace harmonic {
+
+// Immutable; any thread may call.
+class GenerationAnswer {
+ public:
+  GenerationAnswer(const Service& service, const GenerationPlan& plan);
+
+  struct Usage {
+    int64_t prompt = 0, written = 0, cached = 0;  // tokens
+    std::string field() const;                    // "usage":{...}
+  };
+
+  // "null" where none were asked for. `offset`: characters of the text before the tokens; is advanced. With
+  // `first_is_unknown` nothing stood before the first.
+  std::string logprobs(std::span<const TokenReport> tokens, bool first_is_unknown, int64_t& offset) const;
+
+  // A choice of a stream: its index, text, log-probabilities and reason to finish, the last two as JSON.
+  std::string piece(size_t choice, std::string_view text, std::string_view logprobs,
+                    std::string_view finish) const;
+  // The same of an answer that is given whole.
+  std::string whole(size_t choice, std::string_view text, std::string_view logprobs,
+                    std::string_view finish) const;
+  // With which each choice of a chat's stream begins.
+  std::string opening(size_t choice) const;
+
+  // An event with one choice; the last one, without any, with `fields` in its place.
+  std::string event(std::string_view choice) const;
+  std::string last_event(std::string_view fields) const;
+  // The whole answer: the choices with commas between, and more fields.
+  std::string body(std::string_view choices, std::string_view fields) const;
+
+ private:
+  bool chat() const { return plan_.form == GenerationPlan::Form::chat; }
+
+  const Service& service_;
+  const GenerationPlan& plan_;
+  std::string prefix_;
+};
+
+}  // namespace harmonic

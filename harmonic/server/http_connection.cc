@@ -1,0 +1,400 @@
+#include "harmonic/server/http_connection.h"
+
+#include <fmt/format.h>
+
+#include <boost/asio.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/optional.hpp>
+#include <optional>
+
+#include "harmonic/server/http_outbox.h"
+#include "harmonic/server/http_parser.h"
+
+namespace harmonic {
+
+namespace asio = boost::asio;
+namespace http = boost::beast::http;
+using ErrorCode = boost::system::error_code;
+using Clock = std::chrono::steady_clock;
+using Socket = asio::generic::stream_protocol::socket;
+
+namespace {
+
+constexpr size_t kBytesPerRead = 16 << 10, kBytesWhileIdle = 2 << 10;
+constexpr size_t kPieceBytes = 64 << 10;
+constexpr int64_t kUnsentBeforeNextPiece = 256 << 10;
+constexpr int kClientGone = 499;
+
+class Connection : public HttpConnection, public std::enable_shared_from_this<Connection> {
+ public:
+  Connection(HttpShared& shared, Socket socket, std::string client)
+      : shared_(shared),
+        socket_(std::move(socket)),
+        read_timer_(shared.loop),
+        silence_timer_(shared.loop),
+        outbox_(socket_, shared.options.write_seconds, [this](ErrorCode error) { has_left(error); }),
+        client_(std::move(client)) {
+    shared_.connections.insert(this);
+    ++shared_.count;
+  }
+  ~Connection() override {
+    shared_.connections.erase(this);
+    --shared_.count;
+  }
+
+  void start() { wait_for_request(); }
+
+  bool at_work() const override { return exchange_ != nullptr; }
+
+  void close() override {
+    if (!open_) return;
+    open_ = false;
+    ErrorCode ignored;
+    socket_.shutdown(Socket::shutdown_both, ignored);
+    socket_.close(ignored);
+    read_timer_.cancel();
+    silence_timer_.cancel();
+    outbox_.close();
+    let_go_of_body();
+    if (const auto exchange = std::move(exchange_)) {
+      exchange->client_went();
+      shared_.handler.ended(exchange->request(), answered_ ? status_ : kClientGone, outbox_.sent(),
+                            seconds_since_begin());
+    }
+    take_piece_ = nullptr;
+  }
+
+  void respond(const HttpResponse& response) override {
+    if (!exchange_ || answered_) return;
+    answered_ = true;
+    std::string bytes = head_of(response);
+    bytes += fmt::format("Content-Length: {}\r\n\r\n", response.body.size());
+    if (exchange_->request().method != "HEAD") bytes += response.body;
+    finished_ = true;
+    write(std::move(bytes));
+  }
+
+  void start_stream(const HttpResponse& head) override {
+    if (!exchange_ || answered_) return;
+    answered_ = streaming_ = true;
+    chunked_ = exchange_->request().minor_version >= 1;
+    if (!chunked_) keep_alive_ = false;
+    std::string bytes = head_of(head);
+    bytes += chunked_ ? "Transfer-Encoding: chunked\r\n\r\n" : "\r\n";
+    events_ = head.content_type.starts_with("text/event-stream");
+    write(std::move(bytes));
+    watch_silence();
+  }
+
+  void send(std::string_view piece) override {
+    if (!exchange_ || !streaming_ || finished_ || piece.empty()) return;
+    if (outbox_.unsent() + static_cast<int64_t>(piece.size()) > shared_.options.max_unsent_bytes &&
+        outbox_.unsent() > 0) {
+      close();
+      return;
+    }
+    write(chunked_ ? fmt::format("{:x}\r\n{}\r\n", piece.size(), piece) : std::string(piece));
+    watch_silence();
+  }
+
+  void end_stream() override {
+    if (!exchange_ || !streaming_ || finished_) return;
+    finished_ = true;
+    silence_timer_.cancel();
+    write(chunked_ ? "0\r\n\r\n" : "");
+  }
+
+  void next_piece(std::function<void(std::string)> take) override {
+    if (!exchange_) return;
+    take_piece_ = std::move(take);
+    // A sender whose answer is not read waits.
+    piece_is_due_ = outbox_.unsent() > kUnsentBeforeNextPiece;
+    if (!piece_is_due_) read_piece();
+  }
+
+ private:
+  // --- reading ---
+
+  void wait_for_request() {
+    if (!open_) return;
+    if (shared_.draining) {
+      close();
+      return;
+    }
+    if (buffer_.size() > 0) {
+      read_head();
+      return;
+    }
+    // Thousands may wait here: each keeps as little as it can.
+    parser_.reset();
+    buffer_.shrink_to_fit();
+    outbox_.shrink();
+    std::string().swap(piece_);
+    set_deadline(read_timer_, shared_.options.idle_seconds);
+    socket_.async_read_some(buffer_.prepare(kBytesWhileIdle),
+                            [self = shared_from_this()](ErrorCode error, size_t bytes) {
+                              if (error) {
+                                self->close();
+                                return;
+                              }
+                              self->buffer_.commit(bytes);
+                              self->read_head();
+                            });
+  }
+
+  void read_head() {
+    begin_ = Clock::now();
+    parser_.emplace();
+    parser_->header_limit(static_cast<uint32_t>(shared_.options.max_header_bytes));
+    parser_->body_limit(boost::none);  // counted here, also where it is taken in pieces
+    set_deadline(read_timer_, shared_.options.header_seconds);
+    http::async_read_header(socket_, buffer_, *parser_, [self = shared_from_this()](ErrorCode error, size_t) {
+      self->read_timer_.cancel();
+      if (error) {
+        self->refuse_head(error);
+      } else {
+        self->head_has_come();
+      }
+    });
+  }
+
+  void refuse_head(ErrorCode error) {
+    if (!open_ || !is_of_http(error)) {
+      close();
+      return;
+    }
+    begin_exchange({});
+    refuse(error == http::error::header_limit ? 431 : 400,
+           error == http::error::header_limit ? "the request's headers are too large"
+                                              : "not a request of HTTP/1.1: " + error.message());
+  }
+
+  void head_has_come() {
+    HttpRequest request = request_of(*parser_, client_);
+    keep_alive_ = parser_->get().keep_alive();
+    const auto wrong = head_refusal(request, parser_->get().version(), shared_.options);
+    const bool large = parser_->content_length() &&
+                       *parser_->content_length() > static_cast<uint64_t>(shared_.options.max_body_bytes);
+    const bool expects = lower_case(request.header("expect")) == "100-continue";
+    begin_exchange(std::move(request));
+    if (wrong) return refuse(wrong->status, wrong->why);
+    pieces_ = shared_.handler.takes_pieces(exchange_->request());
+    if (large && !pieces_)
+      return refuse(413, fmt::format("a body of more than {} bytes", shared_.options.max_body_bytes));
+    if (const auto refused = shared_.handler.refuses(exchange_->request())) {
+      keep_alive_ = keep_alive_ && parser_->is_done();
+      return respond(*refused);
+    }
+    if (expects && !parser_->is_done()) write("HTTP/1.1 100 Continue\r\n\r\n");
+    if (pieces_) {
+      shared_.handler.handle(exchange_);
+      return;
+    }
+    if (parser_->is_done()) {
+      body_has_come();
+      return;
+    }
+    set_deadline(read_timer_, shared_.options.body_seconds);
+    read_body();
+  }
+
+  void read_piece() {
+    if (parser_->is_done()) {
+      give_piece({});
+    } else {
+      read_body();
+    }
+  }
+
+  void read_body() {
+    piece_.resize(kPieceBytes);
+    parser_->get().body().data = piece_.data();
+    parser_->get().body().size = piece_.size();
+    parser_->get().body().more = true;
+    if (pieces_) set_deadline(read_timer_, shared_.options.body_seconds);
+    http::async_read_some(socket_, buffer_, *parser_, [self = shared_from_this()](ErrorCode error, size_t) {
+      self->piece_has_come(error);
+    });
+  }
+
+  void piece_has_come(ErrorCode error) {
+    if (error == http::error::need_buffer) error = {};
+    if (!open_ || !exchange_) return;
+    if (error) {
+      if (is_of_http(error) && !answered_) {
+        refuse(400, "the body is not framed as HTTP/1.1: " + error.message());
+      } else {
+        close();
+      }
+      return;
+    }
+    piece_.resize(kPieceBytes - parser_->get().body().size);
+    if (pieces_) {
+      if (piece_.empty() && !parser_->is_done()) {
+        read_body();
+        return;
+      }
+      read_timer_.cancel();
+      give_piece(std::exchange(piece_, {}));
+      return;
+    }
+    std::string& body = exchange_->body();
+    if (static_cast<int64_t>(body.size() + piece_.size()) > shared_.options.max_body_bytes)
+      return refuse(413, fmt::format("a body of more than {} bytes", shared_.options.max_body_bytes));
+    body += piece_;
+    held_ += static_cast<int64_t>(piece_.size());
+    shared_.held += static_cast<int64_t>(piece_.size());
+    if (shared_.held > shared_.options.max_held_bytes)
+      return refuse(503, "the server holds too many requests");
+    if (parser_->is_done()) {
+      read_timer_.cancel();
+      std::string().swap(piece_);
+      body_has_come();
+    } else {
+      read_body();
+    }
+  }
+
+  void give_piece(std::string piece) {
+    if (auto take = std::exchange(take_piece_, nullptr)) take(std::move(piece));
+  }
+
+  void body_has_come() {
+    watch_client();
+    shared_.handler.handle(exchange_);
+  }
+
+  // A client that goes away while its answer is made need not be waited for.
+  void watch_client() {
+    socket_.async_wait(Socket::wait_read, [self = shared_from_this(), exchange = exchange_](ErrorCode error) {
+      if (error || !self->open_ || self->exchange_ != exchange || self->finished_) return;
+      char byte;
+      ErrorCode nothing;
+      self->socket_.non_blocking(true, nothing);
+      const size_t got = self->socket_.receive(asio::buffer(&byte, 1), Socket::message_peek, nothing);
+      // More bytes are the next request, which waits for its turn.
+      if (got == 0 && nothing != asio::error::would_block && nothing != asio::error::try_again) self->close();
+    });
+  }
+
+  // --- answering ---
+
+  void begin_exchange(HttpRequest request) {
+    answered_ = streaming_ = finished_ = pieces_ = events_ = false;
+    status_ = 0;
+    outbox_.begin_answer();
+    exchange_ = std::make_shared<ConnectionExchange>(shared_from_this(), shared_.loop, std::move(request));
+  }
+
+  // What follows on the connection cannot be trusted to begin a request.
+  void refuse(int status, std::string_view why) {
+    keep_alive_ = false;
+    respond(shared_.handler.refusal(status, why));
+  }
+
+  std::string head_of(const HttpResponse& response) {
+    status_ = response.status;
+    if (shared_.draining || (parser_ && !parser_->is_done() && !pieces_)) keep_alive_ = false;
+    return response_head(response, reason_of(response.status), keep_alive_,
+                         exchange_->request().minor_version);
+  }
+
+  void write(std::string bytes) { outbox_.write(std::move(bytes), shared_from_this()); }
+
+  void has_left(ErrorCode error) {
+    if (error) return close();
+    if (!open_) return;
+    if (outbox_.unsent() <= kUnsentBeforeNextPiece && std::exchange(piece_is_due_, false)) read_piece();
+    if (finished_ && outbox_.empty()) answer_has_left();
+  }
+
+  void let_go_of_body() {
+    shared_.held -= held_;
+    held_ = 0;
+  }
+
+  void answer_has_left() {
+    let_go_of_body();
+    const auto exchange = std::move(exchange_);
+    exchange_ = nullptr;
+    if (!exchange) return;
+    exchange->complete();
+    take_piece_ = nullptr;
+    const bool whole = parser_ && parser_->is_done();
+    shared_.handler.ended(exchange->request(), status_, outbox_.sent(), seconds_since_begin());
+    finished_ = answered_ = streaming_ = false;
+    if (keep_alive_ && whole && !shared_.draining) {
+      wait_for_request();
+      return;
+    }
+    linger();
+  }
+
+  // The answer must not be lost to a reset that bytes which nobody read would cause: they are read for a
+  // moment.
+  void linger() {
+    ErrorCode ignored;
+    socket_.shutdown(Socket::shutdown_send, ignored);
+    set_deadline(read_timer_, 1);
+    drop_input();
+  }
+  void drop_input() {
+    buffer_.clear();
+    socket_.async_read_some(buffer_.prepare(kBytesPerRead),
+                            [self = shared_from_this()](ErrorCode error, size_t bytes) {
+                              self->dropped_ += bytes;
+                              if (error || !self->open_ || self->dropped_ > (1 << 20)) {
+                                self->close();
+                              } else {
+                                self->drop_input();
+                              }
+                            });
+  }
+
+  void watch_silence() {
+    if (!events_ || finished_ || !open_) return;
+    silence_timer_.expires_after(seconds_of(shared_.options.keep_alive_seconds));
+    silence_timer_.async_wait([weak = weak_from_this()](ErrorCode error) {
+      const auto self = weak.lock();
+      if (!error && self && self->open_ && self->streaming_ && !self->finished_)
+        self->send(": still at work\n\n");
+    });
+  }
+
+  void set_deadline(asio::steady_timer& timer, double seconds) {
+    timer.expires_after(seconds_of(seconds));
+    timer.async_wait([weak = weak_from_this()](ErrorCode error) {
+      if (error) return;
+      if (const auto self = weak.lock()) self->close();
+    });
+  }
+
+  double seconds_since_begin() const { return std::chrono::duration<double>(Clock::now() - begin_).count(); }
+
+  HttpShared& shared_;
+  Socket socket_;
+  asio::steady_timer read_timer_, silence_timer_;
+  HttpOutbox outbox_;
+  const std::string client_;
+  boost::beast::flat_buffer buffer_;
+  std::optional<HttpParser> parser_;
+  std::string piece_;
+  std::function<void(std::string)> take_piece_;
+  std::shared_ptr<ConnectionExchange> exchange_;
+  Clock::time_point begin_{};
+  int64_t held_ = 0;  // bytes of the body at hand
+  size_t dropped_ = 0;
+  int status_ = 0;
+  bool open_ = true, keep_alive_ = true;
+  bool piece_is_due_ = false;
+  bool answered_ = false, streaming_ = false, chunked_ = false, finished_ = false, pieces_ = false,
+       events_ = false;
+};
+
+}  // namespace
+
+void serve_connection(HttpShared& shared, Socket socket, std::string client) {
+  std::make_shared<Connection>(shared, std::move(socket), std::move(client))->start();
+}
+
+}  // namespace harmonic

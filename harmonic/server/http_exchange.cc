@@ -1,0 +1,80 @@
+#include "harmonic/server/http_exchange.h"
+
+#include <boost/asio/post.hpp>
+#include <utility>
+
+namespace harmonic {
+
+namespace asio = boost::asio;
+
+ConnectionExchange::~ConnectionExchange() {
+  asio::post(loop_, [connection = std::move(connection_)] {});
+}
+
+void ConnectionExchange::respond(HttpResponse response) {
+  asio::post(loop_, [self = shared_from_this(), response = std::move(response)] {
+    if (!self->over_) self->connection_->respond(response);
+  });
+}
+
+void ConnectionExchange::start_stream(HttpResponse head) {
+  asio::post(loop_, [self = shared_from_this(), head = std::move(head)] {
+    if (!self->over_) self->connection_->start_stream(head);
+  });
+}
+
+void ConnectionExchange::send(std::string_view piece) {
+  const std::lock_guard lock(mutex_);
+  unsent_ += piece;
+  if (std::exchange(posted_, true)) return;
+  asio::post(loop_, [self = shared_from_this()] { self->flush(); });
+}
+
+void ConnectionExchange::end_stream() {
+  const std::lock_guard lock(mutex_);
+  ending_ = true;
+  if (std::exchange(posted_, true)) return;
+  asio::post(loop_, [self = shared_from_this()] { self->flush(); });
+}
+
+void ConnectionExchange::flush() {
+  std::string piece;
+  bool ending;
+  {
+    const std::lock_guard lock(mutex_);
+    piece.swap(unsent_);
+    posted_ = false;
+    ending = ending_;
+  }
+  if (over_) return;
+  connection_->send(piece);
+  if (ending && !over_) connection_->end_stream();
+}
+
+void ConnectionExchange::when_gone(std::function<void()> gone) {
+  asio::post(loop_, [self = shared_from_this(), gone = std::move(gone)] {
+    if (self->went_) {
+      gone();
+    } else if (!self->over_) {
+      self->gone_ = gone;
+    }
+  });
+}
+
+void ConnectionExchange::next_piece(std::function<void(std::string)> take) {
+  asio::post(loop_, [self = shared_from_this(), take = std::move(take)] {
+    if (!self->over_) self->connection_->next_piece(take);
+  });
+}
+
+void ConnectionExchange::client_went() {
+  went_ = over_ = true;
+  if (auto gone = std::exchange(gone_, nullptr)) gone();
+}
+
+void ConnectionExchange::complete() {
+  gone_ = nullptr;
+  over_ = true;
+}
+
+}  // namespace harmonic

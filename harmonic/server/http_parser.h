@@ -1,0 +1,44 @@
+// What Beast's parser found, as what the rest of the server knows. Included by http_connection.cc alone.
+#pragma once
+
+#include <boost/beast/http.hpp>
+#include <optional>
+#include <string>
+
+#include "harmonic/server/http_text.h"
+
+namespace harmonic {
+
+using HttpParser = boost::beast::http::request_parser<boost::beast::http::buffer_body>;
+
+// Whether the bytes were wrong, and not the connection.
+inline bool is_of_http(boost::system::error_code error) {
+  namespace http = boost::beast::http;
+  return error.category() == make_error_code(http::error::bad_method).category() &&
+         error != http::error::end_of_stream && error != http::error::partial_message;
+}
+
+// The head of a request, without its body.
+inline HttpRequest request_of(const HttpParser& parser, const std::string& client) {
+  const auto& message = parser.get();
+  HttpRequest request;
+  request.method = std::string(message.method_string());
+  request.minor_version = message.version() >= 11 ? 1 : 0;
+  const std::string target(message.target());
+  const size_t question = std::min(target.find('?'), target.size());
+  request.path = target.substr(0, question);
+  request.query = target.substr(std::min(question + 1, target.size()));
+  request.client = client;
+  for (const auto& field : message)
+    request.headers.emplace_back(
+        lower_case(std::string_view(field.name_string().data(), field.name_string().size())),
+        std::string(field.value().data(), field.value().size()));
+  return request;
+}
+
+inline std::string_view reason_of(int status) {
+  const auto reason = boost::beast::http::obsolete_reason(static_cast<boost::beast::http::status>(status));
+  return {reason.data(), reason.size()};
+}
+
+}  // namespace harmonic
