@@ -154,7 +154,7 @@ bool BatchScheduler::take_jobs() {
       job->listener->on_end(std::move(ended));
       continue;
     }
-    std::memcpy(row(jobs_.size()), job->request.from.state.data(), static_cast<size_t>(row_bytes_));
+    states().set(static_cast<int64_t>(jobs_.size()), job->request.from.state);
     job->request.from.state = State();
     job->listener->on_start();
     jobs_.push_back(std::move(job));
@@ -208,7 +208,8 @@ void BatchScheduler::step() {
   }
   const auto count = static_cast<int64_t>(jobs_.size());
   const Segments segments{offsets_.data(), count};
-  const StateRows states(slab_.get(), count, model_.state_layout());
+  StateRows states = this->states();
+  states.count = count;
 
   try {
     const Tensor hidden = inference_.hidden(tokens_.data(), segments, states, states);
@@ -319,7 +320,7 @@ void BatchScheduler::write(size_t slot) {
   if (token == tokenizer_.eot()) {
     // The end stands in the text of all documents; what was held back comes before it.
     job.earlier += position_of(slot);
-    std::memset(row(slot), 0, static_cast<size_t>(row_bytes_));
+    states().clear(static_cast<int64_t>(slot));
     job.pending = static_cast<int32_t>(model_.config().bos());
     job.at_beginning = true;
     job.stops.flush(released);
@@ -350,7 +351,7 @@ void BatchScheduler::write(size_t slot) {
 TextPoint BatchScheduler::point_of(size_t slot) const {
   const Job& job = *jobs_[slot];
   TextPoint point{State(model_.state_layout()), job.pending, job.earlier, job.characters.held()};
-  std::memcpy(point.state.data(), row(slot), static_cast<size_t>(row_bytes_));
+  states().get(static_cast<int64_t>(slot), point.state);
   return point;
 }
 
@@ -367,7 +368,7 @@ void BatchScheduler::end(size_t slot, GenerationEnd::Finish finish, std::string 
   }
   job.listener->on_end(std::move(ended));
   if (slot + 1 < jobs_.size()) {
-    std::memcpy(row(slot), row(jobs_.size() - 1), static_cast<size_t>(row_bytes_));
+    model_.state_layout().shape()->copy(row(jobs_.size() - 1), row(slot));
     jobs_[slot] = std::move(jobs_.back());
   }
   jobs_.pop_back();

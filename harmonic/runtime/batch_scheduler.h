@@ -149,7 +149,8 @@ class BatchScheduler {
   void write(size_t slot);
   void end(size_t slot, GenerationEnd::Finish finish, std::string error = {});
   TextPoint point_of(size_t slot) const;
-  char* row(size_t slot) const { return slab_.get() + static_cast<int64_t>(slot) * row_bytes_; }
+  StateRows states() const { return {slab_.get(), options_.max_batch, model_.state_layout()}; }
+  char* row(size_t slot) const { return states().row(static_cast<int64_t>(slot)); }
   uint64_t position_of(size_t slot) const;
   bool full(size_t slot) const;
 
