@@ -5,9 +5,8 @@
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/json.h"
 #include "harmonic/cli/command.h"
+#include "harmonic/cli/model_option.h"
 #include "harmonic/cli/standard_input.h"
-#include "harmonic/cli/weights_option.h"
-#include "harmonic/eval/model_folder.h"
 #include "harmonic/runtime/stream_encoder.h"
 #include "harmonic/runtime/text_stream.h"
 
@@ -26,8 +25,7 @@ std::string json_text(std::string_view bytes) {
 class Score : public Command {
  public:
   void declare(Options& options) override {
-    options.add("--model", &model_, "model folder").placeholder("DIR").required();
-    weights_.declare(options);
+    model_.declare(options);
     options
         .add("--by", &by_,
              "what to report on. A NUL byte ends a document, whose end is predicted too and counts as one "
@@ -42,10 +40,10 @@ class Score : public Command {
   int run(const CommandContext& context) override {
     watch_for_interrupts();
     ThreadPool pool(context.threads);
-    const LoadedModel loaded = load_model_folder(model_, cpu_backend());
+    const LoadedModel loaded = model_.load();
     tokenizer_ = loaded.tokenizer.get();
     Inference inference(*loaded.model, pool);
-    weights_.apply(*loaded.model, inference.context());
+    model_.pack(*loaded.model, inference.context());
     TextStream stream(inference, tokenizer_->bos());
     try {
       score_input(stream);
@@ -55,7 +53,7 @@ class Score : public Command {
     }
     if (documents_ == 0)
       fail("standard input: holds no text; expected the text to score: harmonic score --model {} < FILE",
-           model_);
+           model_.path());
     if (by_ == "document" && documents_ > 1 && !json_)
       print("{:.2f}\t{}\t{:.4f}\ttotal of {} documents\n", total_.bits, total_.bytes, total_.rate(),
             documents_);
@@ -104,7 +102,8 @@ class Score : public Command {
 
   void add(int32_t token, double bits) {
     if (!std::isfinite(bits))
-      fail_diverged("{}: its losses are not finite; its weights are damaged or it has diverged", model_);
+      fail_diverged("{}: its losses are not finite; its weights are damaged or it has diverged",
+                    model_.path());
     std::string_view bytes = begun_ ? tokenizer_->bytes_of(token) : tokenizer_->first_bytes_of(token);
     begun_ = true;
     if (by_ == "token") report_token(token, bits, bytes);
@@ -172,7 +171,7 @@ class Score : public Command {
     }
   }
 
-  std::string model_, by_ = "document";
+  std::string by_ = "document";
   bool json_ = false, begun_ = false;  // begun_: the document at hand has a token
   const Tokenizer* tokenizer_ = nullptr;
   std::vector<int32_t> tokens_;  // read, not scored yet
@@ -180,7 +179,7 @@ class Score : public Command {
   Sum line_, document_, total_;
   std::string line_text_;
   int64_t lines_ = 0, documents_ = 0;
-  WeightsOption weights_;
+  ModelOption model_;
 };
 
 const Registered<Score> registered("score", "measure how surprising standard input is, in bits");
