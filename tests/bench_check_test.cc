@@ -5,6 +5,7 @@
 
 #include "harmonic/base/json.h"
 #include "harmonic/bench/bench_model.h"
+#include "harmonic/bench/bench_ops.h"
 #include "harmonic/bench/bench_report.h"
 #include "harmonic/bench/measurement.h"
 
@@ -61,6 +62,17 @@ TEST(BenchCheck, ABuildThatComputesSomethingElseGetsNoFigure) {
   expect_refused(error_of([&] { check_training(small("harmonic"), pool, backward); }));
   expect_refused(error_of([&] { check_length(small("harmonic"), pool, forward); }));
   expect_refused(error_of([&] { check_decoding(small("harmonic"), pool, DType::f32, forward); }));
+}
+
+// The wrong kernel is not the first op that is measured: those before it pass.
+TEST(BenchCheck, AnOpWithAWrongKernelGetsNoFigure) {
+  ThreadPool pool(2);
+  const OpsBench sizes{.channels = {24}, .rows = 40, .vocabulary = 30, .runs = 1};
+  EXPECT_EQ(error_of([&] { bench_ops(sizes, pool); }), "");
+  const std::string message =
+      error_of([&] { bench_ops(sizes, pool, with<DecayScanBackward>(inexact_scan_backward)); });
+  EXPECT_NE(message.find("the check before measuring failed"), std::string::npos) << message;
+  EXPECT_NE(message.find("scan backward"), std::string::npos) << message;
 }
 
 TEST(BenchCheck, AnUnknownMixerIsRefusedByTheNearestName) {

@@ -29,6 +29,14 @@ TEST(BenchCommand, MeasuresOpsBesideThePeaks) {
   }
 }
 
+TEST(BenchCommand, MeasuresOnlyTheOpsThatAreNamed) {
+  const Json json =
+      bench({"ops", "--only", "linear", "--d-model", "32", "--rows", "40", "--vocab", "30", "--runs", "1"});
+  ASSERT_EQ(json["rows"].size(), 6u);
+  EXPECT_EQ(json["rows"][0]["op"], "linear, C -> 1 C");
+  EXPECT_EQ(run_harmonic({"bench", "ops", "--only", "linoleum"}).status, 2);
+}
+
 TEST(BenchCommand, MeasuresTrainingAndDecodingOfEveryMixer) {
   const Json train = bench(
       {"train", "--d-model", "32", "--lengths", "50,100", "--vocab", "64", "--tokens", "100", "--runs", "1"});
@@ -39,6 +47,17 @@ TEST(BenchCommand, MeasuresTrainingAndDecodingOfEveryMixer) {
   ASSERT_EQ(decode["rows"].size(), 12u);
   EXPECT_EQ(decode["rows"][0]["x the first"], 1.0);
   EXPECT_LT(decode["rows"][4]["MB of weights"], decode["rows"][0]["MB of weights"]) << "int8 and f32";
+}
+
+TEST(BenchCommand, MeasuresDecodingOfAModelAfterContexts) {
+  const std::string path = std::string(HARMONIC_SOURCE_DIR) + "/tests/golden/small_llama.gguf";
+  const Json json = bench({"decode", "--model", path, "--contexts", "4,9", "--tokens", "3", "--runs", "1"});
+  ASSERT_EQ(json["rows"].size(), 2u);
+  EXPECT_EQ(json["rows"][1]["context"], 9.0);
+  for (const Json& row : json["rows"]) EXPECT_GT(row["tokens/s"], 0.0);
+  const Outcome outcome = run_harmonic({"bench", "decode", "--model", path, "--contexts", "100K"});
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_NE(outcome.err.find("--contexts"), std::string::npos) << outcome.err;
 }
 
 TEST(BenchCommand, MeasuresLengthAndMemory) {

@@ -66,6 +66,45 @@ TEST_F(WeightsFlag, AStateBelongsToTheFormatItWasMadeWith) {
   EXPECT_NE(other.err.find("the state of another model"), std::string::npos) << other.err;
 }
 
+// What is kept packed is another form of the same model: one goes on from the other's state.
+TEST_F(WeightsFlag, AGgufFileRunsAsItIsWithTheResultsOfTheConvertedModel) {
+  const std::string file = std::string(HARMONIC_SOURCE_DIR) + "/tests/golden/small_llama.gguf";
+  const std::string folder = folder_ / "converted";
+  output({"convert", "--from", file, "--out", folder});
+  const auto scored = [&](std::vector<std::string> more) {
+    std::vector<std::string> words = {"score", "--by", "token", "--json", "--model"};
+    words.insert(words.end(), more.begin(), more.end());
+    return output(words, "the cat on the hat");
+  };
+  const std::string expected = scored({folder});
+  EXPECT_EQ(scored({file}), expected);
+  EXPECT_EQ(scored({file, "--weights", "f32", "--threads", "2"}), expected);
+  EXPECT_EQ(scored({file, "--weights", "int8"}), scored({folder, "--weights", "int8"}));
+  EXPECT_NE(scored({file, "--weights", "int8"}), expected);
+
+  const std::string state = folder_ / "gguf.state";
+  const auto text = [&](const std::string& model, const char* flag) {
+    return output({"generate", "--model", model, "--prompt", "the cat", "--max-tokens", "6", "--ignore-end",
+                   flag, state});
+  };
+  EXPECT_EQ(text(file, "--state-out"), text(folder, "--state-out"));
+  EXPECT_EQ(text(file, "--state-in"), text(folder, "--state-in"));
+
+  const std::string data = folder_.file("text", "the cat on the hat, and the hat on the cat"),
+                    path = folder_ / "g.json";
+  output({"eval", "--model", file, "--data", data, "--format", "text", "--lengths", "16", "--json", path});
+  EXPECT_EQ(parse_json(read_file(path), path)["weights"], "stored");
+}
+
+TEST_F(WeightsFlag, WhatIsNoModelIsRefused) {
+  const std::string file = folder_.file("model.gguf", "GGUF and nothing else");
+  const Outcome damaged = run_with_input({"generate", "--model", file}, "");
+  EXPECT_EQ(damaged.status, 1);
+  EXPECT_NE(damaged.err.find(file), std::string::npos) << damaged.err;
+  const std::string other = folder_.file("model.bin", "something else");
+  EXPECT_EQ(run_with_input({"score", "--model", other}, "x").status, 1);
+}
+
 TEST_F(WeightsFlag, AnotherFormatIsRefused) {
   EXPECT_EQ(run_with_input({"generate", "--model", model_, "--weights", "int4"}, "").status, 2);
 }

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <set>
 
 #include "harmonic/base/error.h"
 #include "harmonic/base/random.h"
@@ -13,6 +14,7 @@
 #include "tests/golden_model.h"
 #include "tests/model_folder_fixture.h"
 #include "tests/sentencepiece_fixture.h"
+#include "tests/small_models.h"
 
 namespace harmonic {
 namespace {
@@ -238,6 +240,55 @@ TEST(GgufModel, LogitsAndTokensEqualThoseOfTheLibraries) {
   const auto again = load_tokenizer(folder.file("t.json", tokenizer.to_json()));
   EXPECT_EQ(again->hash(), tokenizer.hash());
   EXPECT_EQ(again->encode(golden.metadata().at("text")), tokenizer.encode(golden.metadata().at("text")));
+}
+
+// Blocks that stay as they are are another form of the same model.
+TEST(GgufModel, KeptBlocksGiveTheBitsOfTheUnpackedModel) {
+  const auto path = kGolden / "small_llama.gguf";
+  LoadedModel unpacked = read_gguf(path, {}, cpu_backend()).loaded;
+  const std::vector<int32_t> text = random_text(40, unpacked.model->config().vocab_size, 5);
+  const auto logits_of = [&](Model& model, int64_t size, int threads) {
+    ThreadPool pool(threads);
+    Inference inference(model, pool);
+    model.pack(inference.context());
+    State state(model.state_layout());
+    std::vector<float> all;
+    for (size_t at = 0; at < text.size(); at += static_cast<size_t>(size)) {
+      const Tensor logits =
+          inference.advance(state, text.data() + at, std::min(size, static_cast<int64_t>(text.size() - at)));
+      all.assign(logits.as<float>(), logits.as<float>() + logits.cols);
+    }
+    return all;
+  };
+  const std::string hash = unpacked.model->parameters().hash();
+  const std::vector<float> expected = logits_of(*unpacked.model, 40, 1);
+  for (const int64_t size : {1, 7, 40}) {
+    LoadedModel kept = read_gguf(path, {.keep_blocks = true}, cpu_backend()).loaded;
+    std::set<DType> found;
+    for (size_t i = 0; i < kept.model->parameters().size(); ++i) {
+      const Parameter& parameter = kept.model->parameters()[i];
+      if (!parameter.packed) continue;
+      found.insert(parameter.packed.dtype);
+      EXPECT_EQ(parameter.value.data, nullptr) << parameter.name;
+    }
+    EXPECT_EQ(found, (std::set<DType>{DType::q8_0, DType::q4_1}));
+    EXPECT_EQ(kept.model->parameters().hash(), hash);
+    EXPECT_EQ(logits_of(*kept.model, size, 2), expected) << "pieces of " << size;
+  }
+}
+
+TEST(GgufBlocks, ScalesThatAreNotFiniteAreFound) {
+  for (const uint32_t id : {3u, 8u}) {
+    const GgufType& type = gguf_type(id, "");
+    std::vector<uint8_t> bytes(static_cast<size_t>(3 * type.bytes), 0xff);  // q is of any bits
+    for (size_t i = 0; i < 3; ++i) std::memset(bytes.data() + i * static_cast<size_t>(type.bytes), 0, 4);
+    EXPECT_TRUE(blocks_are_finite(type, bytes)) << type.name;
+    const size_t last = 2 * static_cast<size_t>(type.bytes) + (id == 3 ? 2 : 0);
+    bytes[last + 1] = 0x7c;
+    EXPECT_FALSE(blocks_are_finite(type, bytes)) << type.name;
+    bytes[last + 1] = 0xfe;
+    EXPECT_FALSE(blocks_are_finite(type, bytes)) << type.name;
+  }
 }
 
 TEST_F(Gguf, EveryNumberAndSettingIsKept) {

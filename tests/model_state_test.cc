@@ -83,6 +83,20 @@ TEST_P(OneForwardPass, EverySetOfVectorInstructionsGivesTheSameBits) {
   }
 }
 
+TEST_P(OneForwardPass, PackedMatricesAreTheOnlyOnesAndTheSameWeights) {
+  const std::string before = model_.parameters().hash();
+  const Outcome whole = run({1 << 20}, 1);
+  EXPECT_TRUE(run({1 << 20}, 2, true) == whole);
+  EXPECT_EQ(model_.parameters().hash(), before);
+  int64_t packed = 0;
+  for (size_t i = 0; i < model_.parameters().size(); ++i) {
+    const Parameter& parameter = model_.parameters()[i];
+    EXPECT_EQ(parameter.value.data == nullptr, static_cast<bool>(parameter.packed)) << parameter.name;
+    packed += parameter.packed ? 1 : 0;
+  }
+  EXPECT_GT(packed, 0);
+}
+
 // Narrow weights keep the promise: the bits of a model whose matrices were rounded, however it is run.
 TEST_P(OneForwardPass, NarrowWeightsGiveTheBitsOfTheRoundedModel) {
   for (const DType format : {DType::bf16, DType::i8}) {
@@ -92,9 +106,19 @@ TEST_P(OneForwardPass, NarrowWeightsGiveTheBitsOfTheRoundedModel) {
     Inference inference(narrow, pool);
     narrow.pack(inference.context(), format);
     for (size_t i = 0; i < narrow.parameters().size(); ++i) {
-      const Tensor &from = narrow.parameters()[i].value, &to = model_.parameters()[i].value;
-      std::memcpy(to.data, from.data, static_cast<size_t>(from.size()) * sizeof(float));
+      const Parameter& from = narrow.parameters()[i];
+      const Tensor& to = model_.parameters()[i].value;
+      for (int64_t r = 0; r < to.rows; ++r) {
+        if (from.packed) {
+          EXPECT_EQ(from.value.data, nullptr) << from.name << " is there twice";
+          unpack_row(from.packed, to.rows, to.cols, r, to.row<float>(r));
+        } else {
+          std::memcpy(to.row<float>(r), from.value.row<float>(r),
+                      static_cast<size_t>(to.cols) * sizeof(float));
+        }
+      }
     }
+    EXPECT_EQ(narrow.parameters().hash(), model_.parameters().hash());
     const Outcome rounded = run({1 << 20}, 1);
     for (const std::string_view target : simd_target_names()) {
       const UseSimdTarget use(target);

@@ -4,7 +4,7 @@ namespace harmonic {
 
 Variable embedding(Tape& tape, const Tensor& tokens, const Parameter& table) {
   Variable y = tape.variable(tokens.cols, table.value.cols);
-  tape.run(Embedding{tokens, table.value, y.value});
+  tape.run(Embedding{tokens, table.value, table.packed, y.value});
   tape.record(y, [=, dtable = table.grad](Tape& t) {
     if (dtable) t.run(EmbeddingBackward{tokens, t.gradient(y), dtable});
   });

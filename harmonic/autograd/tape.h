@@ -43,9 +43,10 @@ struct Variable {
 struct Parameter {
   std::string name;
   std::vector<int64_t> shape;  // as in files; value is its matrix view
-  Tensor value;
-  Tensor grad;    // null: not trained
-  Tensor packed;  // null, or value packed for products with few rows
+  Tensor value;                // without data where `packed` holds it alone
+  Tensor grad;                 // null: not trained
+  Tensor packed;               // null, or value packed for products
+  bool plain = false;          // read as it is by an op that takes no packed form
 };
 
 // Memory for gradients of activations: buffers come back one by one and are handed out again by size.

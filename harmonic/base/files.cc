@@ -11,6 +11,7 @@
 #include <cstring>
 #include <utility>
 
+#include "harmonic/base/checked.h"
 #include "harmonic/base/error.h"
 #include "harmonic/base/interrupt.h"
 
@@ -272,6 +273,15 @@ MappedFile::MappedFile(const fs::path& path) {
   if (data == MAP_FAILED) fail("{}: cannot map: {}", path.string(), std::strerror(errno));
   data_ = static_cast<const uint8_t*>(data);
   size_ = static_cast<size_t>(size);
+}
+
+void MappedFile::release(std::span<const uint8_t> part) const {
+  const int64_t page = ::sysconf(_SC_PAGESIZE);
+  const auto address = reinterpret_cast<uintptr_t>(part.data());
+  const auto begin = round_up(static_cast<int64_t>(address), page);
+  const auto end = static_cast<int64_t>(address + part.size()) / page * page;
+  // A hint: where the system does not take it, nothing is lost.
+  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), static_cast<size_t>(end - begin), MADV_DONTNEED);
 }
 
 MappedFile::~MappedFile() {

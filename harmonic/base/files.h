@@ -81,6 +81,9 @@ class MappedFile {
   MappedFile(MappedFile&& other) noexcept { *this = std::move(other); }
   MappedFile& operator=(MappedFile&& other) noexcept;
   std::span<const uint8_t> bytes() const { return {data_, size_}; }
+  // Says that a part has been read: its whole pages no longer count as this process's memory, and come from
+  // the file again when they are asked for.
+  void release(std::span<const uint8_t> part) const;
 
  private:
   const uint8_t* data_ = nullptr;

@@ -1,7 +1,5 @@
 #include "harmonic/bench/bench_decode.h"
 
-#include <cstring>
-
 #include "harmonic/base/log.h"
 #include "harmonic/bench/bench_model.h"
 #include "harmonic/bench/measurement.h"
@@ -9,27 +7,6 @@
 
 namespace harmonic {
 namespace {
-
-// Bytes of packed matrices, all of which a step reads but those of slow levels in most steps.
-double packed_bytes(const Model& model) {
-  double bytes = 0;
-  for (size_t i = 0; i < model.parameters().size(); ++i) {
-    const Tensor& packed = model.parameters()[i].packed;
-    if (packed) bytes += static_cast<double>(packed.size() * size_of(packed.dtype));
-  }
-  return bytes;
-}
-
-// Of a token on average: a level's matrices count for its stride.
-double bytes_a_step(const Model& model) {
-  const double each = packed_bytes(model) /
-                      static_cast<double>(model.parameters().count(Role::matrix) + model.head().value.size());
-  double numbers = static_cast<double>(model.head().value.size());
-  for (const Work::Part& part : model.work().parts)
-    if (!part.name.ends_with("scan") && !part.name.ends_with("scores"))
-      numbers += part.multiply_adds / static_cast<double>(part.stride);
-  return each * numbers;
-}
 
 void add_rows(const DecodeBench& options, const ModelConfig& config, const std::string& weights,
               ThreadPool& pool, BenchReport& report) {
@@ -42,13 +19,13 @@ void add_rows(const DecodeBench& options, const ModelConfig& config, const std::
     progress(fmt::format("bench decode: {}, d_model {}, {}, {} streams", config.mixer[0], config.d_model,
                          weights, streams));
     Arena memory;
-    const StateRows states = make_state_rows(memory, model.state_layout(), streams);
+    const StateRows states = make_fresh_state_rows(memory, model.state_layout(), streams);
     const std::vector<int32_t> tokens = random_tokens(streams * options.tokens, config.vocab_size, 1);
     std::vector<int64_t> offsets;
     for (int64_t b = 0; b <= streams; ++b) offsets.push_back(b);
     const Times times = measure(
         [&] {
-          std::memset(states.data, 0, static_cast<size_t>(states.row_bytes * streams));
+          for (int64_t b = 0; b < streams; ++b) states.clear(b);
           for (int64_t t = 0; t < options.tokens; ++t)
             inference.logits(
                 inference.hidden(tokens.data() + t * streams, {offsets.data(), streams}, states, states));
@@ -57,7 +34,7 @@ void add_rows(const DecodeBench& options, const ModelConfig& config, const std::
     const double step = times.median / static_cast<double>(options.tokens);
     const double speed = static_cast<double>(streams) / step;
     if (alone == 0) alone = speed;
-    const double bytes = bytes_a_step(model) / step;
+    const double bytes = weight_bytes_a_token(model) / step;
     report.rows.push_back({config.mixer[0], static_cast<double>(config.d_model), weights,
                            static_cast<double>(streams), speed, speed / alone, step * 1e6,
                            100 * times.spread(), packed_bytes(model) * 1e-6, bytes * 1e-9,

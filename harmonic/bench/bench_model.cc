@@ -117,6 +117,25 @@ Batch random_batch(int64_t sequences, int64_t length, int64_t vocabulary) {
   return batch;
 }
 
+double packed_bytes(const Model& model) {
+  double bytes = 0;
+  for (size_t i = 0; i < model.parameters().size(); ++i) {
+    const Tensor& packed = model.parameters()[i].packed;
+    if (packed) bytes += static_cast<double>(packed.size() * size_of(packed.dtype));
+  }
+  return bytes;
+}
+
+double weight_bytes_a_token(const Model& model) {
+  const double each = packed_bytes(model) /
+                      static_cast<double>(model.parameters().count(Role::matrix) + model.head().value.size());
+  double numbers = static_cast<double>(model.head().value.size());
+  for (const Work::Part& part : model.work().parts)
+    if (!part.name.ends_with("scan") && !part.name.ends_with("scores"))
+      numbers += part.multiply_adds / static_cast<double>(part.stride);
+  return each * numbers;
+}
+
 std::string check_training(const ModelConfig& config, ThreadPool& pool, const Backend& backend) {
   Model found(config, backend, true), expected(config, reference_backend(), true);
   initialise(found);

@@ -19,6 +19,11 @@ std::vector<int32_t> random_tokens(int64_t count, int64_t vocabulary, uint64_t s
 // `sequences` texts of `length` tokens, each predicting the next one.
 Batch random_batch(int64_t sequences, int64_t length, int64_t vocabulary);
 
+// Bytes of the packed matrices of a model that was packed.
+double packed_bytes(const Model& model);
+// Of those, what a token reads on average: the matrices of a slow level count for its stride.
+double weight_bytes_a_token(const Model& model);
+
 // Each compares this build on this machine with its definition, on a short text, and returns in words what
 // was compared. Throws Error where they differ: then no figure may be shown.
 //

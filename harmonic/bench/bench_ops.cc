@@ -80,15 +80,16 @@ class Workbench {
 
 class OpsRun {
  public:
-  OpsRun(const OpsBench& options, ThreadPool& pool, BenchReport& report)
-      : options_(options), pool_(pool), report_(report) {}
+  OpsRun(const OpsBench& options, ThreadPool& pool, const Backend& backend, BenchReport& report)
+      : options_(options), pool_(pool), backend_(backend), report_(report) {}
 
   // make(workbench, rows, channels) builds the op's arguments.
   template <typename Make>
   void op(const std::string& name, int64_t rows, int64_t channels, const Make& make) {
+    if (!name.starts_with(options_.only)) return;
     progress(fmt::format("bench ops: {}, {} rows, {} channels", name, rows, channels));
     check(name, std::min<int64_t>(rows, 70), make);
-    Workbench bench(cpu_backend(), pool_);
+    Workbench bench(backend_, pool_);
     const auto op = make(bench, rows, channels);
     const Times times = measure([&] { bench.run(op); }, options_.runs);
     const OpCost cost = cost_of(op);
@@ -109,7 +110,7 @@ class OpsRun {
   template <typename Make>
   void check(const std::string& name, int64_t rows, const Make& make) {
     constexpr int64_t kChannels = 24;
-    Workbench found(cpu_backend(), pool_), expected(reference_backend(), pool_);
+    Workbench found(backend_, pool_), expected(reference_backend(), pool_);
     found.run(make(found, rows, kChannels));
     expected.run(make(expected, rows, kChannels));
     for (size_t i = 0; i < expected.outputs().size(); ++i) {
@@ -131,6 +132,7 @@ class OpsRun {
 
   const OpsBench& options_;
   ThreadPool& pool_;
+  const Backend& backend_;
   BenchReport& report_;
   int64_t checked_ = 0;
 };
@@ -294,7 +296,7 @@ void updates(OpsRun& run, int64_t C) {
 
 }  // namespace
 
-BenchReport bench_ops(const OpsBench& options, ThreadPool& pool) {
+BenchReport bench_ops(const OpsBench& options, ThreadPool& pool, const Backend& backend) {
   BenchReport report;
   report.name = "ops";
   report.machine = measure_machine(pool);
@@ -304,7 +306,7 @@ BenchReport bench_ops(const OpsBench& options, ThreadPool& pool) {
       "GB/s: every tensor read or written once; up to 64 rows beside the bandwidth of reading, as weights "
       "are "
       "what is read. Above 100 %: from the cache"};
-  OpsRun run(options, pool, report);
+  OpsRun run(options, pool, backend, report);
   for (const int64_t C : options.channels) {
     products(run, options.rows, C);
     heads(run, options, C);
@@ -314,6 +316,7 @@ BenchReport bench_ops(const OpsBench& options, ThreadPool& pool) {
     updates(run, C);
   }
   end_progress();
+  if (report.rows.empty()) fail_usage("--only \"{}\": no op has a name that begins so", options.only);
   report.checks = {fmt::format("{} ops equal the reference within {:.0e}", run.checked(), kTolerance)};
   return report;
 }

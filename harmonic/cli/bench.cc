@@ -1,11 +1,13 @@
 // harmonic bench: what this machine does with models, beside what it could do.
 #include "harmonic/base/files.h"
+#include "harmonic/bench/bench_contexts.h"
 #include "harmonic/bench/bench_decode.h"
 #include "harmonic/bench/bench_length.h"
 #include "harmonic/bench/bench_memory.h"
 #include "harmonic/bench/bench_ops.h"
 #include "harmonic/bench/bench_train.h"
 #include "harmonic/cli/command.h"
+#include "harmonic/cli/model_option.h"
 #include "harmonic/model/weight_format.h"
 
 namespace harmonic {
@@ -43,6 +45,7 @@ class OpsCommand : public Bench {
     options.add("--rows", &bench_.rows, "tokens").amount().range(1, 1 << 24);
     options.add("--vocab", &bench_.vocabulary, "tokens of the head").amount().range(2, 1 << 24);
     options.add("--runs", &bench_.runs, "of each op, at least").range(1, 1000);
+    options.add("--only", &bench_.only, "only ops whose name begins so").placeholder("NAME").not_empty();
   }
   BenchReport measured(int threads) override {
     ThreadPool pool(threads);
@@ -79,12 +82,29 @@ class DecodeCommand : public Bench {
     options.add("--vocab", &bench_.vocabulary, "tokens of the vocabulary").amount().range(2, 1 << 24);
     options.add("--tokens", &bench_.tokens, "of each text, a run").amount().range(1, 1 << 20);
     options.add("--runs", &bench_.runs, "at least, after one that does not count").range(1, 1000);
+    options
+        .add("--model", &model_,
+             "measure this model, a folder or a GGUF file with its weights as they are, in place of the "
+             "paper's forms: one text after --contexts")
+        .placeholder("PATH")
+        .not_empty();
+    options
+        .add("--contexts", &contexts_.contexts, "with --model: tokens before those that count; 8K is 8,000")
+        .amount()
+        .range(1, 1 << 24);
   }
   BenchReport measured(int threads) override {
     ThreadPool pool(threads);
-    return bench_decode(bench_, pool);
+    if (model_.empty()) return bench_decode(bench_, pool);
+    const LoadedModel loaded = load_model_to_run(model_);
+    contexts_.name = model_;
+    contexts_.tokens = bench_.tokens;
+    contexts_.runs = bench_.runs;
+    return bench_contexts(contexts_, *loaded.model, pool);
   }
   DecodeBench bench_;
+  ContextBench contexts_;
+  std::string model_;
 };
 
 class LengthCommand : public Bench {

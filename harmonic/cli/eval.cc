@@ -9,7 +9,7 @@
 #include "harmonic/base/json.h"
 #include "harmonic/base/log.h"
 #include "harmonic/cli/command.h"
-#include "harmonic/cli/weights_option.h"
+#include "harmonic/cli/model_option.h"
 #include "harmonic/data/corpus_cache.h"
 #include "harmonic/eval/certificate.h"
 #include "harmonic/eval/context_curve.h"
@@ -28,7 +28,7 @@ Json finite(double number) { return std::isfinite(number) ? Json(number) : Json(
 class Eval : public Command {
  public:
   void declare(Options& options) override {
-    options.add("--model", &model_, "model folder").placeholder("DIR").required();
+    model_.declare(options);
     options
         .add("--task", &task_,
              "text: bits of all of --data; lambada: the last word of each document of --data; recall: values "
@@ -77,7 +77,6 @@ class Eval : public Command {
     add("--filler", &filler_, "recall", "a text that filler is cut from, in place of made-up words")
         ->placeholder("FILE")
         .not_empty();
-    weights_.declare(options);
     options.add("--json", &json_, "write the results here too").placeholder("FILE").not_empty();
   }
 
@@ -87,14 +86,14 @@ class Eval : public Command {
     if (!json_.empty()) AtomicFile(std::filesystem::path(json_));  // throws now if it cannot be written later
     const DataConfig settings = load_run_config({}, {}).data;  // the environment's: the cache that runs have
     ThreadPool pool(context.threads);
-    LoadedModel loaded = load(model_);
+    LoadedModel loaded = model_.load(change_of(model_.path()));
     Inference inference(*loaded.model, pool);
-    weights_.apply(*loaded.model, inference.context());
+    model_.pack(*loaded.model, inference.context());
     const std::string certificate = short_certificate(*loaded.model, pool);
     ReaderOptions reader;
     reader.format = document_format_of(format_);
     reader.json_field = text_field_;
-    Json json = {{"model", model_}, {"weights", weights_.name()}, {"certificate", certificate}};
+    Json json = {{"model", model_.path()}, {"weights", model_.weights()}, {"certificate", certificate}};
     if (task_ == "text") {
       const TokenCorpus corpus =
           load_corpus(data_, *loaded.tokenizer, pool, {reader}, {settings.cache, settings.cache_gb});
@@ -147,15 +146,16 @@ class Eval : public Command {
     return std::make_unique<RecallTask>(options, RecallText::with_filler_of(filler_), tokenizer);
   }
 
-  LoadedModel load(const std::string& folder) const {
-    return load_model_folder(folder, cpu_backend(), false, [&](ModelConfig& config) {
+  // What is asked of the attention of the model at `path`.
+  std::function<void(ModelConfig&)> change_of(const std::string& path) const {
+    return [&](ModelConfig& config) {
       if (window_ > 0 && !config.uses("attention") && against_.empty())
-        fail_usage("--window {}: {} has no attention to look back", window_, folder);
+        fail_usage("--window {}: {} has no attention to look back", window_, path);
       if (window_ > 0) config.attention.window = window_;
       if (beyond_limit_ && !contexts_.empty())
         config.attention.context =
             std::max(config.attention.context, *std::max_element(contexts_.begin(), contexts_.end()));
-    });
+    };
   }
 
   // By context: the bits a token of this model and, where there is one, of another on the same targets. The
@@ -165,10 +165,10 @@ class Eval : public Command {
     std::optional<Inference> others;
     int64_t limit = 0;
     if (!against_.empty()) {
-      other = load(against_);
+      other = load_model_folder(against_, cpu_backend(), false, change_of(against_));
       if (other->tokenizer->hash() != corpus.identity().hash)
         fail("--against {}: another tokenizer than that of {}; bits a token cannot be compared", against_,
-             model_);
+             model_.path());
       others.emplace(*other->model, pool);
       limit = load_model_config(against_).longest_text();
     }
@@ -197,7 +197,7 @@ class Eval : public Command {
           warn(
               "{} beats {} by {:.2f} % with {} tokens of context, within its limit: a student that does may "
               "have seen the targets; harmonic check looks for a leak",
-              model_, against_, -100 * difference, context);
+              model_.path(), against_, -100 * difference, context);
       }
       print("\n");
       flush_output();
@@ -287,7 +287,8 @@ class Eval : public Command {
 
   void check_finite(double bits) const {
     if (!std::isfinite(bits))
-      fail_diverged("{}: its losses are not finite; its weights are damaged or it has diverged", model_);
+      fail_diverged("{}: its losses are not finite; its weights are damaged or it has diverged",
+                    model_.path());
   }
 
   // A figure of a model that looks ahead is worth nothing, so this comes first and stands beside every
@@ -295,12 +296,12 @@ class Eval : public Command {
   std::string short_certificate(Model& model, ThreadPool& pool) const {
     const Certificate certificate = certify_for_measurement(model, pool);
     for (const CertificateTest& test : certificate.tests)
-      if (!test.passed) warn("{}: {}: {}", model_, test.name, test.detail);
+      if (!test.passed) warn("{}: {}: {}", model_.path(), test.name, test.detail);
     return certificate.passed() ? "passed" : "failed";
   }
 
   std::vector<std::unique_ptr<TaskFlag>> flags_;
-  std::string model_, task_ = "text", state_ = "cold", format_ = "auto", text_field_ = "text", filler_, json_;
+  std::string task_ = "text", state_ = "cold", format_ = "auto", text_field_ = "text", filler_, json_;
   std::vector<std::string> data_;
   std::vector<int64_t> lengths_ = {1024}, contexts_;
   ContextOptions context_;
@@ -309,7 +310,7 @@ class Eval : public Command {
   int64_t max_tokens_ = 0, seed_ = 1;
   bool by_context_ = false, beyond_limit_ = false;
   RecallOptions recall_;
-  WeightsOption weights_;
+  ModelOption model_;
 };
 
 const Registered<Eval> registered("eval", "bits per token and per byte of a text, and tasks");

@@ -8,10 +8,9 @@
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/log.h"
 #include "harmonic/cli/command.h"
+#include "harmonic/cli/model_option.h"
 #include "harmonic/cli/standard_input.h"
-#include "harmonic/cli/weights_option.h"
 #include "harmonic/data/text_file.h"
-#include "harmonic/eval/model_folder.h"
 #include "harmonic/runtime/batch_generator.h"
 #include "harmonic/runtime/sampler.h"
 #include "harmonic/runtime/text_stream.h"
@@ -25,8 +24,7 @@ namespace {
 class Generate : public Command {
  public:
   void declare(Options& options) override {
-    options.add("--model", &model_, "model folder").placeholder("DIR").required();
-    weights_.declare(options);
+    model_.declare(options);
     options.add("INPUT", &input_, "-: the prompt comes from standard input").placeholder("-");
     options.add("--prompt", &prompt_, "text to go on from").placeholder("TEXT").given(&has_prompt_);
     options.add("--prompt-file", &prompt_file_, "a file with the text to go on from; - is standard input")
@@ -68,9 +66,9 @@ class Generate : public Command {
     check_usage();
     watch_for_interrupts();
     ThreadPool pool(context.threads);
-    const LoadedModel loaded = load_model_folder(model_, cpu_backend());
+    const LoadedModel loaded = model_.load();
     Inference inference(*loaded.model, pool);
-    weights_.apply(*loaded.model, inference.context());
+    model_.pack(*loaded.model, inference.context());
     const Tokenizer& tokenizer = *loaded.tokenizer;
     const std::optional<ChatTemplate> chat = chat_template(loaded);
     if (count_ > 1) return write_many(inference, tokenizer);
@@ -143,7 +141,7 @@ class Generate : public Command {
       fail(
           "{}: this model has no chat template; one that was trained to chat gets one by harmonic convert "
           "--chat-template NAME ({})",
-          model_, fmt::join(ChatTemplate::names(), ", "));
+          model_.path(), fmt::join(ChatTemplate::names(), ", "));
     return ChatTemplate(loaded.chat_template, *loaded.tokenizer);
   }
 
@@ -194,11 +192,11 @@ class Generate : public Command {
     }
   }
 
-  std::string model_, input_, prompt_, prompt_file_, system_, state_in_, state_out_;
+  std::string input_, prompt_, prompt_file_, system_, state_in_, state_out_;
   int64_t max_tokens_ = 256, seed_ = 1, count_ = 1;
   bool has_prompt_ = false, has_system_ = false, ignore_end_ = false, chat_ = false;
   SamplingOptions sampling_;
-  WeightsOption weights_;
+  ModelOption model_;
 };
 
 const Registered<Generate> registered("generate", "write text with a model");

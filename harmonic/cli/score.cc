@@ -11,9 +11,8 @@
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/json.h"
 #include "harmonic/cli/command.h"
+#include "harmonic/cli/model_option.h"
 #include "harmonic/cli/standard_input.h"
-#include "harmonic/cli/weights_option.h"
-#include "harmonic/eval/model_folder.h"
 #include "harmonic/runtime/score_state.h"
 #include "harmonic/runtime/stream_encoder.h"
 #include "harmonic/runtime/text_stream.h"
@@ -36,8 +35,7 @@ std::string json_text(std::string_view bytes) {
 class Score : public Command {
  public:
   void declare(Options& options) override {
-    options.add("--model", &model_, "model folder").placeholder("DIR").required();
-    weights_.declare(options);
+    model_.declare(options);
     options
         .add("--by", &by_,
              "what to report on. A NUL byte ends a document, whose end is predicted too and counts as one "
@@ -65,11 +63,11 @@ class Score : public Command {
     check_options();
     watch_for_interrupts();
     ThreadPool pool(context.threads);
-    const LoadedModel loaded = load_model_folder(model_, cpu_backend());
+    const LoadedModel loaded = model_.load();
     tokenizer_ = loaded.tokenizer.get();
     Inference inference(*loaded.model, pool);
     const std::string identity = state_file_.empty() ? "" : identity_of(*loaded.model);
-    weights_.apply(*loaded.model, inference.context());
+    model_.pack(*loaded.model, inference.context());
     TextStream stream(inference, tokenizer_->bos());
     StreamEncoder encoder(*tokenizer_);
     try {
@@ -84,7 +82,7 @@ class Score : public Command {
     }
     if (documents_ == 0 && state_file_.empty())
       fail("standard input: holds no text; expected the text to score: harmonic score --model {} < FILE",
-           model_);
+           model_.path());
     if (by_ == "document" && documents_ > 1 && !json_)
       print("{:.2f}\t{}\t{:.4f}\ttotal of {} documents\n", total_.bits, total_.bytes, total_.rate(),
             documents_);
@@ -184,7 +182,8 @@ class Score : public Command {
 
   void add(int32_t token, double bits) {
     if (!std::isfinite(bits))
-      fail_diverged("{}: its losses are not finite; its weights are damaged or it has diverged", model_);
+      fail_diverged("{}: its losses are not finite; its weights are damaged or it has diverged",
+                    model_.path());
     std::string_view bytes = begun_ ? tokenizer_->bytes_of(token) : tokenizer_->first_bytes_of(token);
     begun_ = true;
     if (by_ == "token") report_token(token, bits, bytes);
@@ -245,7 +244,7 @@ class Score : public Command {
     }
   }
 
-  std::string model_, by_ = "document";
+  std::string by_ = "document";
   std::string threshold_, state_file_;
   std::optional<double> least_;  // standard deviations
   bool json_ = false;
@@ -257,7 +256,7 @@ class Score : public Command {
   LineScores lines_;
   OutlierScore outliers_;
   int64_t documents_ = 0;
-  WeightsOption weights_;
+  ModelOption model_;
 };
 
 const Registered<Score> registered("score", "measure how surprising standard input is, in bits");

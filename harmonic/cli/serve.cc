@@ -3,6 +3,7 @@
 
 #include "harmonic/base/log.h"
 #include "harmonic/cli/command.h"
+#include "harmonic/cli/model_option.h"
 #include "harmonic/server/server.h"
 
 namespace harmonic {
@@ -11,14 +12,16 @@ namespace {
 class Serve : public Command {
  public:
   void declare(Options& options) override {
-    options.add("--model", &model_, "model folder").placeholder("DIR").required();
+    options.add("--model", &model_, "model folder, or a GGUF file of the Llama family")
+        .placeholder("PATH")
+        .required();
     options.add_service_settings(config_.fields(), "serve");
   }
 
   int run(const CommandContext& context) override {
     const std::filesystem::path folder = std::filesystem::absolute(model_).lexically_normal();
     const std::string name = folder.has_filename() ? folder.filename() : folder.parent_path().filename();
-    Server server(config_, load_model_folder(model_, cpu_backend()), name, context.threads);
+    Server server(config_, load_model_to_run(model_), name, context.threads);
     log("{} at {}; Ctrl-C ends it", model_, server.address());
     server.run(true);
     return 0;

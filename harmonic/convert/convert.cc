@@ -27,7 +27,7 @@ PretrainedModel read_pretrained(const std::filesystem::path& from, const std::fi
   const std::string name = from.filename().string();
   if (name == "config.json" || from.extension() == ".safetensors")
     fail("{}: is a file of a Hugging Face folder; name the folder", from.string());
-  if (GgufFile::is_one(MappedFile(from).bytes())) return read_gguf(from, tokenizer, backend);
+  if (GgufFile::is_one(MappedFile(from).bytes())) return read_gguf(from, {tokenizer}, backend);
   return read_llama2c(from, tokenizer, backend);
 }
 

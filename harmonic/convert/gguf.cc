@@ -7,6 +7,7 @@
 
 #include "harmonic/base/error.h"
 #include "harmonic/convert/gguf_tokenizer.h"
+#include "harmonic/ops/matmul.h"
 #include "harmonic/tokenizer/chat_template.h"
 
 namespace harmonic {
@@ -96,7 +97,7 @@ std::string types_of(const GgufFile& file) {
 
 }  // namespace
 
-PretrainedModel read_gguf(const std::filesystem::path& path, const std::filesystem::path& tokenizer,
+PretrainedModel read_gguf(const std::filesystem::path& path, const GgufOptions& options,
                           const Backend& backend) {
   const GgufFile file(path);
   GgufValues values(file);
@@ -107,9 +108,11 @@ PretrainedModel read_gguf(const std::filesystem::path& path, const std::filesyst
   LlamaShape& shape = pretrained.shape;
   shape.tied = !file.tensors().contains("output.weight");
   pretrained.source = fmt::format("a GGUF file, its tensors {}", types_of(file));
-  pretrained.loaded.tokenizer = tokenizer.empty() ? read_gguf_tokenizer(values) : load_tokenizer(tokenizer);
+  pretrained.loaded.tokenizer =
+      options.tokenizer.empty() ? read_gguf_tokenizer(values) : load_tokenizer(options.tokenizer);
   pretrained.loaded.chat_template = recognised_chat_template(values.text("tokenizer.chat_template", ""));
-  const ModelConfig config = config_of(shape, *pretrained.loaded.tokenizer, file.name());
+  ModelConfig config = config_of(shape, *pretrained.loaded.tokenizer, file.name());
+  if (options.change) options.change(config);
 
   // All is checked before memory is taken: a small file may claim any size.
   std::set<std::string, std::less<>> used;
@@ -122,13 +125,36 @@ PretrainedModel read_gguf(const std::filesystem::path& path, const std::filesyst
       fail(
           "{}: a tensor \"{}\" that is not known and may change what the model computes; it is not supported",
           file.name(), name);
-  fill_model(pretrained, config, backend, [&](const LlamaTensor& tensor, float* numbers) {
+  // llama.cpp's converter puts rotary pairs side by side.
+  const auto read = [&](const LlamaTensor& tensor, float* numbers) {
     const GgufTensor& stored = checked_tensor(file, tensor);
     dequantise(*stored.type, stored.bytes, stored.size, numbers);
     check_finite(tensor, numbers, file.name());
-    // llama.cpp's converter puts rotary pairs side by side.
-    if (tensor.is_rotated()) take_pairs_apart(tensor, shape.head_width(), numbers);
-  });
+    if (tensor.is_rotated())
+      take_pairs_apart(tensor, shape.head_width(), tensor.columns() * int64_t{sizeof(float)}, numbers);
+    file.release(stored);
+  };
+  ThreadPool pool(1);
+  const auto keep = [&](const LlamaTensor& tensor, Parameters& parameters, Parameter& parameter) {
+    const GgufTensor& stored = checked_tensor(file, tensor);
+    if (!options.keep_blocks || !stored.type->kept || tensor.shape.size() != 2) return false;
+    if (!blocks_are_finite(*stored.type, stored.bytes)) fail_not_finite(tensor, file.name());
+    const DType dtype = *stored.type->kept;
+    const int64_t rows = tensor.rows(), columns = tensor.columns();
+    std::vector<uint8_t> turned;
+    const uint8_t* blocks = stored.bytes.data();
+    if (tensor.is_rotated()) {
+      turned.assign(stored.bytes.begin(), stored.bytes.end());
+      take_pairs_apart(tensor, shape.head_width(), static_cast<int64_t>(turned.size()) / rows, turned.data());
+      blocks = turned.data();
+    }
+    parameter.packed = parameters.memory().tensor(1, packed_size(columns, rows, dtype), dtype);
+    pack_blocks(pool, columns, rows, blocks, dtype, parameter.packed.data);
+    parameters.drop_value(parameter);
+    file.release(stored);
+    return true;
+  };
+  fill_model(pretrained, config, backend, read, keep);
   return pretrained;
 }
 

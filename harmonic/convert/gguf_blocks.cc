@@ -17,9 +17,14 @@ constexpr uint32_t kF32 = 0, kF16 = 1, kQ4_0 = 2, kQ4_1 = 3, kQ8_0 = 8, kQ4_K = 
 constexpr int64_t kSmall = 32, kLarge = 256;  // numbers of a block
 
 constexpr GgufType kTypes[] = {
-    {kF32, "F32", 1, 4},          {kF16, "F16", 1, 2},         {kQ4_0, "Q4_0", kSmall, 18},
-    {kQ4_1, "Q4_1", kSmall, 20},  {kQ8_0, "Q8_0", kSmall, 34}, {kQ4_K, "Q4_K", kLarge, 144},
-    {kQ6_K, "Q6_K", kLarge, 210}, {kBF16, "BF16", 1, 2},
+    {kF32, "F32", 1, 4},
+    {kF16, "F16", 1, 2},
+    {kQ4_0, "Q4_0", kSmall, 18},
+    {kQ4_1, "Q4_1", kSmall, 20, DType::q4_1},
+    {kQ8_0, "Q8_0", kSmall, 34, DType::q8_0},
+    {kQ4_K, "Q4_K", kLarge, 144},
+    {kQ6_K, "Q6_K", kLarge, 210},
+    {kBF16, "BF16", 1, 2},
 };
 
 // Those that exist and are not read; an empty name is a number that was given up.
@@ -109,6 +114,15 @@ const GgufType& gguf_type(uint32_t id, std::string_view what) {
       "{} is of type {}{}; F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K and Q6_K are read: get the model in one of "
       "them",
       what, id, name.empty() ? std::string() : " (" + std::string(name) + ")");
+}
+
+bool blocks_are_finite(const GgufType& type, std::span<const uint8_t> bytes) {
+  HARMONIC_ASSERT(type.kept);
+  const size_t scales = type.id == kQ4_1 ? 2 : 1;
+  for (size_t at = 0; at < bytes.size(); at += static_cast<size_t>(type.bytes))
+    for (size_t i = 0; i < scales; ++i)
+      if ((u16_at(bytes.data() + at + 2 * i) & 0x7c00) == 0x7c00) return false;
+  return true;
 }
 
 void dequantise(const GgufType& type, std::span<const uint8_t> bytes, int64_t count, float* numbers) {

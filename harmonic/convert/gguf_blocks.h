@@ -9,9 +9,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+
+#include "harmonic/tensor/tensor.h"
 
 namespace harmonic {
 
@@ -19,10 +22,15 @@ struct GgufType {
   uint32_t id = 0;  // as the files number it
   std::string_view name;
   int64_t block = 1, bytes = 4;  // numbers of a block, and the bytes it takes
+  // The packed form that holds such blocks as they are (ops/matmul.h), where there is one.
+  std::optional<DType> kept = {};
 };
 
 // Throws Error beginning with `what` for a type that is not read, by its name where it has one.
 const GgufType& gguf_type(uint32_t id, std::string_view what);
+
+// Whether every scale of blocks of type Q8_0 or Q4_1, and so every number, is finite.
+bool blocks_are_finite(const GgufType& type, std::span<const uint8_t> bytes);
 
 // Writes `count` numbers, a multiple of the type's block, from as many blocks at `bytes`. Bit for bit what
 // ggml's own program in Python makes of them: products and sums are rounded one by one.

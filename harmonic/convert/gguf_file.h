@@ -44,6 +44,8 @@ class GgufFile {
   const std::string& name() const { return name_; }
   const std::map<std::string_view, GgufValue>& values() const { return values_; }
   const std::map<std::string_view, GgufTensor>& tensors() const { return tensors_; }
+  // Says that a tensor's bytes have been read (MappedFile::release).
+  void release(const GgufTensor& tensor) const { file_.release(tensor.bytes); }
 
  private:
   std::string name_;

@@ -91,28 +91,30 @@ std::vector<LlamaTensor> tensors_of(const LlamaShape& s) {
   return tensors;
 }
 
-void check_finite(const LlamaTensor& tensor, const float* numbers, const std::string& source) {
-  for (int64_t i = 0; i < tensor.size(); ++i)
-    if (!std::isfinite(numbers[i]))
-      fail("{}: a number of {} is not finite: the file is damaged", source, tensor.name);
+void fail_not_finite(const LlamaTensor& tensor, const std::string& source) {
+  fail("{}: a number of {} is not finite: the file is damaged", source, tensor.name);
 }
 
-void take_pairs_apart(const LlamaTensor& tensor, int64_t head_width, float* numbers) {
-  const int64_t columns = tensor.columns();
-  std::vector<float> head(static_cast<size_t>(head_width * columns));
+void check_finite(const LlamaTensor& tensor, const float* numbers, const std::string& source) {
+  for (int64_t i = 0; i < tensor.size(); ++i)
+    if (!std::isfinite(numbers[i])) fail_not_finite(tensor, source);
+}
+
+void take_pairs_apart(const LlamaTensor& tensor, int64_t head_width, int64_t row_bytes, void* rows) {
+  std::vector<char> head(static_cast<size_t>(head_width * row_bytes));
   for (int64_t first = 0; first < tensor.rows(); first += head_width) {
-    float* here = numbers + first * columns;
-    std::memcpy(head.data(), here, head.size() * sizeof(float));
+    char* here = static_cast<char*>(rows) + first * row_bytes;
+    std::memcpy(head.data(), here, head.size());
     for (int64_t i = 0; i < head_width; ++i) {
       const int64_t to = i / 2 + (i % 2) * (head_width / 2);
-      std::memcpy(here + to * columns, head.data() + i * columns,
-                  static_cast<size_t>(columns) * sizeof(float));
+      std::memcpy(here + to * row_bytes, head.data() + i * row_bytes, static_cast<size_t>(row_bytes));
     }
   }
 }
 
 Model& fill_model(PretrainedModel& pretrained, const ModelConfig& config, const Backend& backend,
-                  const std::function<void(const LlamaTensor&, float*)>& read) {
+                  const std::function<void(const LlamaTensor&, float*)>& read,
+                  const std::function<bool(const LlamaTensor&, Parameters&, Parameter&)>& keep) {
   HARMONIC_ASSERT(backend.dtype == DType::f32);
   pretrained.loaded.model = std::make_unique<Model>(config, backend, false);
   Parameters& parameters = pretrained.loaded.model->parameters();
@@ -121,12 +123,13 @@ Model& fill_model(PretrainedModel& pretrained, const ModelConfig& config, const 
   std::vector<float> numbers;
   pretrained.parameters = 0;
   for (const LlamaTensor& tensor : tensors) {
-    const Parameter* parameter = parameters.find(tensor.name);
+    Parameter* parameter = parameters.find(tensor.name);
     HARMONIC_ASSERT(parameter);
     const Tensor& value = parameter->value;
     HARMONIC_ASSERT(value.rows >= tensor.rows() && value.cols >= tensor.columns() && value.contiguous());
     pretrained.parameters += tensor.size();
     if (value.size() == tensor.size()) {
+      if (keep && keep(tensor, parameters, *parameter)) continue;
       read(tensor, value.as<float>());
       continue;
     }

@@ -56,13 +56,17 @@ struct LlamaTensor {
 // All tensors in the model's order. The sizes must be those of a valid configuration.
 std::vector<LlamaTensor> tensors_of(const LlamaShape& shape);
 
+[[noreturn]] void fail_not_finite(const LlamaTensor& tensor, const std::string& source);
 // Throws Error, naming the tensor and `source`, for a number that is not finite.
 void check_finite(const LlamaTensor& tensor, const float* numbers, const std::string& source);
-// Rotary pairs that are neighbours in the rows of each head, half a head apart afterwards, as here.
-void take_pairs_apart(const LlamaTensor& tensor, int64_t head_width, float* numbers);
+// Rotary pairs that are neighbours in the rows of each head, half a head apart afterwards, as here. The rows
+// have `row_bytes` bytes each.
+void take_pairs_apart(const LlamaTensor& tensor, int64_t head_width, int64_t row_bytes, void* rows);
 
-// Makes the model and fills each of its tensors by read(tensor, numbers), which writes size() numbers.
+// Makes the model and fills each of its tensors by read(tensor, numbers), which writes size() numbers; but
+// for those that keep(tensor, parameters, parameter), where given, has filled with a packed form.
 Model& fill_model(PretrainedModel& pretrained, const ModelConfig& config, const Backend& backend,
-                  const std::function<void(const LlamaTensor&, float*)>& read);
+                  const std::function<void(const LlamaTensor&, float*)>& read,
+                  const std::function<bool(const LlamaTensor&, Parameters&, Parameter&)>& keep = {});
 
 }  // namespace harmonic

@@ -145,7 +145,8 @@ PretrainedModel read_llama2c(const fs::path& checkpoint, const fs::path& tokeniz
     std::memcpy(numbers, file.bytes().data() + kHeaderBytes + 4 * layout.at(tensor.name),
                 static_cast<size_t>(tensor.size()) * sizeof(float));
     check_finite(tensor, numbers, name);
-    if (tensor.is_rotated()) take_pairs_apart(tensor, shape.head_width(), numbers);
+    if (tensor.is_rotated())
+      take_pairs_apart(tensor, shape.head_width(), tensor.columns() * int64_t{sizeof(float)}, numbers);
   });
   return pretrained;
 }

@@ -33,7 +33,7 @@ int64_t BatchForward::sequences_a_pass(int64_t length) const {
 void BatchForward::carry_states(int64_t sequences) {
   kept_.clear();
   entering_ = {};
-  left_ = make_state_rows(kept_, layout(), sequences);
+  left_ = make_fresh_state_rows(kept_, layout(), sequences);
 }
 
 void BatchForward::run(const Batch& batch, int64_t rows, const std::function<void(const Pass&)>& use) {
@@ -65,7 +65,7 @@ void BatchForward::pass(const Batch& batch, int64_t begin, int64_t end,
     return batch.segments[static_cast<size_t>(piece.first_segment + s)];
   };
   const bool cut = piece.cut_before || piece.cut_after;
-  if (cut && !entering_) entering_ = make_state_rows(kept_, layout(), 1);
+  if (cut && !entering_) entering_ = make_fresh_state_rows(kept_, layout(), 1);
   StateRows in = make_state_rows_without_caches(memory_, layout(), count);
   const auto bytes = static_cast<size_t>(in.row_bytes);
   if (piece.cut_before) {

@@ -19,7 +19,7 @@ class AttentionMixer : public Mixer {
         o_proj_(builder.matrix(
             "o_proj", config.d_model, config.d_model,
             Initial::uniform(1 / std::sqrt(static_cast<double>(config.d_model * config.n_layers))))),
-        cache_(builder.keep_cache("cache", config.attention.cached_tokens() * 2 * kv_width(config))),
+        cache_(builder.keep_cache("cache", config.attention.cached_tokens(), 2 * kv_width(config))),
         frequencies_(rotary_frequencies(config.attention, config.head_width())) {
     // Of scores and weighted values, for the keys that a token in a full context reads on average.
     const auto keys = static_cast<double>(config.attention.cached_tokens());

@@ -23,6 +23,7 @@ class Level {
                                       Role::matrix, Initial::identities(width));
     key_map_ = &here.parameters.add(here.prefix + "key_map.weight", {shape_.kv_heads * width, half},
                                     Role::matrix, Initial::identities(width));
+    query_map_->plain = key_map_->plain = true;
     gate_ = &here.matrix("gate", shape_.kv_heads, config.d_model, Initial::zeros());
     gate_bias_ = &here.vector("gate.bias", shape_.kv_heads, Initial::time_scales(tau / 2, 2 * tau));
     // Slow levels start at a tenth of the fast one's weight.

@@ -64,8 +64,8 @@ struct Builder {
     return parameters.add(prefix + name, {size}, Role::vector, initial);
   }
   StateField keep(const std::string& name, int64_t size) const { return state.add(prefix + name, size); }
-  StateField keep_cache(const std::string& name, int64_t size) const {
-    return state.add(prefix + name, size, true);
+  StateField keep_cache(const std::string& name, int64_t rows, int64_t width) const {
+    return state.add_cache(prefix + name, rows, width);
   }
 };
 

@@ -51,10 +51,15 @@ void Model::pack(Context& context, DType format) {
   const DType dtype = backend_.dtype == DType::f32 ? format : backend_.dtype;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     Parameter& p = parameters_[i];
-    if (parameters_.role(i) == Role::vector || (&p == embed_ && embed_ != head_)) continue;
-    p.packed = parameters_.memory().tensor(
+    if (parameters_.role(i) == Role::vector || (&p == embed_ && embed_ != head_) || p.packed) continue;
+    const ArenaScope scope(context.scratch);
+    Arena& memory = p.plain ? context.scratch : parameters_.memory();
+    const Tensor packed = memory.tensor(
         1, packed_weight_size(p.value.rows, p.value.cols, dtype == format ? format : DType::f32), dtype);
-    backend_(context, PackWeight{p.value, p.packed, format});
+    backend_(context, PackWeight{p.value, packed, format});
+    if (p.plain) continue;  // rounded alone
+    p.packed = packed;
+    parameters_.drop_value(p);
   }
 }
 

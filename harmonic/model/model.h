@@ -28,11 +28,11 @@ class Model {
   // Every stride at which something of the model runs, ascending, from 1.
   std::vector<int64_t> strides() const;
 
-  // Keeps a packed form of every matrix beside it: products with few rows (decoding) get faster, with the
-  // same bits. Formats other than f32 (bf16; i8, with a scale for each row) first round the matrices
-  // themselves, the embedding table excepted where it is not the head too: the packed forms are read at less
-  // cost and give the same bits as the rounded matrices would. Only for a model that is not trained; what is
-  // packed already stays as it is.
+  // Turns every matrix into its packed form, which is the only one from then on: products with few rows
+  // (decoding) get faster, with the same bits. Formats other than f32 (bf16; i8, with a scale for each row)
+  // first round the matrices, the embedding table excepted where it is not the head too: the packed forms are
+  // read at less cost and give the same bits as the rounded matrices would. Only for a model that is not
+  // trained; what is packed already stays as it is.
   void pack(Context& context, DType format = DType::f32);
   bool packed() const { return packed_; }
 

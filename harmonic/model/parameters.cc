@@ -7,6 +7,7 @@
 #include "harmonic/base/files.h"
 #include "harmonic/base/portable_math.h"
 #include "harmonic/base/random.h"
+#include "harmonic/ops/linear.h"
 
 namespace harmonic {
 namespace {
@@ -70,9 +71,13 @@ Parameter& Parameters::add(std::string name, std::vector<int64_t> shape, Role ro
 
 void Parameters::allocate(DType dtype, bool trained) {
   trained_ = trained;
-  for (Entry& entry : entries_) {
-    Parameter& p = entry.parameter;
-    p.value = memory_.tensor(p.value.rows, p.value.cols, dtype);
+  // Vectors first: pages of matrices whose values are dropped, or never written, hold nothing else then.
+  for (const bool vectors : {true, false}) {
+    for (Entry& entry : entries_) {
+      if ((entry.role == Role::vector) != vectors) continue;
+      Parameter& p = entry.parameter;
+      p.value = memory_.tensor(p.value.rows, p.value.cols, dtype);
+    }
   }
   if (!trained) return;
   for (Entry& entry : entries_) {
@@ -118,14 +123,30 @@ int64_t Parameters::count(Role role) const {
   return total;
 }
 
+void Parameters::drop_value(Parameter& parameter) {
+  HARMONIC_ASSERT(parameter.packed && !parameter.plain && !trained_);
+  Tensor& value = parameter.value;
+  memory_.forget(value.data, value.size() * size_of(value.dtype));
+  value.data = nullptr;
+}
+
 std::string Parameters::hash() const {
   std::string all;
   for (const Entry& entry : entries_) {
     const Tensor& value = entry.parameter.value;
     all += entry.parameter.name;
     all += fmt::format(" {} {}\n", value.rows, value.cols);
-    all += sha256(
-        {static_cast<const char*>(value.data), static_cast<size_t>(value.size() * size_of(value.dtype))});
+    const auto bytes = static_cast<size_t>(value.size() * size_of(value.dtype));
+    const auto* numbers = static_cast<const char*>(value.data);
+    std::vector<char> unpacked;
+    if (!numbers) {
+      unpacked.resize(bytes);
+      for (int64_t r = 0; r < value.rows; ++r)
+        unpack_row(entry.parameter.packed, value.rows, value.cols, r,
+                   unpacked.data() + r * value.cols * size_of(value.dtype));
+      numbers = unpacked.data();
+    }
+    all += sha256({numbers, bytes});
   }
   return sha256(all);
 }

@@ -69,7 +69,10 @@ class Parameters {
   int64_t count(Role role) const;
   bool trained() const { return trained_; }
 
-  // SHA-256 over names, shapes and values.
+  // Leaves the packed form of a parameter of these as the only one: its value has no data from then on.
+  void drop_value(Parameter& parameter);
+
+  // SHA-256 over names, shapes and values, the same whether they are packed or not.
   std::string hash() const;
 
   // Memory that lives as long as the parameters, e.g. for packed weights.

@@ -46,6 +46,8 @@ class SafetensorsFile {
   // The same, of exactly this shape, as `size` floats into `out`: f64, bf16 and f16 are converted, integers
   // refused.
   void read(std::string_view name, std::span<const int64_t> shape, float* out) const;
+  // Says that a tensor's bytes have been read (MappedFile::release).
+  void release(const StoredTensor& tensor) const { file_.release(tensor.bytes); }
 
  private:
   std::filesystem::path path_;

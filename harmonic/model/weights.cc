@@ -82,7 +82,10 @@ void save_tensors(const std::filesystem::path& path, std::span<const NamedTensor
 Metadata load_tensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors) {
   const SafetensorsFile file(path);
   check_contents(file, tensors);
-  for (const NamedTensor& tensor : tensors) fill(file, tensor);
+  for (const NamedTensor& tensor : tensors) {
+    fill(file, tensor);
+    file.release(file.at(tensor.name));
+  }
   return file.metadata();
 }
 

@@ -7,7 +7,8 @@ namespace harmonic {
 
 struct Embedding {
   Tensor tokens;  // [1, R] i32, each in [0, V)
-  Tensor table;   // [V, C]
+  Tensor table;   // [V, C]; without data where `packed` holds it
+  Tensor packed;  // or null: the table's packed form (linear.h), which is read
   Tensor y;       // [R, C]
 };
 

@@ -30,6 +30,7 @@ void AddRows(int64_t rows, int64_t count, const int32_t* tokens, const float* dy
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
+#include "harmonic/ops/linear.h"
 #include "harmonic/ops/work_items.h"
 
 namespace harmonic::cpu {
@@ -50,8 +51,14 @@ void run(Context& context, const Embedding& op) {
   const int32_t* tokens = op.tokens.as<int32_t>();
   check_tokens(tokens, y.rows, table.rows);
   context.pool.parallel_ranges(y.rows, ceil_div(kElementGrain, y.cols), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r)
-      std::memcpy(y.row<float>(r), table.row<float>(tokens[r]), static_cast<size_t>(y.cols) * sizeof(float));
+    for (int64_t r = begin; r < end; ++r) {
+      if (op.packed) {
+        unpack_row(op.packed, table.rows, table.cols, tokens[r], y.row<float>(r));
+      } else {
+        std::memcpy(y.row<float>(r), table.row<float>(tokens[r]),
+                    static_cast<size_t>(y.cols) * sizeof(float));
+      }
+    }
   });
 }
 

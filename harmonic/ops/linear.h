@@ -8,8 +8,8 @@ namespace harmonic {
 // On the cpu every element is one chain of fused multiply-adds over k in order that starts from base + bias.
 struct Linear {
   Tensor x;             // [R, K]
-  Tensor weight;        // [M, K]
-  Tensor packed;        // or null: weight in the backend's packed form (pack_weight), same result
+  Tensor weight;        // [M, K]; without data where `packed` holds it
+  Tensor packed;        // or null: weight in the backend's packed form (PackWeight), same result
   Tensor bias;          // [1, M] or null
   Tensor base;          // [R, M] or null; may be y itself
   bool negate = false;  // y = base - x W^T (no bias then)
@@ -36,6 +36,9 @@ struct PackWeight {
   DType format = DType::f32;
 };
 int64_t packed_weight_size(int64_t m, int64_t k, DType format = DType::f32);
+// Row `row` of the weight [m, k] whose packed form, of the cpu or the reference, is given: k numbers, f32 or
+// of the reference f64.
+void unpack_row(const Tensor& packed, int64_t m, int64_t k, int64_t row, void* numbers);
 
 HARMONIC_DECLARE_OP(Linear);
 HARMONIC_DECLARE_OP(LinearBackward);

@@ -37,6 +37,14 @@ namespace harmonic {
 
 int64_t packed_weight_size(int64_t m, int64_t k, DType format) { return packed_size(k, m, format); }
 
+void unpack_row(const Tensor& packed, int64_t m, int64_t k, int64_t row, void* numbers) {
+  if (packed.dtype == DType::f64) {
+    std::memcpy(numbers, packed.as<double>() + row * k, static_cast<size_t>(k) * sizeof(double));
+  } else {
+    unpack_column({packed.data, k, m, packed.dtype}, row, static_cast<float*>(numbers));
+  }
+}
+
 namespace cpu {
 namespace {
 

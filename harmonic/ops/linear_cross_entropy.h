@@ -18,7 +18,7 @@ struct TeacherLogits {
 
 struct LinearCrossEntropy {
   Tensor x;               // [R, C]
-  Tensor weight;          // [V, C]
+  Tensor weight;          // [V, C]; without data where `packed` holds it, and no gradients then
   Tensor packed;          // or null: weight packed (PackWeight)
   Tensor targets;         // [1, R] i32 in [0, V), or -1 where there is none: loss and gradient are 0
   Tensor losses;          // [1, R]

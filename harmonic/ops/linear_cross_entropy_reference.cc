@@ -16,11 +16,12 @@ void softmax(std::vector<double>& logits, double& log_sum) {
   for (double& logit : logits) logit = std::exp(logit - log_sum);
 }
 
-void multiply(const Tensor& x, int64_t row, const Tensor& weight, std::vector<double>& logits) {
+void multiply(const Tensor& x, int64_t row, const Tensor& weight, const Tensor& packed,
+              std::vector<double>& logits) {
   logits.assign(static_cast<size_t>(weight.rows), 0);
   for (int64_t v = 0; v < weight.rows; ++v)
     for (int64_t c = 0; c < x.cols; ++c)
-      logits[static_cast<size_t>(v)] += x.row<double>(row)[c] * weight.row<double>(v)[c];
+      logits[static_cast<size_t>(v)] += x.row<double>(row)[c] * weight_at(weight, packed, v, c);
 }
 
 }  // namespace
@@ -33,13 +34,13 @@ void run(Context&, const LinearCrossEntropy& op) {
     const int32_t target = op.targets.as<int32_t>()[r];
     op.losses.as<double>()[r] = 0;
     if (target < 0) continue;
-    multiply(op.x, r, op.weight, q);
+    multiply(op.x, r, op.weight, op.packed, q);
     std::vector<double> logits = q;
     double log_sum = 0, teacher_log_sum = 0, divergence = 0;
     softmax(q, log_sum);
     const double share = op.teacher.x ? op.teacher.share : 0;
     if (op.teacher.x) {
-      multiply(op.teacher.x, r, op.teacher.weight, p);
+      multiply(op.teacher.x, r, op.teacher.weight, {}, p);
       const std::vector<double> teacher_logits = p;
       softmax(p, teacher_log_sum);
       for (size_t v = 0; v < p.size(); ++v)

@@ -48,7 +48,7 @@ void run(Context&, const Linear& op) {
     for (int64_t m = 0; m < op.y.cols; ++m) {
       double sum = number_or_zero(op.base, r, m) + number_or_zero(op.bias, 0, m);
       for (int64_t k = 0; k < op.x.cols; ++k) {
-        const double product = op.x.row<double>(r)[k] * op.weight.row<double>(m)[k];
+        const double product = op.x.row<double>(r)[k] * weight_at(op.weight, op.packed, m, k);
         sum += op.negate ? -product : product;
       }
       op.y.row<double>(r)[m] = sum;

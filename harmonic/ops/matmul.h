@@ -41,14 +41,18 @@ void matmul(ThreadPool& pool, Arena& scratch, int64_t M, int64_t N, int64_t K, M
 // [ceil(N/16)][K][16], the last one padded with zeros. The caller owns the memory. Elements are f32, bf16, or
 // i8: whole multiples of a scale of their column, the scales (f32, a panel's 16 together) following the last
 // panel. The narrow forms are exact: they hold matrices that were rounded before (round_rows).
+//
+// Blocks of 32 k of a column, K a multiple of 32, hold what GGUF files do (convert/gguf_blocks.h): q8_0, d q
+// with q of i8, and q4_1, d q + m with q of four bits, d and m f16. Of each block of k a panel has 16 d, with
+// q4_1 16 m, and then 16 q for each k in order; of four bits, two k share a byte, the first the lower half.
 struct PackedMatrix {
   const void* data = nullptr;
   int64_t K = 0, N = 0;
   DType dtype = DType::f32;
 };
 
-// The number of elements, of i8 with the bytes of the scales, that the packed form of B[K,N] needs. Throws
-// Error when it overflows.
+// The number of elements, of i8 with the bytes of the scales, that the packed form of B[K,N] needs; of blocks
+// the number of bytes. Throws Error when it overflows.
 int64_t packed_size(int64_t K, int64_t N, DType dtype = DType::f32);
 
 // Packs B[K,N] into `out`, packed_size(K, N) elements, best aligned to 64 bytes.
@@ -57,6 +61,17 @@ PackedMatrix pack_matrix(ThreadPool& pool, int64_t K, int64_t N, MatrixView B, f
 // The same as bf16 or i8, of a B whose transpose was rounded by round_rows, which gave `scales`.
 PackedMatrix pack_narrow_matrix(ThreadPool& pool, int64_t K, int64_t N, MatrixView B, DType dtype,
                                 const float* scales, void* out);
+
+constexpr int64_t kBlockNumbers = 32;
+inline bool is_blocks(DType dtype) { return dtype == DType::q8_0 || dtype == DType::q4_1; }
+
+// Packs blocks as they lie in a GGUF file, those of a column of B[K,N] one after the other and column after
+// column, into `out`, packed_size(K, N, dtype) bytes. dtype is q8_0 or q4_1.
+PackedMatrix pack_blocks(ThreadPool& pool, int64_t K, int64_t N, const uint8_t* blocks, DType dtype,
+                         void* out);
+
+// Column n of the matrix, K numbers, to the bit.
+void unpack_column(const PackedMatrix& packed, int64_t n, float* out);
 
 // Rounds every row of [rows, cols] numbers to what a narrow form can hold: bf16, to the nearest and ties to
 // even; or i8, to the nearest of -127..127 times the row's scale, which is its largest magnitude / 127 (of a

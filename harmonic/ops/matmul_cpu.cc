@@ -125,6 +125,12 @@ void check(int64_t M, int64_t N, int64_t K, int64_t ldc, MatmulMode mode, const 
 }  // namespace
 
 int64_t packed_size(int64_t K, int64_t N, DType dtype) {
+  if (is_blocks(dtype)) {
+    HARMONIC_ASSERT(K % kBlockNumbers == 0);
+    return checked_mul(panels_of(N),
+                       checked_mul(K / kBlockNumbers, panel_block_bytes(dtype), "packed matrix"),
+                       "packed matrix");
+  }
   const int64_t columns = checked_mul(panels_of(N), kPanel, "packed matrix");
   const int64_t scales = dtype == DType::i8 ? static_cast<int64_t>(sizeof(float)) : 0;
   return checked_mul(columns, K + scales, "packed matrix");

@@ -16,6 +16,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "harmonic/ops/matmul_blocks-inl.h"
 #include "harmonic/ops/matmul_pack-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -41,7 +42,7 @@ struct KernelCall {
   const float* a;
   int64_t a_step;        // floats from one k to the next, when A lies by columns
   const void* b;         // the first panel
-  int64_t panel_stride;  // elements from one panel of b to the next
+  int64_t panel_stride;  // elements, of blocks bytes, from one panel of b to the next
   float* c;
   int64_t ldc;
   bool from_c;                    // start from the old c; otherwise from bias
@@ -50,6 +51,38 @@ struct KernelCall {
   // The lines of C that the next kernel takes, in up to three columns of lines, then what comes later.
   std::array<Stream, 4> streams;
 };
+
+template <class W>
+constexpr bool kOfBlocks = std::is_same_v<W, BlocksQ8_0> || std::is_same_v<W, BlocksQ4_1>;
+
+// The sums of a kernel over all k, where b is blocks.
+template <int64_t kRows, int64_t kVectors, class Blocks>
+HWY_INLINE void AddBlocks(const KernelCall& call, Vector (&acc)[kRows][kVectors]) {
+  const Tag d;
+  const float* HWY_RESTRICT a = call.a;
+  const auto* HWY_RESTRICT b = static_cast<const uint8_t*>(call.b);
+  const auto at = [&](int64_t v) { return b + v / kPanelVectors * call.panel_stride; };
+  for (int64_t k = 0; k < call.K; k += kBlockNumbers, b += panel_block_bytes(Blocks::kDType)) {
+    Blocks blocks[kVectors];
+#pragma GCC unroll 16
+    for (int64_t v = 0; v < kVectors; ++v) blocks[v].Begin(at(v), v % kPanelVectors * kLanes);
+    for (int64_t byte = 0; byte < kBlockNumbers / Blocks::kNumbersOfByte; ++byte) {
+#pragma GCC unroll 2
+      for (int64_t part = 0; part < Blocks::kNumbersOfByte; ++part, a += call.a_step) {
+        Vector bv[kVectors];
+#pragma GCC unroll 16
+        for (int64_t v = 0; v < kVectors; ++v)
+          bv[v] = blocks[v].Load(at(v), v % kPanelVectors * kLanes, byte, part);
+#pragma GCC unroll 16
+        for (int64_t r = 0; r < kRows; ++r) {
+          const Vector av = hn::Set(d, a[r]);
+#pragma GCC unroll 16
+          for (int64_t v = 0; v < kVectors; ++v) acc[r][v] = hn::MulAdd(av, bv[v], acc[r][v]);
+        }
+      }
+    }
+  }
+}
 
 // W: what b holds.
 template <int64_t kRows, int64_t kPanels, bool kByRows, class W>
@@ -74,33 +107,37 @@ void Kernel(const KernelCall& call) {
       for (int64_t r = 0; r < kRows; ++r) acc[r][v] = start;
     }
   }
-  const float* HWY_RESTRICT a = call.a;
-  const W* HWY_RESTRICT b = static_cast<const W*>(call.b);
-  Vector scales[kVectors];
+  if constexpr (kOfBlocks<W>) {
+    AddBlocks<kRows, kVectors, W>(call, acc);
+  } else {
+    const float* HWY_RESTRICT a = call.a;
+    const W* HWY_RESTRICT b = static_cast<const W*>(call.b);
+    Vector scales[kVectors];
 #pragma GCC unroll 16
-  for (int64_t v = 0; v < kVectors; ++v)
-    scales[v] = std::is_same_v<W, Int8> ? hn::LoadU(d, call.scales + v * kLanes) : hn::Zero(d);
-  const int64_t panel_stride = call.panel_stride;
-  int64_t k = 0;
-  for (size_t i = 0; i < call.streams.size(); ++i) {
-    const float* line = call.streams[i].line;
-    const int64_t line_step = call.streams[i].step;
-    const int64_t end = i + 1 == call.streams.size() ? call.K : std::min(call.K, k + call.streams[i].count);
-    for (; k < end; ++k) {
-      __builtin_prefetch(line, 0, 2);  // into the L2 cache
-      line += line_step;
-      Vector bv[kVectors];
+    for (int64_t v = 0; v < kVectors; ++v)
+      scales[v] = std::is_same_v<W, Int8> ? hn::LoadU(d, call.scales + v * kLanes) : hn::Zero(d);
+    const int64_t panel_stride = call.panel_stride;
+    int64_t k = 0;
+    for (size_t i = 0; i < call.streams.size(); ++i) {
+      const float* line = call.streams[i].line;
+      const int64_t line_step = call.streams[i].step;
+      const int64_t end = i + 1 == call.streams.size() ? call.K : std::min(call.K, k + call.streams[i].count);
+      for (; k < end; ++k) {
+        __builtin_prefetch(line, 0, 2);  // into the L2 cache
+        line += line_step;
+        Vector bv[kVectors];
 #pragma GCC unroll 16
-      for (int64_t v = 0; v < kVectors; ++v)
-        bv[v] = LoadWeights(b + v / kPanelVectors * panel_stride + v % kPanelVectors * kLanes, scales[v]);
+        for (int64_t v = 0; v < kVectors; ++v)
+          bv[v] = LoadWeights(b + v / kPanelVectors * panel_stride + v % kPanelVectors * kLanes, scales[v]);
 #pragma GCC unroll 16
-      for (int64_t r = 0; r < kRows; ++r) {
-        const Vector av = hn::Set(d, a[r * kNextRow]);
+        for (int64_t r = 0; r < kRows; ++r) {
+          const Vector av = hn::Set(d, a[r * kNextRow]);
 #pragma GCC unroll 16
-        for (int64_t v = 0; v < kVectors; ++v) acc[r][v] = hn::MulAdd(av, bv[v], acc[r][v]);
+          for (int64_t v = 0; v < kVectors; ++v) acc[r][v] = hn::MulAdd(av, bv[v], acc[r][v]);
+        }
+        a += a_step;
+        b += kPanel;
       }
-      a += a_step;
-      b += kPanel;
     }
   }
 #pragma GCC unroll 16
@@ -133,6 +170,8 @@ HWY_INLINE KernelFunction kernel_for(int64_t rows, int64_t panels, bool by_rows,
   const auto row = static_cast<size_t>(rows - 1);
   if (dtype == DType::bf16) return kernel_by_columns<Bf16>(rows, panels);
   if (dtype == DType::i8) return kernel_by_columns<Int8>(rows, panels);
+  if (dtype == DType::q8_0) return kernel_by_columns<BlocksQ8_0>(rows, panels);
+  if (dtype == DType::q4_1) return kernel_by_columns<BlocksQ4_1>(rows, panels);
   if (by_rows && panels == 1) return kKernels<1, true, kMaxRows>[row];
   if constexpr (kMaxPanels == 2)
     if (by_rows && panels == 2) return kKernels<2, true, kRowsOfTwo>[row];
@@ -231,7 +270,11 @@ void PackNarrowPanels(const Product& product, int64_t begin, int64_t end, DType 
 // k [k_begin, k_begin + k_count) of panel p of a narrow form, as floats.
 void WidenFrom(const PackedMatrix& packed, int64_t p, int64_t k_begin, int64_t k_count, float* out) {
   const int64_t at = (p * packed.K + k_begin) * kPanel;
-  if (packed.dtype == DType::bf16) {
+  if (is_blocks(packed.dtype)) {
+    const auto* panel = static_cast<const uint8_t*>(packed.data) + p * panel_bytes(packed.dtype, packed.K);
+    (packed.dtype == DType::q8_0 ? WidenBlocks<BlocksQ8_0> : WidenBlocks<BlocksQ4_1>)(panel, k_begin, k_count,
+                                                                                      out);
+  } else if (packed.dtype == DType::bf16) {
     WidenPanel(static_cast<const Bf16*>(packed.data) + at, k_count, nullptr, out);
   } else {
     WidenPanel(static_cast<const Int8*>(packed.data) + at, k_count, scales_of(packed) + p * kPanel, out);
@@ -350,16 +393,16 @@ void ComputeFewRows(const Product& product, int64_t panel_begin, int64_t panel_e
   const int64_t M = product.M, K = product.K, panels = row_panels(M), slot = few_rows_slot(M);
   const DType dtype = product.packed.dtype;
   const auto* packed = static_cast<const char*>(product.packed.data);
-  const int64_t panel_bytes = K * kPanel * size_of(dtype);
+  const int64_t panel_step = panel_bytes(dtype, K);
   for (int64_t p = panel_begin; p < panel_end;) {
     int64_t p_count = wide_panels(slot);
     while (p_count > panel_end - p) p_count /= 2;
     const int64_t column = p * kPanel;
-    const char* b = packed + p * panel_bytes;
+    const char* b = packed + p * panel_step;
     // Two panels or one are too few streams to keep the memory busy: ask for the one that comes next.
     const bool ask = p_count <= 2 && p + p_count < panel_end;
     for (int64_t i = 0; i < panels; ++i) {
-      const Stream none = {a, 0, 0}, next = {reinterpret_cast<const float*>(b + p_count * panel_bytes),
+      const Stream none = {a, 0, 0}, next = {reinterpret_cast<const float*>(b + p_count * panel_step),
                                              kPanel * size_of(dtype) / int64_t{sizeof(float)}, 0};
       const int64_t r = M * i / panels, height = M * (i + 1) / panels - r;
       RunKernel(height, p_count, false, dtype, std::min(p_count * kPanel, product.N - column),
@@ -367,7 +410,7 @@ void ComputeFewRows(const Product& product, int64_t panel_begin, int64_t panel_e
                  .a = a + i * K * slot,
                  .a_step = slot,
                  .b = b,
-                 .panel_stride = K * kPanel,
+                 .panel_stride = is_blocks(dtype) ? panel_step : K * kPanel,
                  .c = product.C + r * product.ldc + column,
                  .ldc = product.ldc,
                  .from_c = product.from_c,

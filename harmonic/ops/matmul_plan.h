@@ -42,6 +42,16 @@ inline const float* scales_of(const PackedMatrix& packed) {
                                         (packed.N + kPanel - 1) / kPanel * kPanel * packed.K);
 }
 
+// Bytes of a block of k of a panel.
+inline int64_t panel_block_bytes(DType dtype) {
+  return kPanel * (dtype == DType::q8_0 ? 2 + kBlockNumbers : 4 + kBlockNumbers / 2);
+}
+
+// Bytes from one panel of a packed matrix to the next.
+inline int64_t panel_bytes(DType dtype, int64_t K) {
+  return is_blocks(dtype) ? K / kBlockNumbers * panel_block_bytes(dtype) : K * kPanel * size_of(dtype);
+}
+
 struct Tile {
   int64_t row_begin, row_end, panel_begin, panel_end;
   int64_t next_row;  // where the tile that this thread is likely to take next begins; M for none

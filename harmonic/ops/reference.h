@@ -23,4 +23,9 @@ inline double number_or_zero(const Tensor& tensor, int64_t row, int64_t column) 
   return tensor ? tensor.row<double>(row)[column] : 0;
 }
 
+// A number of a weight, or of its packed form, which is a copy, where there is one.
+inline double weight_at(const Tensor& weight, const Tensor& packed, int64_t row, int64_t column) {
+  return packed ? packed.as<double>()[row * weight.cols + column] : weight.row<double>(row)[column];
+}
+
 }  // namespace harmonic::reference

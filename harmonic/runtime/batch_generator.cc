@@ -34,7 +34,7 @@ void generate_texts(Inference& inference, const Tokenizer& tokenizer, const std:
   const auto prompt_size = static_cast<int64_t>(prompt_tokens.size());
   Arena memory;
   const int64_t together = std::min(options.together, options.count);
-  const StateRows states = make_state_rows(memory, layout, together);
+  const StateRows states = make_fresh_state_rows(memory, layout, together);
   // The state of every text before its first choice: the prompt has been read but for its last token.
   State start(layout);
   int32_t first = tokenizer.bos();

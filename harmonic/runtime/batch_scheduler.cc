@@ -7,7 +7,6 @@
 
 #include "harmonic/base/checked.h"
 #include "harmonic/base/float_mode.h"
-#include "harmonic/model/used_state.h"
 
 namespace harmonic {
 namespace {
@@ -58,7 +57,6 @@ BatchScheduler::BatchScheduler(Model& model, const Tokenizer& tokenizer, const S
       pool_(options.threads),
       inference_(model, pool_),
       row_bytes_(model.state_layout().bytes()),
-      cached_tokens_(model.config().uses("attention") ? model.config().attention.cached_tokens() : 0),
       // Pages that no text has used take no memory.
       slab_(static_cast<char*>(std::calloc(static_cast<size_t>(options.max_batch),
                                            static_cast<size_t>(model.state_layout().bytes()))),
@@ -161,7 +159,7 @@ bool BatchScheduler::take_jobs() {
       job->listener->on_end(std::move(ended));
       continue;
     }
-    move_state(model_.state_layout(), cached_tokens_, job->request.from.state.data(), row(jobs_.size()));
+    states().set(static_cast<int64_t>(jobs_.size()), job->request.from.state);
     job->request.from.state = State();
     job->listener->on_start();
     jobs_.push_back(std::move(job));
@@ -217,7 +215,8 @@ void BatchScheduler::step() {
   }
   const auto count = static_cast<int64_t>(jobs_.size());
   const Segments segments{offsets_.data(), count};
-  const StateRows states(slab_.get(), count, model_.state_layout());
+  StateRows states = this->states();
+  states.count = count;
 
   try {
     const Tensor hidden = inference_.hidden(tokens_.data(), segments, states, states);
@@ -328,7 +327,7 @@ void BatchScheduler::write(size_t slot) {
   if (token == tokenizer_.eot()) {
     // The end stands in the text of all documents; what was held back comes before it.
     job.earlier += position_of(slot);
-    clear_state(model_.state_layout(), cached_tokens_, row(slot));
+    states().clear(static_cast<int64_t>(slot));
     job.pending = static_cast<int32_t>(model_.config().bos());
     job.at_beginning = true;
     job.stops.flush(released);
@@ -359,7 +358,7 @@ void BatchScheduler::write(size_t slot) {
 TextPoint BatchScheduler::point_of(size_t slot) const {
   const Job& job = *jobs_[slot];
   TextPoint point{State(model_.state_layout()), job.pending, job.earlier, job.characters.held()};
-  move_state(model_.state_layout(), cached_tokens_, row(slot), point.state.data());
+  states().get(static_cast<int64_t>(slot), point.state);
   return point;
 }
 
@@ -378,7 +377,7 @@ void BatchScheduler::end(size_t slot, GenerationEnd::Finish finish, std::string 
   // Of a row that failed nothing is known: not even how much of it is used.
   if (finish == GenerationEnd::Finish::failed) std::memset(row(slot), 0, static_cast<size_t>(row_bytes_));
   if (slot + 1 < jobs_.size()) {
-    move_state(model_.state_layout(), cached_tokens_, row(jobs_.size() - 1), row(slot));
+    model_.state_layout().shape()->copy(row(jobs_.size() - 1), row(slot));
     jobs_[slot] = std::move(jobs_.back());
   }
   jobs_.pop_back();

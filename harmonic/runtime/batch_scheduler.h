@@ -155,7 +155,8 @@ class BatchScheduler {
   void write(size_t slot);
   void end(size_t slot, GenerationEnd::Finish finish, std::string error = {});
   TextPoint point_of(size_t slot) const;
-  char* row(size_t slot) const { return slab_.get() + static_cast<int64_t>(slot) * row_bytes_; }
+  StateRows states() const { return {slab_.get(), options_.max_batch, model_.state_layout()}; }
+  char* row(size_t slot) const { return states().row(static_cast<int64_t>(slot)); }
   uint64_t position_of(size_t slot) const;
   bool full(size_t slot) const;
 
@@ -167,7 +168,7 @@ class BatchScheduler {
 
   // Of the computing thread alone: the texts at work, and their states, a row each in the same order.
   std::vector<std::unique_ptr<Job>> jobs_;
-  int64_t row_bytes_ = 0, cached_tokens_ = 0;
+  int64_t row_bytes_ = 0;
   std::unique_ptr<char[], void (*)(void*)> slab_;
   std::vector<int32_t> tokens_;
   std::vector<int64_t> offsets_;

@@ -258,7 +258,8 @@ void Packer::decode(std::vector<Block>& blocks, const std::string& source) {
       lanes.push_back({RangeDecoder(block.payload), &block, {}});
   if (lanes.empty()) return check(blocks, source);
   Arena arena;
-  const StateRows all = make_state_rows(arena, model.state_layout(), static_cast<int64_t>(lanes.size()));
+  const StateRows all =
+      make_fresh_state_rows(arena, model.state_layout(), static_cast<int64_t>(lanes.size()));
   std::vector<int32_t> inputs(lanes.size(), tokenizer_.bos());
   std::vector<int64_t> offsets(lanes.size() + 1);
   for (size_t i = 0; i < offsets.size(); ++i) offsets[i] = static_cast<int64_t>(i);
@@ -267,7 +268,7 @@ void Packer::decode(std::vector<Block>& blocks, const std::string& source) {
     const auto count = static_cast<int64_t>(lanes.size());
     for (int64_t i = 0; i < count; ++i) {
       if (longest == 0 || static_cast<int64_t>(all.position(i)) < longest) continue;
-      std::memset(all.row(i), 0, static_cast<size_t>(all.row_bytes));
+      all.clear(i);
       inputs[static_cast<size_t>(i)] = tokenizer_.bos();
     }
     StateRows states = all;

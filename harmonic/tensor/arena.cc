@@ -1,6 +1,7 @@
 #include "harmonic/tensor/arena.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -50,6 +51,14 @@ Tensor Arena::zeros(int64_t rows, int64_t cols, DType dtype) {
   Tensor result = tensor(rows, cols, dtype);
   std::memset(result.data, 0, static_cast<size_t>(rows * cols * size_of(dtype)));
   return result;
+}
+
+void Arena::forget(void* data, int64_t bytes) {
+  const int64_t page = ::sysconf(_SC_PAGESIZE);
+  const auto address = static_cast<int64_t>(reinterpret_cast<uintptr_t>(data));
+  const int64_t begin = round_up(address, page), end = (address + bytes) / page * page;
+  // Where the system refuses, the memory is merely not returned.
+  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), static_cast<size_t>(end - begin), MADV_DONTNEED);
 }
 
 void Arena::rewind(const Mark& mark) {

@@ -35,6 +35,9 @@ class Arena {
   };
   Mark mark() const { return {current_, used_, total_}; }
   void rewind(const Mark& mark);
+  // Gives the whole pages within a piece that was handed out back to the system. What it held is lost; the
+  // piece counts as in use until it is rewound.
+  void forget(void* data, int64_t bytes);
   void clear() { rewind({}); }
   // Gives the memory back to the system and forgets the peak; nothing may be in use.
   void release();

@@ -16,6 +16,10 @@ std::string_view name_of(DType dtype) {
       return "i8";
     case DType::i32:
       return "i32";
+    case DType::q8_0:
+      return "q8_0";
+    case DType::q4_1:
+      return "q4_1";
   }
   return "?";
 }

@@ -13,7 +13,16 @@
 
 namespace harmonic {
 
-enum class DType : uint8_t { f64, f32, bf16, f16, i8, i32 };
+enum class DType : uint8_t {
+  f64,
+  f32,
+  bf16,
+  f16,
+  i8,
+  i32,
+  q8_0,  // blocks of 32 numbers, of packed matrices alone (ops/matmul.h); an element is a byte of them
+  q4_1,
+};
 constexpr int64_t size_of(DType dtype) {
   switch (dtype) {
     case DType::f64:
@@ -25,6 +34,8 @@ constexpr int64_t size_of(DType dtype) {
     case DType::f16:
       return 2;
     case DType::i8:
+    case DType::q8_0:
+    case DType::q4_1:
       return 1;
   }
   return 0;

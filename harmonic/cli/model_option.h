@@ -1,0 +1,31 @@
+// --model and --weights, of the commands that run a model: a model folder, or a GGUF file as it is.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "harmonic/cli/options.h"
+#include "harmonic/eval/model_folder.h"
+
+namespace harmonic {
+
+class ModelOption {
+ public:
+  void declare(Options& options);
+  const std::string& path() const { return path_; }
+  // How the matrices are kept, in a word.
+  std::string weights() const;
+
+  // `change` as in load_model_folder().
+  LoadedModel load(const std::function<void(ModelConfig&)>& change = {}) const;
+  // Packs a loaded model as it is to be kept.
+  void pack(Model& model, Context& context) const;
+
+ private:
+  std::string path_, weights_ = "stored";
+};
+
+// The same without a choice of weights: those of the file.
+LoadedModel load_model_to_run(const std::string& path);
+
+}  // namespace harmonic
