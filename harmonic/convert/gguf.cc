@@ -125,7 +125,7 @@ PretrainedModel read_gguf(const std::filesystem::path& path, const std::filesyst
   fill_model(pretrained, config, backend, [&](const LlamaTensor& tensor, float* numbers) {
     const GgufTensor& stored = checked_tensor(file, tensor);
     dequantise(*stored.type, stored.bytes, stored.size, numbers);
-    check_finite(tensor, numbers, file.name());
+    check_finite(tensor.name, {numbers, static_cast<size_t>(tensor.size())}, file.name());
     // llama.cpp's converter puts rotary pairs side by side.
     if (tensor.is_rotated()) take_pairs_apart(tensor, shape.head_width(), numbers);
   });

@@ -91,10 +91,9 @@ std::vector<LlamaTensor> tensors_of(const LlamaShape& s) {
   return tensors;
 }
 
-void check_finite(const LlamaTensor& tensor, const float* numbers, const std::string& source) {
-  for (int64_t i = 0; i < tensor.size(); ++i)
-    if (!std::isfinite(numbers[i]))
-      fail("{}: a number of {} is not finite: the file is damaged", source, tensor.name);
+void check_finite(const std::string& tensor, std::span<const float> numbers, const std::string& source) {
+  for (const float number : numbers)
+    if (!std::isfinite(number)) fail("{}: a number of {} is not finite: the file is damaged", source, tensor);
 }
 
 void take_pairs_apart(const LlamaTensor& tensor, int64_t head_width, float* numbers) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -57,7 +58,7 @@ struct LlamaTensor {
 std::vector<LlamaTensor> tensors_of(const LlamaShape& shape);
 
 // Throws Error, naming the tensor and `source`, for a number that is not finite.
-void check_finite(const LlamaTensor& tensor, const float* numbers, const std::string& source);
+void check_finite(const std::string& tensor, std::span<const float> numbers, const std::string& source);
 // Rotary pairs that are neighbours in the rows of each head, half a head apart afterwards, as here.
 void take_pairs_apart(const LlamaTensor& tensor, int64_t head_width, float* numbers);
 
