@@ -17,7 +17,7 @@ harmonic=$1 stories=$2 share=${4:-1}
 row matrix ""
 row scratch "--from-scratch"
 row without-layers "" "$root/experiments/configs/hallamonic-without-layers.toml"
-row flat-taus "--taus 32,8,2"  # 32 tokens at every level
+row flat-taus "--taus 32,8,2"  # timescales of 16 to 64 tokens at every level to begin with
 row paper "--form paper"
 "$harmonic" curves teacher="$out/matrix/eval-teacher.json" matrix="$out/matrix/eval-student.json" \
   scratch="$out/scratch/eval-student.json" without-layers="$out/without-layers/eval-student.json" \

@@ -23,6 +23,8 @@ def read(path):
             training.append((entry["tokens"], entry["bits_per_byte"]))
         elif "valid_bits_per_byte" in entry:
             held_out.append((entry["tokens"], entry["valid_bits_per_byte"]))
+    if not training and not held_out:
+        sys.exit(f"{file}: has no bits per byte")
     size = max(1, len(training) // 200)
     windows = [training[i : i + size] for i in range(0, len(training), size)]
     means = [(w[-1][0], sum(bits for _, bits in w) / len(w)) for w in windows]
@@ -38,7 +40,7 @@ def ticks(low, high, count):
 
 
 def draw(runs):
-    most_tokens = max(tokens for _, means, _ in runs for tokens, _ in means)
+    most_tokens = max(tokens for _, means, held_out in runs for tokens, _ in means + held_out)
     values = [bits for _, means, held_out in runs for _, bits in means[2:] + held_out]
     low, high = min(values) - 0.05, min(max(values), min(values) + 2.0) + 0.05
 

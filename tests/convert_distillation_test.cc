@@ -8,7 +8,6 @@
 #include "harmonic/convert/surgery.h"
 #include "harmonic/train/backpropagation.h"
 #include "harmonic/train/optimizer.h"
-#include "tests/cli_program.h"
 #include "tests/model_folder_fixture.h"
 
 namespace harmonic {
@@ -27,9 +26,12 @@ ModelConfig teacher_config() {
 
 // A teacher, and a student made of it, on the backend of double precision.
 struct Pair {
-  Pair() : teacher(teacher_config(), reference_backend(), false) {
+  // `replaced`: layers; all where there are none.
+  explicit Pair(std::vector<int64_t> replaced = {}) : teacher(teacher_config(), reference_backend(), false) {
     initialise_for_test(teacher, 5);
-    const Surgery surgery = replace_attention(teacher, {});
+    SurgeryOptions options;
+    options.layers = std::move(replaced);
+    const Surgery surgery = replace_attention(teacher, options);
     student = std::make_unique<Model>(surgery.model->config(), reference_backend(), true);
     for (size_t i = 0; i < student->parameters().size(); ++i) {
       const Tensor &from = surgery.model->parameters()[i].value, &to = student->parameters()[i].value;
@@ -43,9 +45,18 @@ struct Pair {
     batch.sequences = 2;
     batch.target_count = 40;
   }
-  double loss(const Objective& objective) {
-    Backpropagation backpropagation(*student, pool, 1 << 26, 0, 4, objective);
-    return backpropagation.run(batch, {}, 1).nats;
+  std::unique_ptr<Objective> distance(const char* kind, double share = 0) {
+    return make_distillation(kind, teacher, *student, share, batch, pool);
+  }
+  double loss(const Objective& objective) { return loss(objective, batch); }
+  // `most_rows` go through together; 0 is as many as fit.
+  double loss(const Objective& objective, const Batch& some, int64_t most_rows = 0) {
+    Backpropagation backpropagation(*student, pool, 1 << 26, most_rows, 4, objective);
+    return backpropagation.run(some, {}, 1).nats;
+  }
+  std::vector<double> gradient(const std::string& name) {
+    const Tensor& grad = student->parameters().find(name)->grad;
+    return {grad.as<double>(), grad.as<double>() + grad.size()};
   }
 
   ThreadPool pool{1};
@@ -82,18 +93,17 @@ TEST(Distillation, GradientsOfBothObjectivesEqualCentralDifferences) {
   for (const char* kind : {"layers", "teacher"}) {
     SCOPED_TRACE(kind);
     Pair pair;
-    expect_gradients_equal_differences(pair, *make_distillation(kind, pair.teacher, *pair.student, 0.7));
+    expect_gradients_equal_differences(pair, *pair.distance(kind, 0.7));
   }
 }
 
 TEST(Distillation, LayersDoNotSeeEachOther) {
   Pair pair;
-  const auto objective = make_distillation("layers", pair.teacher, *pair.student, 0);
+  const auto objective = pair.distance("layers");
   const auto gradient_of_layer_1 = [&] {
     Backpropagation backpropagation(*pair.student, pair.pool, 1 << 26, 0, 4, *objective);
     backpropagation.run(pair.batch, {}, 1);
-    const Tensor& grad = pair.student->parameters().find("layers.1.mixer.q_proj.weight")->grad;
-    return std::vector<double>(grad.as<double>(), grad.as<double>() + grad.size());
+    return pair.gradient("layers.1.mixer.q_proj.weight");
   };
   const std::vector<double> before = gradient_of_layer_1();
   pair.student->parameters().find("layers.0.mixer.q_proj.weight")->value.as<double>()[3] += 5;
@@ -105,21 +115,88 @@ TEST(Distillation, AStudentThatIsItsTeacherHasNothingToLearn) {
   Pair pair;
   Model same(teacher_config(), reference_backend(), true);
   initialise_for_test(same, 5);
-  const auto objective = make_distillation("teacher", pair.teacher, same, 1);
+  const auto objective = make_distillation("teacher", pair.teacher, same, 1, pair.batch, pair.pool);
   Backpropagation backpropagation(same, pair.pool, 1 << 26, 0, 4, *objective);
   EXPECT_NEAR(backpropagation.run(pair.batch, {}, 1).nats, 0, 1e-9);
-  EXPECT_THROW(make_distillation("layers", pair.teacher, same, 0), Error);
+  EXPECT_THROW(make_distillation("layers", pair.teacher, same, 0, pair.batch, pair.pool), Error);
 }
 
 TEST(Distillation, ASequenceThatDoesNotFitIsRefusedAndNotCut) {
   Pair pair;
-  const auto objective = make_distillation("teacher", pair.teacher, *pair.student, 1);
+  const auto objective = pair.distance("teacher", 1);
   Backpropagation backpropagation(*pair.student, pair.pool, 1 << 26, 8, 4, *objective);
   try {
     backpropagation.run(pair.batch, {}, 1);
     FAIL() << "a sequence was cut";
   } catch (const Error& error) {
     EXPECT_NE(std::string(error.what()).find("raise train.memory_mb"), std::string::npos) << error.what();
+  }
+}
+
+// One sequence of a batch as a batch of its own.
+Batch sequence_alone(const Batch& batch, int64_t s) {
+  const auto begin = batch.offsets[static_cast<size_t>(s)], end = batch.offsets[static_cast<size_t>(s) + 1];
+  Batch alone;
+  alone.tokens.assign(batch.tokens.begin() + begin, batch.tokens.begin() + end);
+  alone.targets.assign(batch.targets.begin() + begin, batch.targets.begin() + end);
+  alone.offsets = {0, end - begin};
+  alone.segments = {{0, 0, false}};
+  alone.sequences = 1;
+  alone.target_count = end - begin;
+  return alone;
+}
+
+TEST(Distillation, NoLossDependsOnWhatElseIsInAPass) {
+  for (const char* kind : {"layers", "teacher"}) {
+    SCOPED_TRACE(kind);
+    Pair pair;
+    const auto objective = pair.distance(kind, 0.5);
+    const double together = pair.loss(*objective);
+    const double apart = pair.loss(*objective, sequence_alone(pair.batch, 0)) +
+                         pair.loss(*objective, sequence_alone(pair.batch, 1));
+    EXPECT_NEAR(apart, together, 1e-9 * together);
+  }
+}
+
+TEST(Distillation, DocumentsOfASequenceThatDoesNotFitGoOneByOne) {
+  Pair pair;
+  const auto objective = pair.distance("teacher", 1);
+  const double together = pair.loss(*objective);
+  pair.batch.segments[1].sequence = 0;
+  pair.batch.sequences = 1;
+  EXPECT_NEAR(pair.loss(*objective, pair.batch, 24), together, 1e-9 * together);
+}
+
+TEST(Distillation, OnLayersNothingButTheReplacedMixersIsUpdated) {
+  for (const char* only : {"all", "mixers"}) {
+    SCOPED_TRACE(only);
+    Pair pair({0});
+    const auto objective = pair.distance("layers");
+    pair.loss(*objective);
+    TrainConfig config;
+    config.only = only;
+    config.weight_decay = 0.1;
+    Parameters& parameters = pair.student->parameters();
+    std::vector<std::vector<double>> before;
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      const Tensor& value = parameters[i].value;
+      before.emplace_back(value.as<double>(), value.as<double>() + value.size());
+    }
+    Optimizer optimizer(parameters, reference_backend(), config, *objective);
+    Arena scratch;
+    Context context{pair.pool, scratch};
+    optimizer.update(context, 1, 1, 1);
+    int changed = 0;
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      const Parameter& p = parameters[i];
+      const std::vector<double> after(p.value.as<double>(), p.value.as<double>() + p.value.size());
+      if (p.name.starts_with("layers.0.mixer.")) {
+        changed += after != before[i];
+      } else {
+        EXPECT_EQ(after, before[i]) << p.name;
+      }
+    }
+    EXPECT_GT(changed, 10);
   }
 }
 
@@ -183,73 +260,6 @@ train = ["b.txt"]
   EXPECT_NE(refusal("[phase.2]\nlr = 1\n").find("counted from 1"), std::string::npos);
   EXPECT_NE(refusal("[phase.1]\nlrr = 1\n").find("lr"), std::string::npos);
   EXPECT_NE(refusal("[fase.1]\nlr = 1\n").find("unknown section [fase]"), std::string::npos);
-}
-
-constexpr const char* kPlan = R"([train]
-seq_len = 32
-batch_size = 2
-steps = 3
-warmup = 0
-eval_every = 0
-checkpoint_every = 1
-[phase.1]
-objective = "layers"
-only = "mixers"
-[phase.2]
-objective = "teacher"
-only = "mixers"
-[phase.3]
-steps = 2
-loader = "streams"
-carry_state = true
-)";
-
-// The program, from the teacher to a student that passes the certificate; stopped and resumed it comes to the
-// same bits.
-TEST(Distill, RunsItsPhasesAndResumesToTheSameBits) {
-  const TemporaryFolder folder;
-  const std::string teacher = folder / "teacher", student = folder / "student";
-  ASSERT_EQ(
-      run_harmonic({"convert", "--from", HARMONIC_SOURCE_DIR "/tests/golden/llama_folder", "--out", teacher})
-          .status,
-      0);
-  ASSERT_EQ(run_harmonic({"convert", "--from", teacher, "--out", student, "--replace", "all"}).status, 0);
-  std::string text;
-  for (int i = 0; i < 60; ++i) text += "Once upon a time there was a little house by the river. ";
-  const std::string data = folder.file("text.txt", text), plan = folder.file("distill.toml", kPlan);
-  const auto distill = [&](const std::string& out, std::vector<std::string> more) {
-    std::vector<std::string> arguments = {"distill", "--teacher", teacher, "--student", student, "--config",
-                                          plan,      "--data",    data,    "--out",     out};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return run_harmonic(arguments, {"HARMONIC_CACHE=" + (folder / "cache")});
-  };
-  const std::string whole = folder / "whole", stopped = folder / "stopped";
-  const Outcome first = distill(whole, {});
-  ASSERT_EQ(first.status, 0) << first.err;
-  EXPECT_EQ(run_harmonic({"check", "--model", whole, "--random-tokens", "2048"}).status, 0);
-  EXPECT_EQ(distill(whole, {}).status, 2) << "a folder with a run is not written over";
-  // Without --student all attention is replaced as by convert.
-  const std::string own = folder / "own";
-  ASSERT_EQ(
-      run_harmonic({"distill", "--teacher", teacher, "--config", plan, "--data", data, "--out", own}).status,
-      0);
-  EXPECT_EQ(read_file(own + "/model.safetensors"), read_file(whole + "/model.safetensors"));
-  // Another copy that loses its last phase and the model.
-  std::filesystem::copy(whole, stopped, std::filesystem::copy_options::recursive);
-  std::filesystem::remove_all(stopped + "/phase-3");
-  std::filesystem::remove_all(stopped + "/phase-2/checkpoint-3");
-  std::filesystem::remove(stopped + "/model.safetensors");
-  const Outcome resumed = distill(stopped, {"--resume"});
-  ASSERT_EQ(resumed.status, 0) << resumed.err;
-  EXPECT_EQ(read_file(stopped + "/model.safetensors"), read_file(whole + "/model.safetensors"));
-  const Outcome other = run_harmonic({"distill", "--teacher", teacher, "--student", whole, "--config", plan,
-                                      "--data", data, "--out", stopped, "--resume"});
-  EXPECT_EQ(other.status, 2);
-  EXPECT_NE(other.err.find("--student: not the model that the distillation"), std::string::npos) << other.err;
-  const Outcome alone =
-      run_harmonic({"train", "--config", whole + "/phase-1/run.toml", "--out", folder / "t"});
-  EXPECT_EQ(alone.status, 2);
-  EXPECT_NE(alone.err.find("needs a teacher"), std::string::npos) << alone.err;
 }
 
 }  // namespace

@@ -165,6 +165,30 @@ TEST(ConvertReplace, WritesAStudentAndSaysWhatItKept) {
       << again.err;
 }
 
+TEST(ConvertReplace, WhatIsRefusedLeavesNoReportAndNoFolder) {
+  const TemporaryFolder folder;
+  const auto refused = [&](const std::string& from, const std::string& layers, int status) {
+    const Outcome outcome =
+        run_harmonic({"convert", "--from", from, "--out", folder / "student", "--replace", layers});
+    EXPECT_EQ(outcome.status, status) << outcome.err;
+    EXPECT_EQ(outcome.out, "");
+    EXPECT_FALSE(std::filesystem::exists(folder / "student"));
+    return outcome.err;
+  };
+  refused(HARMONIC_SOURCE_DIR "/tests/golden/llama_folder", "0,0", 2);
+  const auto attention = [](ModelConfig& config) {
+    config.mixer = {"attention"};
+    config.attention = {.n_heads = 2, .n_kv_heads = 1, .context = 64};
+  };
+  const std::string model = make_model_folder(folder / "model", *make_byte_tokenizer(), 1, attention);
+  refused(model, "0,0", 2);
+  LoadedModel loaded = load_model_folder(model, cpu_backend());
+  loaded.model->parameters().find("layers.0.mixer.v_proj.weight")->value.as<float>()[5] = std::nanf("");
+  save_model_folder(model, *loaded.model, *loaded.tokenizer);
+  const std::string error = refused(model, "all", 1);
+  EXPECT_NE(error.find("a number of layers.0.mixer.v_proj.weight is not finite"), std::string::npos) << error;
+}
+
 TEST(ConvertReplace, FlagsOfTheSurgeryNeedIt) {
   const TemporaryFolder folder;
   const Outcome outcome = run_harmonic({"convert", "--from", HARMONIC_SOURCE_DIR "/tests/golden/llama_folder",

@@ -72,16 +72,30 @@ class Convert : public Command {
       if (replace_.empty()) fail_usage("--from {}: is a model folder already; --replace changes it", from_);
       LoadedModel loaded = load_model_folder(from_, cpu_backend());
       choose_chat_template(loaded);
+      const Parameters& parameters = loaded.model->parameters();
+      for (size_t i = 0; i < parameters.size(); ++i) {
+        const Tensor& value = parameters[i].value;
+        HARMONIC_ASSERT(value.contiguous());
+        check_finite(parameters[i].name, {value.as<float>(), static_cast<size_t>(value.size())},
+                     from_ + "/model.safetensors");
+      }
+      const Surgery surgery = operate(loaded);
       row("source", fmt::format("{}, a model folder", from_));
-      return operate(loaded);
+      report(surgery, *loaded.model);
+      return 0;
     }
     PretrainedModel pretrained = read_pretrained(from_, tokenizer_, cpu_backend());
     LoadedModel& loaded = pretrained.loaded;
     choose_chat_template(loaded);
-    if (replace_.empty()) save_model_folder(out_, *loaded.model, *loaded.tokenizer, loaded.chat_template);
-    report(pretrained);
-    if (!replace_.empty()) return operate(loaded);
-    row("written to", out_);
+    if (replace_.empty()) {
+      save_model_folder(out_, *loaded.model, *loaded.tokenizer, loaded.chat_template);
+      report(pretrained);
+      row("written to", out_);
+    } else {
+      const Surgery surgery = operate(loaded);
+      report(pretrained);
+      report(surgery, *loaded.model);
+    }
     return 0;
   }
 
@@ -101,23 +115,26 @@ class Convert : public Command {
     if (!loaded.chat_template.empty()) ChatTemplate(loaded.chat_template, *loaded.tokenizer);
   }
 
-  int operate(const LoadedModel& loaded) {
-    const Model& source = *loaded.model;
+  // Writes the changed model. Nothing is shown before: what is refused leaves no report.
+  Surgery operate(const LoadedModel& loaded) {
     SurgeryOptions options = surgery_;
     options.seed = static_cast<uint64_t>(seed_);
     if (replace_ != "all")
       set_field(Field("replace", &options.layers, "layers").at_least(0), replace_, "--replace", "--replace");
-    const Surgery surgery = replace_attention(source, options);
+    Surgery surgery = replace_attention(*loaded.model, options);
     save_model_folder(out_, *surgery.model, *loaded.tokenizer, loaded.chat_template);
+    return surgery;
+  }
+
+  void report(const Surgery& surgery, const Model& source) const {
     const StateLayout &now = surgery.model->state_layout(), &before = source.state_layout();
     row("replaced", fmt::format("attention of {} of {} layers, by the {} form", surgery.replaced.size(),
-                                source.config().n_layers, options.form));
+                                source.config().n_layers, surgery_.form));
     row("parameters", fmt::format("{} kept bit for bit, {} new, {} of the source's dropped", surgery.kept,
                                   surgery.fresh, surgery.dropped));
     row("state", fmt::format("{} bytes; before, keys and values of {} tokens took {}", now.bytes(),
                              source.config().attention.cached_tokens(), before.bytes()));
     row("written to", out_);
-    return 0;
   }
 
   void report(const PretrainedModel& pretrained) const {

@@ -1,8 +1,10 @@
 // harmonic curves: several evaluations by context as one table and one chart.
+#include <optional>
+
 #include "harmonic/base/error.h"
 #include "harmonic/base/files.h"
-#include "harmonic/base/log.h"
 #include "harmonic/cli/command.h"
+#include "harmonic/eval/context_targets.h"
 #include "harmonic/experiment/context_curves.h"
 
 namespace harmonic {
@@ -22,14 +24,21 @@ class Curves : public Command {
 
   int run(const CommandContext&) override {
     std::vector<ContextCurve> curves;
+    std::optional<ContextTargets> first;
     for (const std::string& text : curves_) {
       const size_t equals = text.find('=');
       if (equals == 0 || equals == std::string::npos || equals + 1 == text.size())
         fail_usage("\"{}\": expected NAME=FILE, as teacher=teacher.json", text);
-      curves.push_back(read_context_curve(text.substr(0, equals), text.substr(equals + 1)));
-      if (curves.back().targets != curves.front().targets)
-        warn("{} has {} targets and {} has {}: they are not of the same text", curves.front().name,
-             curves.front().targets, curves.back().name, curves.back().targets);
+      const std::string file = text.substr(equals + 1);
+      curves.push_back(read_context_curve(text.substr(0, equals), file));
+      const ContextTargets targets = read_context_targets(file);
+      if (!first) first = targets;
+      if (const std::string difference = targets.difference_from(*first); !difference.empty())
+        fail(
+            "{}: of other targets than {}: {}; evaluate both with the same --data, --targets and --groups "
+            "and "
+            "the same longest of --contexts",
+            file, curves.front().name, difference);
     }
     print("{}", context_table(curves));
     if (!svg_.empty()) write_file(svg_, context_chart(curves, most_));

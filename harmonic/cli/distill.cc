@@ -1,10 +1,11 @@
 // harmonic distill: a student with layers of constant state learns from the model it was made of, phase after
 // phase, each a run of the trainer.
-#include "harmonic/base/files.h"
+#include <map>
+
 #include "harmonic/base/interrupt.h"
-#include "harmonic/base/json.h"
 #include "harmonic/base/log.h"
 #include "harmonic/cli/command.h"
+#include "harmonic/convert/distill_folder.h"
 #include "harmonic/convert/distill_plan.h"
 #include "harmonic/convert/distillation.h"
 #include "harmonic/convert/surgery.h"
@@ -43,8 +44,9 @@ class Distill : public Command {
   }
 
   int run(const CommandContext& context) override {
-    namespace fs = std::filesystem;
     watch_for_interrupts();
+    expect_another_folder("--teacher", teacher_);
+    expect_another_folder("--student", student_);
     const LoadedModel teacher = load_model_folder(teacher_, cpu_backend());
     LoadedModel student = first_student(teacher);
     if (student.tokenizer->hash() != teacher.tokenizer->hash())
@@ -52,16 +54,16 @@ class Distill : public Command {
            teacher_);
     const std::vector<DistillPhase> plan =
         load_distill_plan(config_, student.model->config(), data_, valid_, overrides_);
-    std::error_code ignored;
-    if (!resume_ && fs::exists(out_, ignored) && !fs::is_empty(out_, ignored))
-      fail_usage("--out {}: is there and not an empty folder; go on with it by --resume, or name another",
-                 out_);
-    fs::create_directories(out_, ignored);
-    check_same_models(*teacher.model, *student.model);
+    DistillFolder folder(out_, resume_,
+                         {teacher.model->parameters().hash(), student.model->parameters().hash()});
     ThreadPool pool(context.threads);
-    for (const DistillPhase& phase : plan) {
-      if (!take(phase, *teacher.model, student, pool)) {
-        log("stopped in phase {}; harmonic distill --resume with the same arguments goes on", phase.name);
+    std::vector<Stage> stages = take_up(plan, folder);
+    for (Stage& stage : stages) prepare(stage, *teacher.model, *student.model, pool);
+    folder.create();
+    for (size_t n = 1; n <= stages.size(); ++n) {
+      folder.enter_phase(n, student.model->parameters().hash());
+      if (!take(stages[n - 1], folder.phase(n), *student.model, pool)) {
+        log("stopped in phase {}; harmonic distill --resume with the same arguments goes on", n);
         return 130;
       }
     }
@@ -71,6 +73,23 @@ class Distill : public Command {
   }
 
  private:
+  // A phase, and what is there of it.
+  struct Stage {
+    const DistillPhase& phase;
+    std::optional<RunFolder> run;  // where it has begun
+    bool is_done = false;
+    // Of a phase that is not done.
+    std::shared_ptr<const TrainingData> data;
+    std::unique_ptr<Objective> distance;  // from the teacher; null for the text itself
+    const Objective& objective() const { return distance ? *distance : text_objective(); }
+  };
+
+  void expect_another_folder(const char* flag, const std::string& model) const {
+    std::error_code ignored;
+    if (!model.empty() && std::filesystem::equivalent(out_, model, ignored))
+      fail_usage("--out {}: is the folder of {}, which would be written over; name another", out_, flag);
+  }
+
   LoadedModel first_student(const LoadedModel& teacher) const {
     if (!student_.empty()) return load_model_folder(student_, cpu_backend(), true);
     SurgeryOptions options;
@@ -79,51 +98,68 @@ class Distill : public Command {
             load_folder_tokenizer(teacher_, teacher.model->config())};
   }
 
-  // What is resumed has learned from the same teacher, and began as the same student.
-  void check_same_models(const Model& teacher, const Model& student) const {
-    const std::filesystem::path path = std::filesystem::path(out_) / "distill.json";
-    const Json models = {{"teacher_sha256", teacher.parameters().hash()},
-                         {"student_sha256", student.parameters().hash()}};
-    std::error_code ignored;
-    if (!std::filesystem::exists(path, ignored)) {
-      write_file(path, models.dump(2) + "\n");
-      return;
-    }
-    const Json before = parse_json(read_file(path, 1 << 20), path.string());
-    for (const auto& [which, flag] :
-         {std::pair("teacher_sha256", "--teacher"), {"student_sha256", "--student"}})
-      if (!before.is_object() || before.value(which, Json()) != models.at(which))
+  // A phase that others went on from must be what they went on from.
+  std::vector<Stage> take_up(const std::vector<DistillPhase>& plan, const DistillFolder& folder) const {
+    const size_t begun = folder.phases_begun();
+    if (begun > plan.size())
+      fail_usage("{}: has {} phases, and {} are there in {}; leave them in the file, or name another --out",
+                 config_, plan.size(), begun, out_);
+    std::vector<Stage> stages;
+    for (const DistillPhase& phase : plan) {
+      const RunConfig& config = phase.config;
+      check_trainable(config);
+      Stage& stage = stages.emplace_back(Stage{phase, {}, false, {}, {}});
+      if (stages.size() > begun) continue;
+      const std::optional<Checkpoint>& checkpoint =
+          stage.run.emplace(folder.phase(stages.size()), true).checkpoint();
+      const int64_t done = checkpoint ? checkpoint->record.step : 0, total = config.train.total_steps();
+      if (checkpoint) check_same_run(*checkpoint, config);
+      stage.is_done = done == total;
+      if (!stage.is_done && stages.size() < begun)
         fail_usage(
-            "{}: not the model that the distillation in {} began with; name that one, or another --out", flag,
-            out_);
+            "{}: phase {} has {} steps in it and has taken {}, and phase {} went on from there; leave it "
+            "as it was, or remove the phases after it from {} to train them again",
+            config_, phase.name, total, done, stages.size() + 1, out_);
+    }
+    return stages;
+  }
+
+  // All that can be refused is refused before the first step of the first phase, which may be hours before.
+  void prepare(Stage& stage, const Model& teacher, Model& student, ThreadPool& pool) {
+    if (stage.is_done) return;
+    const TrainConfig& train = stage.phase.config.train;
+    stage.data = texts_of(stage.phase.config.data, pool);
+    const TokenCorpus& texts = stage.data->train;
+    try {
+      if (train.objective != "text")
+        stage.distance = make_distillation(train.objective, teacher, student, train.teacher_share,
+                                           sample_of(texts, teacher, train.seq_len), pool);
+      Learner(student, stage.phase.config, texts, pool, stage.objective());
+    } catch (const Error& error) {
+      throw Error(fmt::format("phase {}: {}", stage.phase.name, error.what()), error.kind());
+    }
+  }
+
+  // Phases with the same [data] share it.
+  std::shared_ptr<const TrainingData> texts_of(DataConfig config, ThreadPool& pool) {
+    std::shared_ptr<const TrainingData>& texts = texts_[to_toml(values_of(config.fields()))];
+    if (!texts) texts = std::make_shared<const TrainingData>(load_training_data(config, teacher_, pool));
+    return texts;
   }
 
   // Leaves the student as the phase does. False when it was interrupted.
-  bool take(const DistillPhase& phase, const Model& teacher, LoadedModel& student, ThreadPool& pool) const {
-    namespace fs = std::filesystem;
-    const RunConfig& config = phase.config;
-    check_trainable(config);
-    const fs::path path = fs::path(out_) / fmt::format("phase-{}", phase.name);
-    std::error_code ignored;
-    const RunFolder folder(path, resume_ && fs::exists(path, ignored));
-    const std::optional<Checkpoint>& checkpoint = folder.checkpoint();
-    if (checkpoint) {
-      check_same_run(*checkpoint, config);
-      if (checkpoint->record.step == config.train.total_steps()) {
-        load_weights(checkpoint->folder / "model.safetensors", student.model->parameters());
-        log("phase {}: done before", phase.name);
-        return true;
-      }
+  static bool take(Stage& stage, const std::filesystem::path& path, Model& student, ThreadPool& pool) {
+    const RunConfig& config = stage.phase.config;
+    if (!stage.run) stage.run.emplace(path, false);
+    const std::optional<Checkpoint>& checkpoint = stage.run->checkpoint();
+    if (stage.is_done) {
+      load_weights(checkpoint->folder / "model.safetensors", student.parameters());
+      log("phase {}: done before", stage.phase.name);
+      return true;
     }
-    const TrainingData data = load_training_data(config.data, teacher_, pool);
-    std::unique_ptr<Objective> distance;
-    if (config.train.objective != "text")
-      distance =
-          make_distillation(config.train.objective, teacher, *student.model, config.train.teacher_share);
-    Trainer trainer(config, *student.model, data, folder.path(), pool,
-                    distance ? *distance : text_objective());
+    Trainer trainer(config, student, *stage.data, path, pool, stage.objective());
     if (checkpoint) trainer.resume(*checkpoint);
-    log("phase {}: {}, {} trained; {} steps, of which {} are done", phase.name,
+    log("phase {}: {}, {} trained; {} steps, of which {} are done", stage.phase.name,
         describe(config.train.objective), config.train.only, trainer.learner().total_steps(),
         trainer.learner().steps_done());
     return trainer.run() == Trainer::End::finished;
@@ -138,6 +174,7 @@ class Distill : public Command {
   std::vector<std::string> data_, valid_;
   std::vector<Override> overrides_;
   bool resume_ = false;
+  std::map<std::string, std::shared_ptr<const TrainingData>> texts_;  // by [data]
 };
 
 const Registered<Distill> registered("distill", "train a converted model on what its source gives");

@@ -8,11 +8,13 @@
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/json.h"
 #include "harmonic/base/log.h"
+#include "harmonic/base/utf8.h"
 #include "harmonic/cli/command.h"
 #include "harmonic/cli/model_option.h"
 #include "harmonic/data/corpus_cache.h"
 #include "harmonic/eval/certificate.h"
 #include "harmonic/eval/context_curve.h"
+#include "harmonic/eval/context_targets.h"
 #include "harmonic/eval/evaluation.h"
 #include "harmonic/eval/lambada.h"
 #include "harmonic/eval/model_folder.h"
@@ -21,6 +23,8 @@
 
 namespace harmonic {
 namespace {
+
+constexpr const char* kPassed = "passed";
 
 // A number of JSON: null where there is none.
 Json finite(double number) { return std::isfinite(number) ? Json(number) : Json(); }
@@ -34,8 +38,10 @@ class Eval : public Command {
              "text: bits of all of --data; lambada: the last word of each document of --data; recall: values "
              "bound at a distance, in texts that are made up")
         .placeholder("text|lambada|recall");
-    const auto add = [&](std::string name, Field::Target target, std::string tasks, const std::string& help) {
-      flags_.push_back(std::make_unique<TaskFlag>(TaskFlag{name, tasks}));
+    const auto add = [&](std::string name, Field::Target target, std::string tasks, std::string help,
+                         Measure measure = Measure::any) {
+      flags_.push_back(std::make_unique<TaskFlag>(TaskFlag{name, tasks, measure}));
+      if (measure == Measure::contexts) help = "with --contexts: " + help;
       return &options.add(std::move(name), target, tasks == "text" ? help : tasks + ": " + help)
                   .given(&flags_.back()->given);
     };
@@ -43,28 +49,34 @@ class Eval : public Command {
     add("--format", &format_, "text lambada", "how documents are told apart")
         ->one_of(document_format_names());
     add("--text-field", &text_field_, "text lambada", "of a JSON line");
-    add("--lengths", &lengths_, "text", "tokens a window; 16K is 16,000")->amount().at_least(1);
-    add("--state", &state_, "text", "cold: zero at each window; carry: zero at each document only")
+    add("--lengths", &lengths_, "text", "tokens a window; 16K is 16,000", Measure::windows)
+        ->amount()
+        .at_least(1);
+    add("--state", &state_, "text", "cold: zero at each window; carry: zero at each document only",
+        Measure::windows)
         ->one_of({"cold", "carry"});
-    add("--max-tokens", &max_tokens_, "text", "score this many only; 0 is all")->amount().at_least(0);
+    add("--max-tokens", &max_tokens_, "text", "score this many only; 0 is all", Measure::windows)
+        ->amount()
+        .at_least(0);
     add("--contexts", &contexts_, "text",
         "bits of the same targets with so many tokens before them, whatever the borders of documents")
         ->amount()
         .at_least(1);
-    add("--targets", &context_.group, "text", "with --contexts: adjacent targets that share a context")
+    add("--targets", &context_.group, "text", "adjacent targets that share a context", Measure::contexts)
         ->at_least(1);
     add("--groups", &context_.groups, "text",
-        "with --contexts: groups of targets at most, evenly over the text; 0 is all there is room for")
+        "groups of targets at most, evenly over the text; 0 is all there is room for", Measure::contexts)
         ->amount()
         .at_least(0);
-    add("--against", &against_, "text", "with --contexts: another model, such as a student's teacher")
+    add("--against", &against_, "text", "another model, such as a student's teacher", Measure::contexts)
         ->placeholder("DIR")
         .not_empty();
     add("--window", &window_, "text", "tokens that attention looks back, in place of the model's")
         ->at_least(1);
-    add("--beyond-limit", &beyond_limit_, "text",
-        "with --contexts: feed attention texts longer than it was made for");
-    add("--by-context", &by_context_, "text", "show the bits by how many tokens the model had seen");
+    add("--beyond-limit", &beyond_limit_, "text", "feed attention texts longer than it was made for",
+        Measure::contexts);
+    add("--by-context", &by_context_, "text", "show the bits by how many tokens the model had seen",
+        Measure::windows);
     add("--distances", &recall_.distances, "recall", "bytes from the value to where it is asked for")
         ->amount()
         .range(1, RecallText::kMostBytes);
@@ -89,7 +101,7 @@ class Eval : public Command {
     LoadedModel loaded = model_.load(change_of(model_.path()));
     Inference inference(*loaded.model, pool);
     model_.pack(*loaded.model, inference.context());
-    const std::string certificate = short_certificate(*loaded.model, pool);
+    const std::string certificate = short_certificate(*loaded.model, model_.path(), pool);
     ReaderOptions reader;
     reader.format = document_format_of(format_);
     reader.json_field = text_field_;
@@ -97,22 +109,33 @@ class Eval : public Command {
     if (task_ == "text") {
       const TokenCorpus corpus =
           load_corpus(data_, *loaded.tokenizer, pool, {reader}, {settings.cache, settings.cache_gb});
-      json["results"] =
-          contexts_.empty() ? evaluate_text(inference, corpus) : evaluate_contexts(inference, corpus, pool);
+      if (contexts_.empty()) {
+        json["results"] = evaluate_text(inference, corpus);
+      } else {
+        evaluate_contexts(inference, corpus, pool, json);
+      }
     } else {
       json["task"] = task_;
       json["results"] = evaluate_task(inference, *make_task(*loaded.tokenizer, reader));
     }
     print("certificate (short form): {}\n", certificate);
+    bool passed = certificate == kPassed;
+    if (const auto other = json.find("against_certificate"); other != json.end()) {
+      print("certificate (short form) of {}: {}\n", against_, other->get<std::string>());
+      passed = passed && *other == kPassed;
+    }
     flush_output();  // what --json /dev/stdout writes comes after it
     if (!json_.empty()) write_file(json_, json.dump(2) + "\n");
-    return certificate == "passed" ? 0 : 1;
+    return passed ? 0 : 1;
   }
 
  private:
-  // A flag of some tasks only.
+  // How the bits of a text are measured: over windows of it, or of the same targets by context.
+  enum class Measure { any, windows, contexts };
+  // A flag of some tasks only, and of some measure of a text.
   struct TaskFlag {
     std::string name, tasks;
+    Measure measure = Measure::any;
     bool given = false;
   };
 
@@ -126,15 +149,17 @@ class Eval : public Command {
       if (flag->given && flag->tasks.find(task_) == std::string::npos)
         fail_usage("{} has no meaning for --task {}", flag->name, task_);
     for (const auto& flag : flags_) {
-      const std::string& name = flag->name;
-      const bool of_contexts =
-          name == "--targets" || name == "--groups" || name == "--against" || name == "--beyond-limit";
-      if (flag->given && of_contexts && contexts_.empty()) fail_usage("{} belongs to --contexts", name);
-      const bool of_windows =
-          name == "--lengths" || name == "--state" || name == "--max-tokens" || name == "--by-context";
-      if (flag->given && of_windows && !contexts_.empty())
-        fail_usage("{} has no meaning with --contexts", name);
+      if (flag->given && flag->measure == Measure::contexts && contexts_.empty())
+        fail_usage("{} belongs to --contexts", flag->name);
+      if (flag->given && flag->measure == Measure::windows && !contexts_.empty())
+        fail_usage("{} has no meaning with --contexts", flag->name);
     }
+    for (const std::string& folder : {model_.path(), against_})
+      if (!json_.empty() && !is_utf8(folder))
+        fail_usage(
+            "--json {}: would name the folder {}, and JSON has no text but UTF-8; give the folder another "
+            "name",
+            json_, folder);
     if (task_ != "recall" && data_.empty())
       fail_usage("--data is missing: the texts that --task {} is about: files, folders or patterns", task_);
   }
@@ -153,14 +178,15 @@ class Eval : public Command {
         fail_usage("--window {}: {} has no attention to look back", window_, path);
       if (window_ > 0) config.attention.window = window_;
       if (beyond_limit_ && !contexts_.empty())
-        config.attention.context =
-            std::max(config.attention.context, *std::max_element(contexts_.begin(), contexts_.end()));
+        config.attention.context = std::max(config.attention.context, longest_context());
     };
   }
 
-  // By context: the bits a token of this model and, where there is one, of another on the same targets. The
-  // other one is not asked beyond its limit.
-  Json evaluate_contexts(Inference& inference, const TokenCorpus& corpus, ThreadPool& pool) const {
+  // By context: the bits a token of this model and, where there is one, of another on the same targets, which
+  // is not asked beyond its limit. Written into `json`, with which targets they are and the other's
+  // certificate.
+  void evaluate_contexts(Inference& inference, const TokenCorpus& corpus, ThreadPool& pool,
+                         Json& json) const {
     std::optional<LoadedModel> other;
     std::optional<Inference> others;
     int64_t limit = 0;
@@ -170,9 +196,12 @@ class Eval : public Command {
         fail("--against {}: another tokenizer than that of {}; bits a token cannot be compared", against_,
              model_.path());
       others.emplace(*other->model, pool);
+      json["against"] = against_;
+      json["against_certificate"] = short_certificate(*other->model, against_, pool);
       limit = load_model_config(against_).longest_text();
     }
-    Json results = Json::array();
+    Json& results = json["results"] = Json::array();
+    ContextTargets targets{corpus.hash(), longest_context(), context_.group, 0};
     print("{:>10} {:>12} {:>12}", "context", "targets", "bits/token");
     print("{}\n", others ? fmt::format(" {:>12} {:>10}", "against", "difference") : "");
     const int64_t own_limit = inference.model().config().longest_text();
@@ -183,13 +212,16 @@ class Eval : public Command {
             "lets it look back so far only",
             context, own_limit);
       const TargetBits bits = bits_at(inference, corpus, context);
-      check_finite(bits.bits);
+      check_finite(bits.bits, model_.path());
+      targets.groups = bits.tokens / context_.group;
       Json result = {
           {"context", context}, {"targets", bits.tokens}, {"bits_per_token", bits.bits_per_token()}};
       print("{:>10} {:>12} {:>12.4f}", context, bits.tokens, bits.bits_per_token());
       const int64_t reach = others ? others->model().config().longest_text() : 0;
       if (others && (reach == 0 || context <= reach)) {
-        const double theirs = bits_at(*others, corpus, context).bits_per_token();
+        const TargetBits of_other = bits_at(*others, corpus, context);
+        check_finite(of_other.bits, against_);
+        const double theirs = of_other.bits_per_token();
         const double difference = bits.bits_per_token() / theirs - 1;
         result["against_bits_per_token"] = theirs;
         print(" {:>12.4f} {:>9.2f}%", theirs, 100 * difference);
@@ -203,13 +235,15 @@ class Eval : public Command {
       flush_output();
       results.push_back(result);
     }
-    return results;
+    json["targets"] = targets.json();
   }
+
+  int64_t longest_context() const { return *std::max_element(contexts_.begin(), contexts_.end()); }
 
   TargetBits bits_at(Inference& inference, const TokenCorpus& corpus, int64_t context) const {
     ContextOptions options = context_;
     options.contexts = {context};
-    options.longest = *std::max_element(contexts_.begin(), contexts_.end());
+    options.longest = longest_context();
     options.show_progress = true;
     const TargetBits bits = bits_by_context(inference, corpus, options).front();
     end_progress();
@@ -228,7 +262,7 @@ class Eval : public Command {
       options.show_progress = true;
       const EvaluationResult result = evaluate(inference, corpus, options);
       end_progress();
-      check_finite(result.bits);
+      check_finite(result.bits, model_.path());
       print("{:>10} {:>6} {:>12} {:>12} {:>10.4f} {:>10.4f}\n", length, state_, result.tokens, result.bytes,
             result.bits_per_token(), result.bits_per_byte());
       if (by_context_) show_by_context(result);
@@ -269,7 +303,7 @@ class Eval : public Command {
     print("{:<20} {:>10} {:>10} {:>10} {:>10} {:>12} {:>14}\n", "group", "examples", "accuracy", "chance",
           "bits", "perplexity", "context tokens");
     for (const TaskResult& result : groups) {
-      check_finite(result.bits);
+      check_finite(result.bits, model_.path());
       const double chance = result.group.chance;
       print("{:<20} {:>10} {:>10.4f} {:>10} {:>10.4f} {:>12.4f} {:>14.1f}\n", result.group.name,
             result.examples, result.accuracy(), chance > 0 ? fmt::format("{:.4f}", chance) : "",
@@ -285,19 +319,18 @@ class Eval : public Command {
     return results;
   }
 
-  void check_finite(double bits) const {
+  static void check_finite(double bits, const std::string& model) {
     if (!std::isfinite(bits))
-      fail_diverged("{}: its losses are not finite; its weights are damaged or it has diverged",
-                    model_.path());
+      fail_diverged("{}: its losses are not finite; its weights are damaged or it has diverged", model);
   }
 
   // A figure of a model that looks ahead is worth nothing, so this comes first and stands beside every
   // result.
-  std::string short_certificate(Model& model, ThreadPool& pool) const {
+  static std::string short_certificate(Model& model, const std::string& name, ThreadPool& pool) {
     const Certificate certificate = certify_for_measurement(model, pool);
     for (const CertificateTest& test : certificate.tests)
-      if (!test.passed) warn("{}: {}: {}", model_.path(), test.name, test.detail);
-    return certificate.passed() ? "passed" : "failed";
+      if (!test.passed) warn("{}: {}: {}", name, test.name, test.detail);
+    return certificate.passed() ? kPassed : "failed";
   }
 
   std::vector<std::unique_ptr<TaskFlag>> flags_;

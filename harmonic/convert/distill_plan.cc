@@ -2,16 +2,9 @@
 
 #include "harmonic/base/error.h"
 #include "harmonic/base/files.h"
+#include "harmonic/base/merge_values.h"
 
 namespace harmonic {
-namespace {
-
-// Every key of `changes` in place of that of `table`.
-void merge(Value& table, const Value& changes) {
-  for (const auto& [key, value] : *changes.table()) table.at(key) = value;
-}
-
-}  // namespace
 
 std::vector<DistillPhase> load_distill_plan(const std::filesystem::path& path, const ModelConfig& student,
                                             const std::vector<std::string>& data,

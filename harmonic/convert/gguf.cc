@@ -129,7 +129,7 @@ PretrainedModel read_gguf(const std::filesystem::path& path, const GgufOptions& 
   const auto read = [&](const LlamaTensor& tensor, float* numbers) {
     const GgufTensor& stored = checked_tensor(file, tensor);
     dequantise(*stored.type, stored.bytes, stored.size, numbers);
-    check_finite(tensor, numbers, file.name());
+    check_finite(tensor.name, {numbers, static_cast<size_t>(tensor.size())}, file.name());
     if (tensor.is_rotated())
       take_pairs_apart(tensor, shape.head_width(), tensor.columns() * int64_t{sizeof(float)}, numbers);
     file.release(stored);
@@ -138,7 +138,7 @@ PretrainedModel read_gguf(const std::filesystem::path& path, const GgufOptions& 
   const auto keep = [&](const LlamaTensor& tensor, Parameters& parameters, Parameter& parameter) {
     const GgufTensor& stored = checked_tensor(file, tensor);
     if (!options.keep_blocks || !stored.type->kept || tensor.shape.size() != 2) return false;
-    if (!blocks_are_finite(*stored.type, stored.bytes)) fail_not_finite(tensor, file.name());
+    if (!blocks_are_finite(*stored.type, stored.bytes)) fail_not_finite(tensor.name, file.name());
     const DType dtype = *stored.type->kept;
     const int64_t rows = tensor.rows(), columns = tensor.columns();
     std::vector<uint8_t> turned;

@@ -330,7 +330,7 @@ PretrainedModel read_hugging_face(const fs::path& folder, const fs::path& tokeni
     const std::string name = their_name(tensor.name);
     const SafetensorsFile& file = weights.file_of(name);
     file.read(name, tensor.shape, numbers);
-    check_finite({name, tensor.shape}, numbers, file.path().string());
+    check_finite(name, {numbers, static_cast<size_t>(tensor.size())}, file.path().string());
   });
   return pretrained;
 }

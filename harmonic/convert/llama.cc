@@ -91,13 +91,13 @@ std::vector<LlamaTensor> tensors_of(const LlamaShape& s) {
   return tensors;
 }
 
-void fail_not_finite(const LlamaTensor& tensor, const std::string& source) {
-  fail("{}: a number of {} is not finite: the file is damaged", source, tensor.name);
+void fail_not_finite(const std::string& tensor, const std::string& source) {
+  fail("{}: a number of {} is not finite: the file is damaged", source, tensor);
 }
 
-void check_finite(const LlamaTensor& tensor, const float* numbers, const std::string& source) {
-  for (int64_t i = 0; i < tensor.size(); ++i)
-    if (!std::isfinite(numbers[i])) fail_not_finite(tensor, source);
+void check_finite(const std::string& tensor, std::span<const float> numbers, const std::string& source) {
+  for (const float number : numbers)
+    if (!std::isfinite(number)) fail_not_finite(tensor, source);
 }
 
 void take_pairs_apart(const LlamaTensor& tensor, int64_t head_width, int64_t row_bytes, void* rows) {

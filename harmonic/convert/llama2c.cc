@@ -144,7 +144,7 @@ PretrainedModel read_llama2c(const fs::path& checkpoint, const fs::path& tokeniz
   fill_model(pretrained, config, backend, [&](const LlamaTensor& tensor, float* numbers) {
     std::memcpy(numbers, file.bytes().data() + kHeaderBytes + 4 * layout.at(tensor.name),
                 static_cast<size_t>(tensor.size()) * sizeof(float));
-    check_finite(tensor, numbers, name);
+    check_finite(tensor.name, {numbers, static_cast<size_t>(tensor.size())}, name);
     if (tensor.is_rotated())
       take_pairs_apart(tensor, shape.head_width(), tensor.columns() * int64_t{sizeof(float)}, numbers);
   });

@@ -7,31 +7,13 @@
 
 #include "harmonic/base/error.h"
 #include "harmonic/base/files.h"
+#include "harmonic/base/merge_values.h"
 #include "harmonic/eval/task.h"
 
 namespace harmonic {
 namespace {
 
 constexpr std::string_view kLike = "like";  // the key of a variant that names another to start from
-
-// Puts the entries of `from` over those of `into`, table by table.
-void merge(Value& into, const Value& from) {
-  if (!from.table()) {
-    into = from;
-    return;
-  }
-  if (!into.table()) into = {Value::Table{}, from.where};
-  for (const auto& [key, value] : *from.table()) {
-    auto& entries = std::get<Value::Table>(into.data);
-    const auto known =
-        std::find_if(entries.begin(), entries.end(), [&](const auto& e) { return e.first == key; });
-    if (known == entries.end()) {
-      entries.emplace_back(key, value);
-    } else {
-      merge(known->second, value);
-    }
-  }
-}
 
 // The entry of a table as a table; null when there is none.
 const Value* table_in(const Value& table, std::string_view key) {

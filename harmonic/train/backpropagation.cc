@@ -58,11 +58,23 @@ void Backpropagation::measure() {
   model_.parameters().clear_gradients();
 }
 
+void Backpropagation::refuse(int64_t tokens) {
+  fail_usage(
+      "a sequence of {} tokens does not fit train.memory_mb, or train.chunk_len where that is given, and a "
+      "teacher has no pieces of it; raise train.memory_mb or lower train.seq_len",
+      tokens);
+}
+
+void Backpropagation::expect_room_for(int64_t tokens) const {
+  if (cuts_ && !objective_.takes_pieces() && !fits(tokens, 1)) refuse(tokens);
+}
+
 LossSum Backpropagation::run(const Batch& batch, const StateRows& carried, double loss_scale) {
   HARMONIC_ASSERT(!carried || carried.count == batch.sequences);
   const auto segments = static_cast<int64_t>(batch.segments.size());
   const auto sequence = [&](int64_t s) { return batch.segments[static_cast<size_t>(s)].sequence; };
   const auto offset = [&](int64_t s) { return batch.offsets[static_cast<size_t>(s)]; };
+  const bool whole_sequences = (cuts_ && objective_.takes_pieces()) || carried;
   LossSum sum;
   int64_t first = 0;
   while (first < segments) {
@@ -73,7 +85,7 @@ LossSum Backpropagation::run(const Batch& batch, const StateRows& carried, doubl
       int64_t next = last;
       do {
         ++next;
-      } while (next < segments && sequence(next) == sequence(last) && (cuts_ || carried));
+      } while (next < segments && sequence(next) == sequence(last) && whole_sequences);
       if (last > first && !fits(offset(next) - offset(first), next - first)) break;
       last = next;
     }
@@ -153,10 +165,8 @@ void Backpropagation::cut_into_chunks(const Batch& batch, int64_t begin, int64_t
 LossSum Backpropagation::in_chunks(const Batch& batch, int64_t first_segment, int64_t last_segment,
                                    const StateRows& carried, double loss_scale) {
   if (!objective_.takes_pieces())
-    fail(
-        "a sequence of {} tokens does not fit train.memory_mb, and a teacher has no pieces of it; raise "
-        "train.memory_mb or lower train.seq_len",
-        batch.offsets[static_cast<size_t>(last_segment)] - batch.offsets[static_cast<size_t>(first_segment)]);
+    refuse(batch.offsets[static_cast<size_t>(last_segment)] -
+           batch.offsets[static_cast<size_t>(first_segment)]);
   const auto bytes = static_cast<size_t>(layout().bytes());
   cut_into_chunks(batch, batch.offsets[static_cast<size_t>(first_segment)],
                   batch.offsets[static_cast<size_t>(last_segment)]);

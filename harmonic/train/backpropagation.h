@@ -36,6 +36,9 @@ class Backpropagation {
   // start from, replaced by the states after the batch. Gradients do not flow back through them.
   LossSum run(const Batch& batch, const StateRows& carried, double loss_scale);
 
+  // Throws Error (usage) when a text of so many tokens takes more than memory_bytes and may not be cut.
+  void expect_room_for(int64_t tokens) const;
+
   // Tokens of one text that go through one tape at most; of many texts fewer do, since each has its states.
   int64_t chunk_rows() const { return chunk_rows_; }
   const PassCost& cost() const { return cost_; }
@@ -49,6 +52,7 @@ class Backpropagation {
     StateRows in, out, d_out, d_in;
   };
   void measure();
+  [[noreturn]] static void refuse(int64_t tokens);
   bool fits(int64_t rows, int64_t segments) const {
     return rows <= chunk_rows_ && cost_.of(rows, segments) <= most_bytes_;
   }

@@ -4,6 +4,7 @@
 
 #include "harmonic/base/checked.h"
 #include "harmonic/base/divergence.h"
+#include "harmonic/base/error.h"
 #include "harmonic/train/schedule.h"
 
 namespace harmonic {
@@ -55,8 +56,12 @@ Learner::Learner(Model& model, const RunConfig& config, TokenCorpus corpus, Thre
       loader_(make_loader(std::move(corpus), loader_config(config))),
       backpropagation_(model, pool, memory_bytes(config.train), config.train.chunk_len,
                        Backpropagation::kKeptStates, objective),
-      optimizer_(model.parameters(), model.backend(), config.train),
+      optimizer_(model.parameters(), model.backend(), config.train, objective),
       context_{pool, scratch_} {
+  if (const int64_t longest = objective.longest_text(); longest > 0 && config_.seq_len > longest)
+    fail_usage("train.seq_len = {}: the teacher takes texts of {} tokens at most; lower it", config_.seq_len,
+               longest);
+  backpropagation_.expect_room_for(config_.seq_len);
   if (config_.carry_state) carried_ = make_state_rows(states_, model.state_layout(), config_.batch_size);
 }
 

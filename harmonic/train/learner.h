@@ -12,7 +12,7 @@ namespace harmonic {
 struct StepReport {
   int64_t step = 0;     // from 1
   int64_t targets = 0;  // tokens predicted
-  double loss = 0;      // mean, in nats a target
+  double loss = 0;      // mean over the targets, in the objective's unit
   double gradient_norm = 0;
   double lr = 0;  // AdamW's
 };
@@ -26,7 +26,8 @@ double training_operations_per_token(const Model& model);
 // this.
 class Learner {
  public:
-  // Throws Error when the corpus is too short for the configuration.
+  // Throws Error when the corpus is too short for the configuration, or its sequences are longer than the
+  // objective or the memory takes.
   Learner(Model& model, const RunConfig& config, TokenCorpus corpus, ThreadPool& pool,
           const Objective& objective = text_objective());
 

@@ -91,9 +91,9 @@ Metrics read_metrics(const std::filesystem::path& path) {
                                      line.real("seconds")});
     } else {
       metrics.steps.push_back({line.integer("step"), line.integer("tokens"), line.real("loss"),
-                               line.real("bits_per_byte"), line.real("lr"), line.real("grad_norm"),
-                               line.real("tokens_per_second"), line.integer("peak_memory_bytes"),
-                               line.real("seconds")});
+                               line.has("bits_per_byte") ? line.real("bits_per_byte") : std::nan(""),
+                               line.real("lr"), line.real("grad_norm"), line.real("tokens_per_second"),
+                               line.integer("peak_memory_bytes"), line.real("seconds")});
     }
   }
   return metrics;
@@ -115,15 +115,16 @@ MetricsFile::MetricsFile(const std::filesystem::path& folder, int64_t last_step,
 }
 
 void MetricsFile::append(const StepMetrics& m) {
-  lines_.append(fmt::format(R"({{"step":{},"tokens":{},"loss":{},"bits_per_byte":{},"lr":{},"grad_norm":{},)"
+  const bool has_bits = !std::isnan(m.bits_per_byte);
+  const std::string bits = has_bits ? fmt::format(R"("bits_per_byte":{},)", number(m.bits_per_byte)) : "";
+  lines_.append(fmt::format(R"({{"step":{},"tokens":{},"loss":{},{}"lr":{},"grad_norm":{},)"
                             R"("tokens_per_second":{},"peak_memory_bytes":{},"seconds":{}}})"
                             "\n",
-                            m.step, m.tokens, number(m.loss), number(m.bits_per_byte), number(m.lr),
-                            number(m.grad_norm), number(m.tokens_per_second), m.peak_memory_bytes,
-                            number(m.seconds)));
+                            m.step, m.tokens, number(m.loss), bits, number(m.lr), number(m.grad_norm),
+                            number(m.tokens_per_second), m.peak_memory_bytes, number(m.seconds)));
   if (!events_) return;
   events_->scalar("train/loss", m.step, m.loss);
-  events_->scalar("train/bits_per_byte", m.step, m.bits_per_byte);
+  if (has_bits) events_->scalar("train/bits_per_byte", m.step, m.bits_per_byte);
   events_->scalar("train/lr", m.step, m.lr);
   events_->scalar("train/grad_norm", m.step, m.grad_norm);
   events_->scalar("train/tokens_per_second", m.step, m.tokens_per_second);

@@ -12,8 +12,8 @@ namespace harmonic {
 
 struct StepMetrics {
   int64_t step = 0, tokens = 0;  // tokens: targets seen since the run began
-  double loss = 0;               // nats a target, of the step
-  double bits_per_byte = 0;      // of the step, by the corpus's bytes a token
+  double loss = 0;               // of the step, in the objective's unit: nats a target, or a ratio
+  double bits_per_byte = 0;      // the same by the corpus's bytes a token; NaN where it is not in nats
   double lr = 0, grad_norm = 0;
   double tokens_per_second = 0;  // since the line before
   int64_t peak_memory_bytes = 0;

@@ -20,12 +20,21 @@ struct ObjectivePass {
   double loss_scale;       // the gradient of each loss
 };
 
+// What a loss is counted in.
+enum class LossUnit : uint8_t {
+  nats,   // of a target, which are bits of the text's bytes too
+  ratio,  // of two squares: no bits of anything
+};
+
 class Objective {
  public:
   virtual ~Objective() = default;
-  // Writes the losses, in nats or whatever it measures, the states after, and d_in; adds to the gradients of
-  // the model's parameters.
+  // Writes the losses, the states after, and d_in; adds to the gradients of the model's parameters.
   virtual void run(const ObjectivePass& pass) const = 0;
+  virtual LossUnit unit() const { return LossUnit::nats; }
+  // Whether the losses depend on a parameter. One of which they do not is left as it is: without a gradient
+  // it would only decay.
+  virtual bool reaches(const Parameter&) const { return true; }
   // Whether a text may be seen in pieces that hand their states on.
   virtual bool takes_pieces() const = 0;
   // Tokens that it takes of a text at most; 0 is as many as the model does.

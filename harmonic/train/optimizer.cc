@@ -11,15 +11,17 @@ ParameterGroup group_of(Role role, const TrainConfig& config) {
   return {muon, muon ? config.muon_lr : config.lr, config.weight_decay};
 }
 
-bool is_trained(const Parameter& parameter, const TrainConfig& config) {
-  return config.only == "all" || parameter.name.find(".mixer.") != std::string::npos;
+bool is_trained(const Parameter& parameter, const TrainConfig& config, const Objective& objective) {
+  return objective.reaches(parameter) &&
+         (config.only == "all" || parameter.name.find(".mixer.") != std::string::npos);
 }
 
-Optimizer::Optimizer(Parameters& parameters, const Backend& backend, const TrainConfig& config)
+Optimizer::Optimizer(Parameters& parameters, const Backend& backend, const TrainConfig& config,
+                     const Objective& objective)
     : backend_(backend), beta1_(config.betas.at(0)), beta2_(config.betas.at(1)) {
   HARMONIC_ASSERT(parameters.trained());
   for (size_t i = 0; i < parameters.size(); ++i) {
-    if (!is_trained(parameters[i], config)) {
+    if (!is_trained(parameters[i], config, objective)) {
       unused_.push_back(parameters[i].grad);
       continue;
     }

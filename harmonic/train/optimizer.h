@@ -5,6 +5,7 @@
 
 #include "harmonic/model/parameters.h"
 #include "harmonic/model/weights.h"
+#include "harmonic/train/objective.h"
 #include "harmonic/train/train_config.h"
 
 namespace harmonic {
@@ -19,13 +20,14 @@ struct ParameterGroup {
 };
 ParameterGroup group_of(Role role, const TrainConfig& config);
 
-// Whether a parameter is trained: all are, or only those of mixers (train.only).
-bool is_trained(const Parameter& parameter, const TrainConfig& config);
+// Whether a parameter is trained: all that the objective reaches are, or only those of mixers (train.only).
+bool is_trained(const Parameter& parameter, const TrainConfig& config, const Objective& objective);
 
 // Not thread-safe. The parameters must be trained and outlive this.
 class Optimizer {
  public:
-  Optimizer(Parameters& parameters, const Backend& backend, const TrainConfig& config);
+  Optimizer(Parameters& parameters, const Backend& backend, const TrainConfig& config,
+            const Objective& objective = text_objective());
 
   // The norm of the whole gradient: summed in double, in one order. Not finite when a gradient is not.
   double gradient_norm(Context& context) const;

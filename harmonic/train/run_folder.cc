@@ -47,15 +47,6 @@ std::vector<fs::path> entries_of(const fs::path& folder) {
   return entries;
 }
 
-// Whether a run could have been killed here before its first file: nothing but hidden and unfinished files.
-bool holds_nothing(const fs::path& folder) {
-  const std::vector<fs::path> entries = entries_of(folder);
-  return std::all_of(entries.begin(), entries.end(), [](const fs::path& entry) {
-    const std::string name = entry.filename().string();
-    return name.starts_with('.') || is_unfinished(name);
-  });
-}
-
 void remove_unfinished(const fs::path& folder) {
   std::error_code ignored;
   for (const fs::path& entry : entries_of(folder))
@@ -63,6 +54,16 @@ void remove_unfinished(const fs::path& folder) {
 }
 
 }  // namespace
+
+bool holds_nothing(const fs::path& folder) {
+  std::error_code ignored;
+  if (fs::status(folder, ignored).type() == fs::file_type::not_found) return true;
+  const std::vector<fs::path> entries = entries_of(folder);
+  return std::all_of(entries.begin(), entries.end(), [](const fs::path& entry) {
+    const std::string name = entry.filename().string();
+    return name.starts_with('.') || is_unfinished(name);
+  });
+}
 
 RunFolder::RunFolder(fs::path path, bool resume) : path_(std::move(path)) {
   const std::string name = path_.string();

@@ -11,6 +11,10 @@
 
 namespace harmonic {
 
+// Whether a program could have been killed here before its first file: the folder is not there, or has
+// nothing but hidden and unfinished files. Throws Error when it cannot be listed, or is a file.
+bool holds_nothing(const std::filesystem::path& folder);
+
 // Keeps the folder for one process while it lives. Not thread-safe.
 class RunFolder {
  public:

@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 
 #include <chrono>
+#include <cmath>
 
 #include "harmonic/base/checked.h"
 #include "harmonic/base/divergence.h"
@@ -50,6 +51,7 @@ Trainer::Trainer(const RunConfig& config, Model& model, const TrainingData& data
       data_(data),
       out_(std::move(out)),
       pool_(pool),
+      unit_(objective.unit()),
       learner_(model, config, data.train, pool, objective),
       inference_(model, pool) {
   check_tokenizer(model.config(), *data.tokenizer, "training");
@@ -157,7 +159,7 @@ void Trainer::take_step(MetricsFile& metrics) {
     line.step = report.step;
     line.tokens = tokens_;
     line.loss = report.loss;
-    line.bits_per_byte = report.loss * kBitsPerNat / data_.train.bytes_per_token();
+    line.bits_per_byte = bits_per_byte(report.loss);
     line.lr = report.lr;
     line.grad_norm = report.gradient_norm;
     line.tokens_per_second = static_cast<double>(tokens_ - logged_tokens_) / (seconds_ - logged_seconds_);
@@ -170,6 +172,10 @@ void Trainer::take_step(MetricsFile& metrics) {
   report_progress(report);
 }
 
+double Trainer::bits_per_byte(double loss) const {
+  return unit_ == LossUnit::nats ? loss * kBitsPerNat / data_.train.bytes_per_token() : std::nan("");
+}
+
 void Trainer::report_progress(const StepReport& report) {
   const bool last = report.step == learner_.total_steps();
   if (!last && shown_at_ >= 0 && seconds_ - shown_at_ < kProgressSeconds) return;
@@ -177,11 +183,12 @@ void Trainer::report_progress(const StepReport& report) {
   const double speed = recent_tokens_ / recent_seconds_;
   const double left = static_cast<double>(learner_.total_steps() - report.step) *
                       static_cast<double>(config_.train.tokens_per_step()) / speed;
-  progress(fmt::format(
-      "step {}/{}  loss {:.4f}  {:.4f} bits/byte  {} tokens/s  {:.0f} % of peak  {} MB  {} left", report.step,
-      learner_.total_steps(), report.loss, report.loss * kBitsPerNat / data_.train.bytes_per_token(),
-      short_number(speed), 100 * training_operations_per_token(model_) * speed / peak_,
-      peak_memory_bytes() >> 20, duration(left)));
+  const double bits = bits_per_byte(report.loss);
+  progress(fmt::format("step {}/{}  loss {:.4f}{}  {} tokens/s  {:.0f} % of peak  {} MB  {} left",
+                       report.step, learner_.total_steps(), report.loss,
+                       std::isnan(bits) ? "" : fmt::format("  {:.4f} bits/byte", bits), short_number(speed),
+                       100 * training_operations_per_token(model_) * speed / peak_, peak_memory_bytes() >> 20,
+                       duration(left)));
 }
 
 bool Trainer::validation_due() const {

@@ -57,6 +57,7 @@ class Trainer {
   void append(MetricsFile& metrics, const Line& line);
   void report_progress(const StepReport& report);
   std::string last_checkpoint() const;
+  double bits_per_byte(double loss) const;  // NaN where the loss is not in nats
   CheckpointContents contents();
   void begin_profile();
   void end_profile();
@@ -66,6 +67,7 @@ class Trainer {
   const TrainingData& data_;
   std::filesystem::path out_;
   ThreadPool& pool_;
+  LossUnit unit_;
   Learner learner_;
   Inference inference_;
 
