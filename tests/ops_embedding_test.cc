@@ -19,6 +19,7 @@ void embedding(Trial& trial, int64_t rows, int64_t channels) {
   trial(Embedding{
       .tokens = tokens,
       .table = trial.input("table", kVocabulary, channels),
+      .packed = {},
       .y = trial.output("y", rows, channels),
   });
   trial(EmbeddingBackward{

@@ -20,8 +20,10 @@ void check_folder(const fs::path& folder) {
     fail("{}: no such folder; expected a model folder with config.json, model.safetensors and tokenizer.json",
          folder.string());
   if (!fs::is_directory(folder, ignored))
-    fail("{}: is a file; expected a model folder with config.json, model.safetensors and tokenizer.json",
-         folder.string());
+    fail(
+        "{}: is a file; expected a model folder with config.json, model.safetensors and tokenizer.json, as "
+        "harmonic convert makes one of a pretrained model",
+        folder.string());
   for (const char* name : {"config.json", "model.safetensors", "tokenizer.json"}) {
     if (!fs::exists(folder / name, ignored))
       fail("{}: not a model folder: it has no {}", folder.string(), name);

@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+"""Harmonic's matrix product beside those of MKL, oneDNN and OpenBLAS, on the shapes of `harmonic bench ops`.
+
+    compare_matmul.py HARMONIC [--d-model 256,512] [--rows 16384] [--threads 1,2] [--runs 5]
+
+y = x W^T with x of ROWS by C and W of 1, 2 and 4 C by C, f32. PyTorch's wheels bring MKL and oneDNN, NumPy's bring
+OpenBLAS. Each library's product is first held against one in double precision. Harmonic is measured before and after
+the others, each library in a process of its own with so many threads; shown are GFLOP/s, and Harmonic's share of the
+best of the others. Only Harmonic's result has the same bits whatever the number of rows and threads.
+"""
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PEERS = ("MKL", "oneDNN", "OpenBLAS")
+TOLERANCE = 1e-5
+
+
+def product_of(peer, threads):
+    """A function (x, w) -> y of NumPy arrays, and one that makes them ready, so that only the product is timed."""
+    import numpy as np
+    if peer == "OpenBLAS":
+        blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]
+        if "openblas" not in blas:
+            raise SystemExit(f"NumPy was built with {blas}, not with OpenBLAS")
+        return (lambda x, w: x @ w.T), (lambda a: a), (lambda y: y)
+    import torch
+    torch.set_num_threads(threads)
+    if peer == "MKL":
+        if not torch.backends.mkl.is_available():
+            raise SystemExit("this PyTorch was built without MKL")
+        torch.backends.mkldnn.set_flags(False)
+        return torch.nn.functional.linear, torch.from_numpy, (lambda y: y.numpy())
+    if not torch.backends.mkldnn.is_available():
+        raise SystemExit("this PyTorch was built without oneDNN")
+    return torch.nn.functional.linear, (lambda a: torch.from_numpy(a).to_mkldnn()), (lambda y: y.to_dense().numpy())
+
+
+def measure_peer(peer, threads, shapes, runs):
+    import numpy as np
+    product, ready, plain = product_of(peer, threads)
+    generator = np.random.default_rng(1)
+    speeds = []
+    for rows, inputs, outputs in shapes:
+        x = generator.standard_normal((rows, inputs), dtype=np.float32)
+        w = generator.standard_normal((outputs, inputs), dtype=np.float32)
+        a, b = ready(x), ready(w)
+        found = plain(product(a, b))[:64]
+        expected = x[:64].astype(np.float64) @ w.T.astype(np.float64)
+        if not np.linalg.norm(found - expected) <= TOLERANCE * np.linalg.norm(expected):
+            raise SystemExit(f"{peer}: its product of {rows} x {inputs} x {outputs} is wrong; nothing is shown")
+        times = []
+        for _ in range(runs + 1):
+            start = time.perf_counter()
+            product(a, b)
+            times.append(time.perf_counter() - start)
+        speeds.append(2e-9 * rows * inputs * outputs / statistics.median(times[1:]))
+    return speeds
+
+
+def run_peer(peer, threads, shapes, runs):
+    environment = dict(os.environ, OPENBLAS_NUM_THREADS=str(threads), OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
+    done = subprocess.run([sys.executable, __file__, "--peer", peer, "--threads", str(threads), "--runs", str(runs), "--shapes", json.dumps(shapes), "-"],
+                          env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{peer}: {done.stderr.strip().splitlines()[-1:]}")
+    return json.loads(done.stdout)
+
+
+def run_ours(harmonic, threads, shapes, options):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ops.json"
+        done = subprocess.run([harmonic, "bench", "ops", "--only", "linear, C", "--d-model", options.d_model, "--rows", str(options.rows),
+                               "--threads", str(threads), "--runs", str(options.runs), "--json", path], capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"harmonic: {done.stderr.strip()}")
+        report = json.loads(path.read_text())
+    speeds = {(row["rows"], row["channels"], row["op"]): row["GFLOP/s"] for row in report["rows"]}
+    return [speeds[rows, inputs, f"linear, C -> {outputs // inputs} C"] for rows, inputs, outputs in shapes], report["machine"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("harmonic")
+    parser.add_argument("--d-model", default="256,512")
+    parser.add_argument("--rows", type=int, default=16384)
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
+    parser.add_argument("--shapes", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peer:
+        print(json.dumps(measure_peer(options.peer, int(options.threads), json.loads(options.shapes), options.runs)))
+        return
+    shapes = [(options.rows, int(c), wider * int(c)) for c in options.d_model.split(",") for wider in (1, 2, 4)]
+    print("| rows x in x out | threads | Harmonic | " + " | ".join(PEERS) + " | of the best | of the matrix peak |")
+    print("|---" * (len(PEERS) + 5) + "|")
+    for threads in map(int, options.threads.split(",")):
+        before, _ = run_ours(options.harmonic, threads, shapes, options)
+        theirs = [run_peer(peer, threads, shapes, options.runs) for peer in PEERS]
+        after, machine = run_ours(options.harmonic, threads, shapes, options)
+        for i, shape in enumerate(shapes):
+            ours = (before[i] + after[i]) / 2
+            best = max(speeds[i] for speeds in theirs)
+            print(f"| {' x '.join(map(str, shape))} | {threads} | {ours:.1f} | " + " | ".join(f"{speeds[i]:.1f}" for speeds in theirs) +
+                  f" | {ours / best:.2f} | {100 * ours * 1e9 / machine['matrix_peak']:.0f} % |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
