@@ -1,9 +1,9 @@
 #include "harmonic/runtime/sessions.h"
 
-#include <fmt/format.h>
 #include <sodium.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 
@@ -13,6 +13,10 @@ namespace {
 int64_t now() {
   return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
       .count();
+}
+
+void put_hex(std::string& text, uint64_t value, int digits) {
+  for (int shift = 4 * (digits - 1); shift >= 0; shift -= 4) text += "0123456789abcdef"[value >> shift & 15];
 }
 
 // The time comes first, so that stores add at their end; and then what nobody can guess.
@@ -25,15 +29,16 @@ std::vector<std::string> new_session_ids(int64_t count) {
   do {
     first = std::max(before + 1, microseconds);
   } while (!last.compare_exchange_weak(before, first + count - 1));
-  constexpr size_t kSecret = 16;
-  std::vector<unsigned char> secrets(static_cast<size_t>(count) * kSecret);
-  ::randombytes_buf(secrets.data(), secrets.size());
+  std::vector<std::array<uint64_t, 2>> secrets(static_cast<size_t>(count));
+  ::randombytes_buf(secrets.data(), secrets.size() * sizeof secrets[0]);
   std::vector<std::string> ids;
-  ids.reserve(static_cast<size_t>(count));
-  char text[2 * kSecret + 1];
-  for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
-    ::sodium_bin2hex(text, sizeof text, secrets.data() + i * kSecret, kSecret);
-    ids.push_back(fmt::format("sess-{:015x}{}", first + static_cast<int64_t>(i), text));
+  ids.reserve(secrets.size());
+  for (const auto& secret : secrets) {
+    std::string& id = ids.emplace_back("sess-");
+    id.reserve(52);
+    put_hex(id, static_cast<uint64_t>(first++), 15);
+    put_hex(id, secret[0], 16);
+    put_hex(id, secret[1], 16);
   }
   return ids;
 }
