@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # make bench: runs the benchmarks and keeps what they print, with the machine and the date.
 #   usage: scripts/bench.sh FOLDER_WITH_THE_PROGRAMS
-# The peers run too where benchmarks/peers/setup.sh has made their environment (or PEERS_PYTHON names one).
+# The peers run too where benchmarks/peers/setup.sh has made their environment (or PEERS_PYTHON names one); decoding
+# beside llama.cpp where PEERS_GGUF names a model (and PEERS_TEXT a text that both are held to).
 set -euo pipefail
 
 bin=$1
@@ -29,6 +30,10 @@ for name in ops train decode length memory; do keep "$name" "$bin/harmonic" benc
 python=${PEERS_PYTHON:-build/peers/bin/python}
 if [ -x "$python" ]; then
   keep peers-training "$python" benchmarks/peers/compare_training.py "$bin/harmonic"
+  keep peers-matmul "$python" benchmarks/peers/compare_matmul.py "$bin/harmonic"
+  if [ -n "${PEERS_GGUF:-}" ]; then
+    keep peers-decoding "$python" benchmarks/peers/compare_decoding.py "$bin/harmonic" "$PEERS_GGUF" --text "${PEERS_TEXT:-docs/training.md}"
+  fi
 else
   echo "bench: no peers: benchmarks/peers/setup.sh makes their environment" >&2
 fi

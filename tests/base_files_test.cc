@@ -299,5 +299,20 @@ TEST_F(Files, AnAppendedFileGrowsFromWhatItHad) {
   EXPECT_THROW(AppendFile("/dev/full").append("x"), Error);
 }
 
+TEST_F(Files, AMapHasTheSameBytesAfterAPartWasReleased) {
+  std::string contents;
+  for (int i = 0; i < 20000; ++i) contents += static_cast<char>('a' + i % 23);
+  write_file(folder_ / "mapped", contents);
+  const MappedFile file(folder_ / "mapped");
+  const auto text = [&] {
+    return std::string(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  };
+  EXPECT_EQ(text(), contents);
+  file.release(file.bytes().subspan(100, 15000));
+  file.release(file.bytes().subspan(5, 3));
+  file.release({});
+  EXPECT_EQ(text(), contents);
+}
+
 }  // namespace
 }  // namespace harmonic

@@ -1,6 +1,10 @@
 #include "harmonic/tensor/arena.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
 
 #include <cstring>
 #include <map>
@@ -116,6 +120,29 @@ TEST(Arena, MoreThanTheMachineHasIsAnError) {
   Arena arena;
   EXPECT_THROW(arena.allocate(int64_t{1} << 60), Error);
   EXPECT_TRUE(aligned(arena.allocate(100)));
+}
+
+TEST(Arena, GivesBackThePagesOfWhatIsForgottenAndNoOthers) {
+  constexpr int64_t kBytes = 64 << 20;
+  const auto resident = [] {
+    std::ifstream file("/proc/self/statm");
+    int64_t all = 0, there = 0;
+    file >> all >> there;
+    return there * ::sysconf(_SC_PAGESIZE);
+  };
+  Arena arena;
+  char* before = arena.allocate_array<char>(100);
+  char* middle = arena.allocate_array<char>(kBytes);
+  char* after = arena.allocate_array<char>(100);
+  std::memset(before, 1, 100);
+  std::memset(middle, 2, kBytes);
+  std::memset(after, 3, 100);
+  const int64_t full = resident(), in_use = arena.in_use();
+  arena.forget(middle, kBytes);
+  EXPECT_LT(resident(), full - kBytes / 2);
+  EXPECT_EQ(arena.in_use(), in_use);
+  EXPECT_EQ(std::count(before, before + 100, 1), 100);
+  EXPECT_EQ(std::count(after, after + 100, 3), 100);
 }
 
 }  // namespace
