@@ -40,9 +40,9 @@ TEST_F(EvalContexts, TheOtherModelIsCertifiedToo) {
   EXPECT_NE(outcome.out.find("certificate (short form) of " + b_ + ": passed"), std::string::npos)
       << outcome.out;
   const Json found = parse_json(read_file(json), json);
-  EXPECT_EQ(found["against"], b_);
-  EXPECT_EQ(found["against_certificate"], "passed");
-  EXPECT_GT(found["results"][0]["against_bits_per_token"], 0);
+  EXPECT_EQ(found.at("against"), b_);
+  EXPECT_EQ(found.at("against_certificate"), "passed");
+  EXPECT_GT(found.at("results").at(0).at("against_bits_per_token"), 0);
 }
 
 TEST_F(EvalContexts, AnotherModelThatIsDamagedIsAnError) {
@@ -60,11 +60,11 @@ TEST_F(EvalContexts, AnotherModelThatIsDamagedIsAnError) {
 
 TEST_F(EvalContexts, CurvesAreOfTheSameTargets) {
   const std::string first = json_of(a_, text_, "32,128");
-  const Json targets = parse_json(read_file(first), first)["targets"];
-  EXPECT_EQ(targets["longest"], 128);
-  EXPECT_EQ(targets["group"], 8);
-  EXPECT_EQ(targets["groups"], 4);
-  EXPECT_EQ(targets["text_sha256"].get<std::string>().size(), 64u);
+  const Json targets = parse_json(read_file(first), first).at("targets");
+  EXPECT_EQ(targets.at("longest"), 128);
+  EXPECT_EQ(targets.at("group"), 8);
+  EXPECT_EQ(targets.at("groups"), 4);
+  EXPECT_EQ(targets.at("text_sha256").get<std::string>().size(), 64u);
   const auto curves = [&](const std::string& second) {
     return run_harmonic({"curves", "a=" + first, "b=" + second});
   };
