@@ -6,18 +6,18 @@
 
 #include "harmonic/base/log.h"
 #include "harmonic/base/random.h"
+#include "harmonic/bench/bench_model.h"
 #include "harmonic/bench/measurement.h"
 #include "harmonic/ops/backend.h"
 
 namespace harmonic {
 namespace {
 
-constexpr double kTolerance = 1e-4;  // relative, of a whole tensor
-
 // The tensors of one op on one backend: inputs with the same values on every backend, by their names.
 class Workbench {
  public:
-  Workbench(const Backend& backend, ThreadPool& pool) : backend_(backend), context_{pool, scratch_} {}
+  Workbench(const Backend& backend, ThreadPool& pool)
+      : backend_(backend), memory_(backend.memory), scratch_(backend.memory), context_{pool, scratch_} {}
 
   Tensor input(const std::string& name, int64_t rows, int64_t cols) {
     const Tensor tensor = memory_.tensor(rows, cols, backend_.dtype);
@@ -68,6 +68,7 @@ class Workbench {
   template <typename Op>
   void run(const Op& op) {
     backend_(context_, op);
+    backend_.synchronize();
   }
   const std::vector<Tensor>& outputs() const { return outputs_; }
 
@@ -80,15 +81,19 @@ class Workbench {
 
 class OpsRun {
  public:
-  OpsRun(const OpsBench& options, ThreadPool& pool, BenchReport& report)
-      : options_(options), pool_(pool), report_(report) {}
+  OpsRun(const OpsBench& options, ThreadPool& pool, const Backend& backend, BenchReport& report)
+      : options_(options),
+        pool_(pool),
+        backend_(backend),
+        tolerance_(check_tolerance(options.precision)),
+        report_(report) {}
 
   // make(workbench, rows, channels) builds the op's arguments.
   template <typename Make>
   void op(const std::string& name, int64_t rows, int64_t channels, const Make& make) {
     progress(fmt::format("bench ops: {}, {} rows, {} channels", name, rows, channels));
     check(name, std::min<int64_t>(rows, 70), make);
-    Workbench bench(cpu_backend(), pool_);
+    Workbench bench(backend_, pool_);
     const auto op = make(bench, rows, channels);
     const Times times = measure([&] { bench.run(op); }, options_.runs);
     const OpCost cost = cost_of(op);
@@ -109,7 +114,7 @@ class OpsRun {
   template <typename Make>
   void check(const std::string& name, int64_t rows, const Make& make) {
     constexpr int64_t kChannels = 24;
-    Workbench found(cpu_backend(), pool_), expected(reference_backend(), pool_);
+    Workbench found(backend_, pool_), expected(reference_backend(), pool_);
     found.run(make(found, rows, kChannels));
     expected.run(make(expected, rows, kChannels));
     for (size_t i = 0; i < expected.outputs().size(); ++i) {
@@ -120,17 +125,19 @@ class OpsRun {
         difference += by * by;
         size += e.as<double>()[k] * e.as<double>()[k];
       }
-      if (!(difference <= kTolerance * kTolerance * size))
+      if (!(difference <= tolerance_ * tolerance_ * size))
         fail(
             "the check before measuring failed: {}: output {} differs from the reference's by {:.1e} of its "
             "norm, expected {:.0e} at most; this build does not compute what it should",
-            name, i, std::sqrt(difference / size), kTolerance);
+            name, i, std::sqrt(difference / size), tolerance_);
     }
     ++checked_;
   }
 
   const OpsBench& options_;
   ThreadPool& pool_;
+  const Backend& backend_;
+  double tolerance_;
   BenchReport& report_;
   int64_t checked_ = 0;
 };
@@ -294,17 +301,17 @@ void updates(OpsRun& run, int64_t C) {
 
 }  // namespace
 
-BenchReport bench_ops(const OpsBench& options, ThreadPool& pool) {
+BenchReport bench_ops(const OpsBench& options, ThreadPool& pool, const Backend& backend) {
   BenchReport report;
   report.name = "ops";
-  report.machine = measure_machine(pool);
+  report.machine = measure_machine(pool, backend);
   report.columns = {{"op", 0},       {"rows", 0},    {"channels", 0},  {"us", 1},   {"fastest us", 1},
                     {"spread %", 0}, {"GFLOP/s", 1}, {"of peak %", 1}, {"GB/s", 1}, {"of memory %", 1}};
   report.remarks = {
       "GB/s: every tensor read or written once; up to 64 rows beside the bandwidth of reading, as weights "
       "are "
       "what is read. Above 100 %: from the cache"};
-  OpsRun run(options, pool, report);
+  OpsRun run(options, pool, backend, report);
   for (const int64_t C : options.channels) {
     products(run, options.rows, C);
     heads(run, options, C);
@@ -314,7 +321,8 @@ BenchReport bench_ops(const OpsBench& options, ThreadPool& pool) {
     updates(run, C);
   }
   end_progress();
-  report.checks = {fmt::format("{} ops equal the reference within {:.0e}", run.checked(), kTolerance)};
+  report.checks = {fmt::format("{} ops equal the reference within {:.0e}", run.checked(),
+                               check_tolerance(options.precision))};
   return report;
 }
 

@@ -9,10 +9,11 @@ struct OpsBench {
   std::vector<int64_t> channels = {256, 512};  // C; states have 2 C
   int64_t rows = 16384;                        // tokens
   int64_t vocabulary = 8192;
-  int64_t runs = 9;  // of each op, at least
+  int64_t runs = 9;               // of each op, at least
+  std::string precision = "f32";  // of the backend: what the checks allow
 };
 
 // Every op is first held against the reference backend at a small size: throws Error where it differs.
-BenchReport bench_ops(const OpsBench& options, ThreadPool& pool);
+BenchReport bench_ops(const OpsBench& options, ThreadPool& pool, const Backend& backend = cpu_backend());
 
 }  // namespace harmonic

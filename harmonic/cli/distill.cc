@@ -102,7 +102,7 @@ class Distill : public Command {
   bool take(const DistillPhase& phase, const Model& teacher, LoadedModel& student, ThreadPool& pool) const {
     namespace fs = std::filesystem;
     const RunConfig& config = phase.config;
-    check_trainable(config);
+    backend_for("cpu", config.train.precision);  // throws where the cpu has no such products
     const fs::path path = fs::path(out_) / fmt::format("phase-{}", phase.name);
     std::error_code ignored;
     const RunFolder folder(path, resume_ && fs::exists(path, ignored));

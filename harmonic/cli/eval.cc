@@ -81,13 +81,15 @@ class Eval : public Command {
     options.add("--json", &json_, "write the results here too").placeholder("FILE").not_empty();
   }
 
+  bool uses_device() const override { return true; }
+
   int run(const CommandContext& context) override {
     watch_for_interrupts();
     check_flags();
     if (!json_.empty()) AtomicFile(std::filesystem::path(json_));  // throws now if it cannot be written later
     const DataConfig settings = load_run_config({}, {}).data;  // the environment's: the cache that runs have
     ThreadPool pool(context.threads);
-    LoadedModel loaded = load(model_);
+    LoadedModel loaded = load(model_, context.backend());
     Inference inference(*loaded.model, pool);
     weights_.apply(*loaded.model, inference.context());
     const std::string certificate = short_certificate(*loaded.model, pool);
@@ -147,8 +149,8 @@ class Eval : public Command {
     return std::make_unique<RecallTask>(options, RecallText::with_filler_of(filler_), tokenizer);
   }
 
-  LoadedModel load(const std::string& folder) const {
-    return load_model_folder(folder, cpu_backend(), false, [&](ModelConfig& config) {
+  LoadedModel load(const std::string& folder, const Backend& backend) const {
+    return load_model_folder(folder, backend, false, [&](ModelConfig& config) {
       if (window_ > 0 && !config.uses("attention") && against_.empty())
         fail_usage("--window {}: {} has no attention to look back", window_, folder);
       if (window_ > 0) config.attention.window = window_;
@@ -165,7 +167,7 @@ class Eval : public Command {
     std::optional<Inference> others;
     int64_t limit = 0;
     if (!against_.empty()) {
-      other = load(against_);
+      other = load(against_, inference.model().backend());
       if (other->tokenizer->hash() != corpus.identity().hash)
         fail("--against {}: another tokenizer than that of {}; bits a token cannot be compared", against_,
              model_);

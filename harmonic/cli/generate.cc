@@ -64,11 +64,13 @@ class Generate : public Command {
         .not_empty();
   }
 
+  bool uses_device() const override { return true; }
+
   int run(const CommandContext& context) override {
     check_usage();
     watch_for_interrupts();
     ThreadPool pool(context.threads);
-    const LoadedModel loaded = load_model_folder(model_, cpu_backend());
+    const LoadedModel loaded = load_model_folder(model_, context.backend());
     Inference inference(*loaded.model, pool);
     weights_.apply(*loaded.model, inference.context());
     const Tokenizer& tokenizer = *loaded.tokenizer;

@@ -39,10 +39,12 @@ class Score : public Command {
     options.add("--json", &json_, "one JSON object a result");
   }
 
+  bool uses_device() const override { return true; }
+
   int run(const CommandContext& context) override {
     watch_for_interrupts();
     ThreadPool pool(context.threads);
-    const LoadedModel loaded = load_model_folder(model_, cpu_backend());
+    const LoadedModel loaded = load_model_folder(model_, context.backend());
     tokenizer_ = loaded.tokenizer.get();
     Inference inference(*loaded.model, pool);
     weights_.apply(*loaded.model, inference.context());

@@ -34,7 +34,7 @@ Model::Model(const ModelConfig& config, const Backend& backend, bool trained, Mi
   head_ = config_.tie_embeddings ? embed_
                                  : &parameters_.add("head.weight", {config_.vocab_size, channels},
                                                     Role::embedding, kEmbeddingInitial);
-  parameters_.allocate(backend.dtype, trained);
+  parameters_.allocate(backend, trained);
 }
 
 std::vector<int64_t> Model::strides() const {
@@ -91,7 +91,7 @@ Variable Model::forward(Step& step, const Tensor& tokens) const {
 }
 
 Tensor Model::logits(Tape& tape, const Tensor& hidden) const {
-  const Tensor y = tape.memory().tensor(hidden.rows, head_->value.rows, tape.dtype());
+  const Tensor y = tape.memory().tensor(hidden.rows, head_->value.rows, tape.dtype(), MemoryUse::shared);
   tape.run(Linear{hidden, head_->value, head_->packed, {}, {}, false, y});
   return y;
 }

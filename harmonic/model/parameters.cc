@@ -68,8 +68,10 @@ Parameter& Parameters::add(std::string name, std::vector<int64_t> shape, Role ro
   return entries_.back().parameter;
 }
 
-void Parameters::allocate(DType dtype, bool trained) {
+void Parameters::allocate(const Backend& backend, bool trained) {
+  const DType dtype = backend.dtype;
   trained_ = trained;
+  memory_.draw_from(backend.memory);
   for (Entry& entry : entries_) {
     Parameter& p = entry.parameter;
     p.value = memory_.tensor(p.value.rows, p.value.cols, dtype);

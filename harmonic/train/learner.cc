@@ -56,6 +56,8 @@ Learner::Learner(Model& model, const RunConfig& config, TokenCorpus corpus, Thre
       backpropagation_(model, pool, memory_bytes(config.train), config.train.chunk_len,
                        Backpropagation::kKeptStates, objective),
       optimizer_(model.parameters(), model.backend(), config.train),
+      scratch_(model.backend().memory),
+      states_(model.backend().memory),
       context_{pool, scratch_} {
   if (config_.carry_state) carried_ = make_state_rows(states_, model.state_layout(), config_.batch_size);
 }

@@ -53,12 +53,6 @@ Trainer::Trainer(const RunConfig& config, Model& model, const TrainingData& data
       learner_(model, config, data.train, pool, objective),
       inference_(model, pool) {
   check_tokenizer(model.config(), *data.tokenizer, "training");
-  check_trainable(config);
-}
-
-void check_trainable(const RunConfig& config) {
-  if (config.train.precision != "f32")
-    fail_usage("train.precision = \"{}\": this build trains in f32 only", config.train.precision);
 }
 
 CheckpointContents Trainer::contents() {
