@@ -16,14 +16,14 @@ Precision used = Precision::f32;
 
 }  // namespace
 
-// Copies, of which only the last few are kept: an op that read the caller's own, or one of long ago, is
-// noticed by what it computes.
+// Copies, of which only the last few are kept where nothing is deferred: an op that read the caller's own, or
+// one of long ago, is noticed by what it computes.
 const void* staged_bytes(const void* list, int64_t bytes) {
   constexpr size_t kKept = 16;
-  static std::vector<uint64_t> copies[kKept];
-  static size_t next = 0;
+  static std::deque<std::vector<uint64_t>> copies;
   if (!list) return nullptr;
-  std::vector<uint64_t>& copy = copies[next++ % kKept];
+  while (!cuda_on_cpu::deferring() && copies.size() >= kKept) copies.pop_front();
+  std::vector<uint64_t>& copy = copies.emplace_back();
   copy.assign(static_cast<size_t>(bytes) / 8 + 1, ~uint64_t{0});
   if (bytes > 0) std::memcpy(copy.data(), list, static_cast<size_t>(bytes));
   return copy.data();
@@ -45,7 +45,10 @@ void compute(const Product& product, bool rounds) {
     std::vector<float> numbers(static_cast<size_t>(matrix.size()));
     for (int64_t r = 0; r < matrix.rows; ++r)
       for (int64_t c = 0; c < matrix.cols; ++c) {
-        const float number = matrix.row<float>(r)[c];
+        const float number =
+            matrix.dtype == DType::bf16
+                ? float_of_bf16(static_cast<const uint16_t*>(matrix.data)[r * matrix.stride + c])
+                : matrix.row<float>(r)[c];
         numbers[static_cast<size_t>(transposed ? c * matrix.rows + r : r * matrix.cols + c)] =
             rounds ? float_of_bf16(bf16_of(number)) : number;
       }

@@ -7,8 +7,8 @@
 
 #include "harmonic/base/error.h"
 #include "harmonic/base/json.h"
-#include "harmonic/bench/measurement.h"
 #include "harmonic/ops/cuda_plugin.h"
+#include "harmonic/ops/device_peak.h"
 #include "harmonic/ops/machine_peak.h"
 #include "harmonic/ops/simd_targets.h"
 
@@ -30,48 +30,18 @@ std::string text_of(const BenchReport::Cell& cell, int decimals) {
   return std::isfinite(number) ? fmt::format("{:.{}f}", number, decimals) : "";
 }
 
-// Zeros are as good as other numbers but for the power that they take: these are small integers.
-void fill(const Tensor& tensor) {
-  for (int64_t i = 0; i < tensor.size(); ++i) tensor.as<float>()[i] = static_cast<float>(i % 7) - 3;
-}
-
-Machine measure_card(ThreadPool& pool, const Backend& backend) {
-  constexpr int64_t kSide = 8192, kArray = int64_t{1} << 26;
-  Arena memory(backend.memory), scratch(backend.memory);
-  Context context{pool, scratch};
-  const auto seconds = [&](const auto& op) {
-    return measure([&] {
-             backend(context, op);
-             backend.synchronize();
-           })
-        .median;
-  };
-  Machine machine;
-  machine.processor = cuda_plugin().device;
-  machine.vectors = backend.name;
-  machine.threads = pool.threads();
-  {
-    const ArenaScope scope(memory);
-    Linear product{};
-    for (Tensor* tensor : {&product.x, &product.weight, &product.y}) {
-      *tensor = memory.tensor(kSide, kSide, DType::f32);
-      fill(*tensor);
-    }
-    machine.matrix_peak = 2.0 * kSide * kSide * kSide / seconds(product);
-  }
-  Add sum{};
-  for (Tensor* tensor : {&sum.a, &sum.b, &sum.y}) {
-    *tensor = memory.tensor(1, kArray, DType::f32);
-    fill(*tensor);
-  }
-  machine.bandwidth = machine.read_bandwidth = 3.0 * kArray * sizeof(float) / seconds(sum);
-  return machine;
-}
-
 }  // namespace
 
 Machine measure_machine(ThreadPool& pool, const Backend& backend) {
-  if (backend.device != Device::cpu) return measure_card(pool, backend);
+  if (backend.device != Device::cpu) {
+    const double bandwidth = measure_bandwidth(pool, backend);
+    return {cuda_plugin().device,
+            std::string(backend.name),
+            pool.threads(),
+            measure_matrix_peak(pool, backend),
+            bandwidth,
+            bandwidth};
+  }
   return {processor_name(),          std::string(simd_target_name()), pool.threads(),
           measure_matrix_peak(pool), measure_bandwidth(pool),         measure_read_bandwidth(pool)};
 }

@@ -28,9 +28,15 @@ struct Memory {
   __device__ bool reads(int64_t query, int64_t p) const { return p <= query && p >= first_key(query); }
 };
 
+// So many numbers of a head find room in the memory that a block's threads share.
+constexpr int64_t kWidestHead = 256;
+
 template <typename Op>
 Memory memory_of(const Op& op) {
   const int64_t width = op.k.cols;
+  if (const int64_t D = op.q.cols / op.shape.heads; D > kWidestHead)
+    fail("attention on a card: a head has {} numbers, expected {} at most; --device cpu has no limit", D,
+         kWidestHead);
   return {rows_of(op.k),
           rows_of(op.v),
           rows_of(op.past),

@@ -9,6 +9,7 @@
 
 #include "harmonic/ops/cuda_card.h"
 #include "harmonic/ops/cuda_kernel.h"
+#include "harmonic/ops/cuda_rounding.h"
 
 namespace harmonic {
 namespace cuda {
@@ -224,20 +225,9 @@ class Products {
   std::map<Key, Choice> chosen_;
 };
 
-// A copy rounded to bf16, its rows a multiple of 16 bytes apart.
-Matrix rounded(Context& context, const Tensor& tensor) {
-  const int64_t stride = (tensor.cols + 7) / 8 * 8, cols = tensor.cols;
-  auto* to = static_cast<uint16_t*>(context.scratch.tensor(tensor.rows, stride, DType::bf16).data);
-  const Rows from = rows_of(tensor);
-  for_each(tensor.size(), [=] __device__(int64_t i) {
-    const int64_t r = i / cols, c = i % cols;
-    to[r * stride + c] = bf16_of(from[r][c]);
-  });
-  return {to, CUDA_R_16BF, tensor.rows, cols, stride};
-}
-
 Matrix as_it_is(const Tensor& tensor) {
-  return {tensor.data, CUDA_R_32F, tensor.rows, tensor.cols, std::max(tensor.stride, tensor.cols)};
+  return {tensor.data, tensor.dtype == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F, tensor.rows, tensor.cols,
+          std::max(tensor.stride, tensor.cols)};
 }
 
 // result = base + bias
@@ -279,9 +269,11 @@ void multiply(Context& context, const Product& product) {
   if (result.size() == 0) return;
   if (inner == 0) return write_base(product);
   const ArenaScope scope(context.scratch);
-  const bool rounds = precision() == Precision::bf16;
-  const Matrix a = rounds ? rounded(context, product.a) : as_it_is(product.a);
-  const Matrix b = rounds ? rounded(context, product.b) : as_it_is(product.b);
+  const auto input = [&](const Tensor& tensor) {
+    const bool rounds = precision() == Precision::bf16 && tensor.dtype == DType::f32;
+    return as_it_is(rounds ? rounded_to_bf16(context, tensor) : tensor);
+  };
+  const Matrix a = input(product.a), b = input(product.b);
   const auto run = [&](const Tensor& base, const float* bias) {
     return products.run(a, product.a_transposed, b, product.b_transposed, as_it_is(base ? base : result),
                         as_it_is(result), product.factor, static_cast<bool>(base), bias);

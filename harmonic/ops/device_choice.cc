@@ -17,6 +17,7 @@ bool a_card_may_be_there() {
 
 const Backend& cuda_backend(std::string_view precision) {
   const CudaPlugin& plugin = cuda_plugin();
+  log("computing on {}", plugin.device);
   return precision == "bf16" ? *plugin.bf16 : *plugin.f32;
 }
 

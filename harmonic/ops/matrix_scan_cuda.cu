@@ -60,8 +60,17 @@ struct TileOfHead {
   }
 };
 
+// Features and values of a head together: so many find room in the memory that a block's threads share, also
+// on the way back.
+constexpr int64_t kMostNumbers = 800;
+
 template <typename Op>
 TileOfHead tile_of(const Op& op) {
+  if (const int64_t numbers = op.shape.features + op.shape.values; numbers > kMostNumbers)
+    fail(
+        "the matrix cell on a card: a head has {} features and values, expected {} at most; --device cpu has "
+        "no limit",
+        numbers, kMostNumbers);
   return {rows_of(op.q),
           rows_of(op.k),
           rows_of(op.v),
