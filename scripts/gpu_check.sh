@@ -35,6 +35,7 @@ step() { # as run, and stops everything where it fails
   nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.mem,clocks.max.sm --format=csv ||
     echo "nvidia-smi does not answer"
 
+  step 30 harmonic bench ops --device cuda --d-model 16 --rows 64 --vocab 64 --runs 1 # is there a card at all?
   export HARMONIC_TEST_DEVICE=cuda
   step 150 ops_tests --gtest_brief=1 \
     --gtest_filter='*MatchesTheReference*:*ExtremeGates*:*ARowWithoutATarget*:*NothingRead*:*ATeacherThatIs*'

@@ -5,6 +5,8 @@
 
 #ifdef __CUDACC__
 #include <cuda_runtime.h>
+#else
+// Unknown pragmas are to be let pass: how far to unroll a loop is nvcc's affair.
 #endif
 
 #include <cmath>
@@ -207,16 +209,18 @@ void for_each_row(int64_t rows, F f) {
   });
 }
 
-// add(c, sum over r of value(r, c)) for each column, the rows in an order that their number alone decides.
+// add(c, sum over r of value(r, c)) for each column, the rows in an order that their number alone decides:
+// about as many chunks of rows as a chunk has rows, so that both passes are equally long.
 template <typename Value, typename Add>
 void sum_columns(Context& context, int64_t rows, int64_t columns, Value value, Add add) {
   if (columns <= 0) return;
-  constexpr int64_t kFewest = 32, kMostChunks = 512;
-  const int64_t chunk = std::max(kFewest, (rows + kMostChunks - 1) / kMostChunks);
+  constexpr double kFewest = 32;
+  const auto chunk = static_cast<int64_t>(std::max(kFewest, std::ceil(std::sqrt(static_cast<double>(rows)))));
   const int64_t chunks = (rows + chunk - 1) / chunk;
   if (chunks <= 1) {
     for_each(columns, [=] __device__(int64_t c) {
       float sum = 0;
+#pragma unroll 8
       for (int64_t r = 0; r < rows; ++r) sum += value(r, c);
       add(c, sum);
     });
@@ -228,11 +232,13 @@ void sum_columns(Context& context, int64_t rows, int64_t columns, Value value, A
     const int64_t c = i % columns, first = i / columns * chunk;
     const int64_t last = first + chunk < rows ? first + chunk : rows;
     float sum = 0;
+#pragma unroll 8
     for (int64_t r = first; r < last; ++r) sum += value(r, c);
     partial[i] = sum;
   });
   for_each(columns, [=] __device__(int64_t c) {
     float sum = 0;
+#pragma unroll 8
     for (int64_t k = 0; k < chunks; ++k) sum += partial[k * columns + c];
     add(c, sum);
   });

@@ -41,6 +41,7 @@ void run(Context&, const EmbeddingBackward& op) {
   for_each(count * columns, [=] __device__(int64_t i) {
     const int64_t w = i / columns, c = i % columns;
     float sum = dtable[word[w]][c];
+#pragma unroll 8
     for (int64_t k = begin[w]; k < begin[w + 1]; ++k) sum += dy[row[k]][c];
     dtable[word[w]][c] = sum;
   });

@@ -11,31 +11,39 @@ namespace {
 constexpr int64_t kSumChunk = 4096;
 constexpr int kThreads = 128;
 
-// Of all elements, in double, in the order that the shape decides.
+// *result = the sum of number(i) for first <= i < last, by the threads of a block, always in the same order.
+template <typename Number>
+__device__ void sum_by_block(int64_t first, int64_t last, Number number, double* result) {
+  auto* sums = dynamic_shared<double>();
+  double sum = 0;
+#pragma unroll 8
+  for (int64_t i = first + threadIdx.x; i < last; i += kThreads) sum += number(i);
+  sums[threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.x > 0) return;
+  for (int t = 1; t < kThreads; ++t) sum += sums[t];
+  *result = sum;
+}
+
+// Of all elements, in double: parts of so many by a block each, then the parts by one.
 void sum_of_squares(Context& context, const Tensor& tensor, double* result) {
   const Rows x = rows_of(tensor);
   const int64_t count = tensor.size(), columns = tensor.cols;
   const int64_t chunks = std::max<int64_t>(1, (count + kSumChunk - 1) / kSumChunk);
   auto* partial = context.scratch.tensor(1, chunks, DType::f64).as<double>();
   launch<kThreads>({chunks}, kThreads * 8, [=] __device__() {
-    auto* sums = dynamic_shared<double>();
     const int64_t first = static_cast<int64_t>(blockIdx.x) * kSumChunk;
-    const int64_t last = first + kSumChunk < count ? first + kSumChunk : count;
-    double sum = 0;
-    for (int64_t i = first + threadIdx.x; i < last; i += kThreads) {
-      const double number = x[i / columns][i % columns];
-      sum += number * number;
-    }
-    sums[threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.x > 0) return;
-    for (int t = 1; t < kThreads; ++t) sum += sums[t];
-    partial[blockIdx.x] = sum;
+    sum_by_block(
+        first, first + kSumChunk < count ? first + kSumChunk : count,
+        [&](int64_t i) {
+          const double number = x[i / columns][i % columns];
+          return number * number;
+        },
+        partial + blockIdx.x);
   });
-  for_each(1, [=] __device__(int64_t) {
-    double sum = 0;
-    for (int64_t k = 0; k < chunks; ++k) sum += partial[k];
-    *result = sum;
+  launch<kThreads>({1}, kThreads * 8, [=] __device__() {
+    sum_by_block(
+        0, chunks, [&](int64_t i) { return partial[i]; }, result);
   });
 }
 
