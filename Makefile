@@ -24,7 +24,7 @@ bench: build
 	@scripts/bench.sh $(BUILD)/bin
 
 format:
-	@git ls-files '*.h' '*.cc' | xargs clang-format -i
+	@git ls-files '*.h' '*.cc' '*.cu' | xargs clang-format -i
 
 clean:
 	@rm -rf build

@@ -13,7 +13,7 @@ class Weights : public DataTest {
     parameters.add("embed.weight", {7, 3}, Role::embedding, Initial::uniform(1));
     parameters.add("conv.weight", {5, 1, 4}, Role::vector, Initial::uniform(1));
     parameters.add("skip", {5}, Role::vector, Initial::uniform(1));
-    parameters.allocate(dtype, false);
+    parameters.allocate(dtype == DType::f64 ? reference_backend() : cpu_backend(), false);
     parameters.initialise(1);
   }
   // A file of f32 tensors of zeros with these names and shapes.

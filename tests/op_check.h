@@ -17,8 +17,10 @@
 #include <string>
 #include <vector>
 
+#include "emulated_cuda.h"
 #include "harmonic/base/random.h"
 #include "harmonic/ops/backend.h"
+#include "harmonic/ops/cuda_plugin.h"
 #include "harmonic/ops/simd_targets.h"
 
 namespace harmonic {
@@ -28,9 +30,14 @@ namespace harmonic {
 // inputs. Outputs hold NaN before the op runs. A name that is known already gives the same tensor again.
 class Trial {
  public:
-  Trial(const Backend& backend, int threads) : backend_(backend), pool_(threads) {
+  Trial(const Backend& backend, int threads)
+      : backend_(backend),
+        pool_(threads),
+        scratch_(backend.memory),
+        temporaries_(backend.memory),
+        tensors_(backend.memory) {
     // Scratch memory that was never written must not matter.
-    std::memset(scratch_.allocate(1 << 18), 0xFF, 1 << 18);
+    std::memset(scratch_.allocate(1 << 18, MemoryUse::tensors), 0xFF, 1 << 18);
     scratch_.clear();
   }
 
@@ -48,7 +55,7 @@ class Trial {
   void poison_row(const std::string& name, int64_t row) {
     Stored& stored = find(name);
     for (int64_t c = 0; c < stored.tensor.cols; ++c) set(stored.tensor, row, c, kNan);
-    stored.before = stored.memory;
+    stored.before = stored.now();
   }
   double* output_number(const std::string& name) {
     return store(name, Role::output, 1, 1, kNan, kNan, DType::f64).as<double>();
@@ -102,6 +109,7 @@ class Trial {
   void operator()(const Op& op) {
     Context context{pool_, scratch_};
     backend_(context, op);
+    backend_.synchronize();
   }
 
   // What the test does with a body before and after it has run.
@@ -155,10 +163,10 @@ class Trial {
   // That nothing but the elements of outputs has changed.
   void expect_only_outputs_written() const {
     for (const auto& [name, stored] : stored_) {
-      std::vector<char> now = stored.memory;
+      std::vector<char> now = stored.now();
       const Tensor& tensor = stored.tensor;
       for (int64_t r = 0; stored.role == Role::output && r < tensor.rows; ++r) {
-        const auto offset = static_cast<const char*>(tensor.rows_of(r, 1).data) - stored.memory.data();
+        const auto offset = static_cast<const char*>(tensor.rows_of(r, 1).data) - stored.memory;
         std::memcpy(now.data() + offset, stored.before.data() + offset,
                     static_cast<size_t>(tensor.cols * size_of(tensor.dtype)));
       }
@@ -171,7 +179,10 @@ class Trial {
   struct Stored {
     Role role;
     Tensor tensor;
-    std::vector<char> memory, before;  // `before` is the copy from before the op
+    char* memory;  // what the tensor lies in
+    int64_t bytes;
+    std::vector<char> before;  // a copy from before the op
+    std::vector<char> now() const { return {memory, memory + bytes}; }
     std::vector<double> start;
   };
   struct Move {
@@ -215,11 +226,12 @@ class Trial {
     }
     const int64_t stride = cols + kGap, elements = kMargin + rows * stride + kMargin;
     stored.role = role;
-    stored.memory.resize(static_cast<size_t>(elements * size_of(dtype)));
+    stored.bytes = elements * size_of(dtype);
+    stored.memory = static_cast<char*>(tensors_.allocate(stored.bytes, MemoryUse::tensors));
     // What surrounds the elements is NaN: reading it is noticed too, where it enters a result.
-    const Tensor all = {stored.memory.data(), 1, elements, elements, dtype, Device::cpu};
+    const Tensor all = {stored.memory, 1, elements, elements, dtype, Device::cpu};
     for (int64_t i = 0; i < elements; ++i) set(all, 0, i, kNan);
-    stored.tensor = {stored.memory.data() + kMargin * size_of(dtype), rows, cols, stride, dtype, Device::cpu};
+    stored.tensor = {stored.memory + kMargin * size_of(dtype), rows, cols, stride, dtype, Device::cpu};
     const Random random(1, stream_of(name));
     for (int64_t r = 0; r < rows; ++r) {
       for (int64_t c = 0; c < cols; ++c) {
@@ -233,13 +245,13 @@ class Trial {
       const int64_t r = move->second.index / cols, c = move->second.index % cols;
       set(stored.tensor, r, c, get(stored.tensor, r, c) + move->second.by);
     }
-    stored.before = stored.memory;
+    stored.before = stored.now();
     return stored.tensor;
   }
 
   const Backend& backend_;
   ThreadPool pool_;
-  Arena scratch_, temporaries_;
+  Arena scratch_, temporaries_, tensors_;
   std::map<std::string, Stored> stored_;
   std::map<std::string, Move> moves_;
   std::deque<std::vector<int32_t>> integers_;
@@ -267,7 +279,10 @@ struct TestedBackend {
   double tolerance;
 };
 inline std::vector<TestedBackend> tested_backends() {
-  return {{reference_backend(), 1e-14}, {cpu_backend(), 1e-5}};
+  std::vector<TestedBackend> all = {
+      {reference_backend(), 1e-14}, {cpu_backend(), 1e-5}, {emulated_cuda_backend(), 1e-5}};
+  if (a_card_is_tested()) all.push_back({*cuda_plugin().f32, 2e-5});
+  return all;
 }
 
 // `looser` multiplies the tolerances, by tensor: for sums that cancel, with the reason beside it.

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <fstream>
 
+#include <cstdlib>
 #include <cstring>
 #include <map>
 
@@ -143,6 +144,41 @@ TEST(Arena, GivesBackThePagesOfWhatIsForgottenAndNoOthers) {
   EXPECT_EQ(arena.in_use(), in_use);
   EXPECT_EQ(std::count(before, before + 100, 1), 100);
   EXPECT_EQ(std::count(after, after + 100, 3), 100);
+}
+
+// Counts what it gives; everything else is plain memory.
+class CountingSource : public MemorySource {
+ public:
+  void* allocate(int64_t bytes, MemoryUse use) override {
+    ++given[static_cast<int>(use)];
+    return std::aligned_alloc(64, static_cast<size_t>(bytes));
+  }
+  void release(void* memory, MemoryUse use) noexcept override {
+    --given[static_cast<int>(use)];
+    std::free(memory);
+  }
+  int given[2] = {};
+};
+
+TEST(Arena, TensorsComeFromTheSourceAndTheRestFromTheProgram) {
+  CountingSource source;
+  {
+    Arena arena(&source);
+    arena.allocate(100);
+    EXPECT_EQ(source.given[0] + source.given[1], 0);
+    const Arena::Mark mark = arena.mark();
+    const Tensor first = arena.tensor(3, 5, DType::f32);
+    EXPECT_EQ(first.device, Device::cuda);
+    EXPECT_EQ(source.given[0], 1);
+    const Tensor shared = arena.tensor(3, 5, DType::f32, MemoryUse::shared);
+    EXPECT_EQ(source.given[1], 1);
+    EXPECT_TRUE(aligned(first.data) && aligned(shared.data));
+    arena.rewind(mark);
+    EXPECT_EQ(arena.tensor(1, 1, DType::f32).data, first.data);
+    EXPECT_EQ(arena.tensor(1, 1, DType::f32, MemoryUse::shared).data, shared.data);
+    EXPECT_EQ(source.given[0] + source.given[1], 2);
+  }
+  EXPECT_EQ(source.given[0] + source.given[1], 0);
 }
 
 }  // namespace

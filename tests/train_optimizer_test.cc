@@ -38,7 +38,7 @@ class OptimizerStep : public testing::Test {
   OptimizerStep() {
     matrix_ = &parameters_.add("w", {2, 2}, Role::matrix, Initial::constant(1));
     vector_ = &parameters_.add("b", {2}, Role::vector, Initial::constant(1));
-    parameters_.allocate(DType::f64, true);
+    parameters_.allocate(reference_backend(), true);
     parameters_.initialise(1);
     for (int i = 0; i < 4; ++i) matrix_->grad.as<double>()[i] = 3;
     for (int i = 0; i < 2; ++i) vector_->grad.as<double>()[i] = 4;

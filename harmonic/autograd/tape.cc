@@ -1,7 +1,6 @@
 #include "harmonic/autograd/tape.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 namespace harmonic {
@@ -10,16 +9,16 @@ Tensor GradientPool::take(int64_t rows, int64_t cols, DType dtype) {
   const int64_t bytes = rows * cols * size_of(dtype);
   for (size_t i = free_.size(); i-- > 0;) {
     if (free_[i].bytes != bytes) continue;
-    void* data = free_[i].data;
+    const Tensor free = free_[i].tensor;
     free_[i] = free_.back();
     free_.pop_back();
-    return {data, rows, cols, cols, dtype, Device::cpu};
+    return {free.data, rows, cols, cols, dtype, free.device};
   }
   return arena_.tensor(rows, cols, dtype);
 }
 
 void GradientPool::give_back(const Tensor& tensor) {
-  free_.push_back({tensor.size() * size_of(tensor.dtype), tensor.data});
+  free_.push_back({tensor.size() * size_of(tensor.dtype), tensor});
 }
 
 void GradientPool::clear() {
@@ -46,12 +45,6 @@ namespace {
 
 Tensor slice(const Variable& variable) {
   return variable.node->gradient.columns(variable.column, variable.value.cols);
-}
-
-void fill_zero(const Tensor& tensor, int64_t begin, int64_t end) {
-  const auto bytes = static_cast<size_t>((end - begin) * size_of(tensor.dtype));
-  for (int64_t r = 0; r < tensor.rows; ++r)
-    std::memset(tensor.rows_of(r, 1).columns(begin, 1).data, 0, bytes);
 }
 
 bool touches(const GradientNode& node, int64_t begin, int64_t end) {
@@ -103,10 +96,10 @@ void Tape::fill_gaps(GradientNode& node, int64_t begin, int64_t end) {
   for (int i = 0; i < node.runs && at < end; ++i) {
     const GradientNode::Columns& run = node.reached[i];
     if (run.end <= at) continue;
-    if (run.begin > at) fill_zero(node.gradient, at, std::min(run.begin, end));
+    if (run.begin > at) backend_.zero(node.gradient.columns(at, std::min(run.begin, end) - at));
     at = run.end;
   }
-  if (at < end) fill_zero(node.gradient, at, end);
+  if (at < end) backend_.zero(node.gradient.columns(at, end - at));
   mark_reached(node, begin, end);
 }
 

@@ -52,6 +52,7 @@ struct Parameter {
 // Memory for gradients of activations: buffers come back one by one and are handed out again by size.
 class GradientPool {
  public:
+  explicit GradientPool(MemorySource* source = nullptr) : arena_(source) {}
   Tensor take(int64_t rows, int64_t cols, DType dtype);
   void give_back(const Tensor& tensor);
   // Forgets all buffers; none may be in use.
@@ -63,7 +64,7 @@ class GradientPool {
  private:
   struct Free {
     int64_t bytes;
-    void* data;
+    Tensor tensor;
   };
   Arena arena_;
   std::vector<Free> free_;
@@ -88,6 +89,8 @@ class Tape {
   void run(const Op& op) {
     backend_(context_, op);
   }
+  // Before the program reads what ops have written, or writes what they read.
+  void synchronize() const { backend_.synchronize(); }
 
   // A new variable [rows, cols], uninitialised.
   Variable variable(int64_t rows, int64_t cols);

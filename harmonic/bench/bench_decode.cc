@@ -9,8 +9,8 @@ namespace harmonic {
 namespace {
 
 void add_rows(const DecodeBench& options, const ModelConfig& config, const std::string& weights,
-              ThreadPool& pool, BenchReport& report) {
-  Model model(config, cpu_backend(), false);
+              ThreadPool& pool, const Backend& backend, BenchReport& report) {
+  Model model(config, backend, false);
   model.parameters().initialise(1);
   Inference inference(model, pool);
   model.pack(inference.context(), weight_format_of(weights));
@@ -18,7 +18,7 @@ void add_rows(const DecodeBench& options, const ModelConfig& config, const std::
   for (const int64_t streams : options.streams) {
     progress(fmt::format("bench decode: {}, d_model {}, {}, {} streams", config.mixer[0], config.d_model,
                          weights, streams));
-    Arena memory;
+    Arena memory(backend.memory);
     const StateRows states = make_fresh_state_rows(memory, model.state_layout(), streams);
     const std::vector<int32_t> tokens = random_tokens(streams * options.tokens, config.vocab_size, 1);
     std::vector<int64_t> offsets;
@@ -44,7 +44,10 @@ void add_rows(const DecodeBench& options, const ModelConfig& config, const std::
 
 }  // namespace
 
-BenchReport bench_decode(const DecodeBench& options, ThreadPool& pool) {
+BenchReport bench_decode(const DecodeBench& options, ThreadPool& pool, const Backend& backend) {
+  for (const std::string& weights : options.weights)
+    if (backend.device != Device::cpu && weights != "f32")
+      fail_usage("--weights {}: a card reads matrices as f32 only; --weights f32", weights);
   BenchReport report;
   report.name = "decode";
   report.columns = {{"mixer", 0},         {"d_model", 0},     {"weights", 0},     {"streams", 0},
@@ -60,12 +63,13 @@ BenchReport bench_decode(const DecodeBench& options, ThreadPool& pool) {
     for (const std::string& weights : options.weights)
       report.checks.push_back(check_decoding(
           bench_config(mixer, options.widths.front(), std::min<int64_t>(options.vocabulary, 2048), context),
-          pool, weight_format_of(weights)));
-  report.machine = measure_machine(pool);
+          pool, weight_format_of(weights), backend, check_tolerance(options.precision)));
+  report.machine = measure_machine(pool, backend);
   for (const std::string& mixer : options.mixers)
     for (const int64_t width : options.widths)
       for (const std::string& weights : options.weights)
-        add_rows(options, bench_config(mixer, width, options.vocabulary, context), weights, pool, report);
+        add_rows(options, bench_config(mixer, width, options.vocabulary, context), weights, pool, backend,
+                 report);
   end_progress();
   return report;
 }

@@ -13,9 +13,11 @@ struct DecodeBench {
   int64_t vocabulary = 50257;
   int64_t tokens = 32;  // of each stream, a run
   int64_t runs = 5;
+  std::string precision = "f32";  // of the backend: what the checks allow
 };
 
 // From a token's number to the logits of the next, without sampling. Checked first: check_decoding().
-BenchReport bench_decode(const DecodeBench& options, ThreadPool& pool);
+BenchReport bench_decode(const DecodeBench& options, ThreadPool& pool,
+                         const Backend& backend = cpu_backend());
 
 }  // namespace harmonic

@@ -23,17 +23,21 @@ Batch random_batch(int64_t sequences, int64_t length, int64_t vocabulary);
 double packed_bytes(const Model& model);
 // Of those, what a token reads on average: the matrices of a slow level count for its stride.
 double weight_bytes_a_token(const Model& model);
+// What rounding explains, relative, of a whole tensor: of products of f32 numbers, or of some rounded to
+// bf16.
+inline constexpr double kCheckTolerance = 1e-4;
+double check_tolerance(std::string_view precision);
 
 // Each compares this build on this machine with its definition, on a short text, and returns in words what
 // was compared. Throws Error where they differ: then no figure may be shown.
 //
 // Losses and every gradient of a training pass, with those of the reference backend:
 std::string check_training(const ModelConfig& config, ThreadPool& pool,
-                           const Backend& backend = cpu_backend());
-// Logits with matrices kept as `format`: with those of the reference backend's, and to the bit whether
-// streams are decoded together or alone.
+                           const Backend& backend = cpu_backend(), double tolerance = kCheckTolerance);
+// Logits with matrices kept as `format`: with those of the reference backend's, and to the bit (on a card
+// within the tolerance) whether streams are decoded together or alone.
 std::string check_decoding(const ModelConfig& config, ThreadPool& pool, DType format,
-                           const Backend& backend = cpu_backend());
+                           const Backend& backend = cpu_backend(), double tolerance = kCheckTolerance);
 // States and losses of a text in pieces and as a whole, to the bit; gradients in chunks and as a whole.
 std::string check_length(const ModelConfig& config, ThreadPool& pool, const Backend& backend = cpu_backend());
 

@@ -6,18 +6,18 @@
 
 #include "harmonic/base/log.h"
 #include "harmonic/base/random.h"
+#include "harmonic/bench/bench_model.h"
 #include "harmonic/bench/measurement.h"
 #include "harmonic/ops/backend.h"
 
 namespace harmonic {
 namespace {
 
-constexpr double kTolerance = 1e-4;  // relative, of a whole tensor
-
 // The tensors of one op on one backend: inputs with the same values on every backend, by their names.
 class Workbench {
  public:
-  Workbench(const Backend& backend, ThreadPool& pool) : backend_(backend), context_{pool, scratch_} {}
+  Workbench(const Backend& backend, ThreadPool& pool)
+      : backend_(backend), memory_(backend.memory), scratch_(backend.memory), context_{pool, scratch_} {}
 
   Tensor input(const std::string& name, int64_t rows, int64_t cols) {
     const Tensor tensor = memory_.tensor(rows, cols, backend_.dtype);
@@ -68,6 +68,7 @@ class Workbench {
   template <typename Op>
   void run(const Op& op) {
     backend_(context_, op);
+    backend_.synchronize();
   }
   const std::vector<Tensor>& outputs() const { return outputs_; }
 
@@ -81,7 +82,11 @@ class Workbench {
 class OpsRun {
  public:
   OpsRun(const OpsBench& options, ThreadPool& pool, const Backend& backend, BenchReport& report)
-      : options_(options), pool_(pool), backend_(backend), report_(report) {}
+      : options_(options),
+        pool_(pool),
+        backend_(backend),
+        tolerance_(check_tolerance(options.precision)),
+        report_(report) {}
 
   // make(workbench, rows, channels) builds the op's arguments.
   template <typename Make>
@@ -121,11 +126,11 @@ class OpsRun {
         difference += by * by;
         size += e.as<double>()[k] * e.as<double>()[k];
       }
-      if (!(difference <= kTolerance * kTolerance * size))
+      if (!(difference <= tolerance_ * tolerance_ * size))
         fail(
             "the check before measuring failed: {}: output {} differs from the reference's by {:.1e} of its "
             "norm, expected {:.0e} at most; this build does not compute what it should",
-            name, i, std::sqrt(difference / size), kTolerance);
+            name, i, std::sqrt(difference / size), tolerance_);
     }
     ++checked_;
   }
@@ -133,6 +138,7 @@ class OpsRun {
   const OpsBench& options_;
   ThreadPool& pool_;
   const Backend& backend_;
+  double tolerance_;
   BenchReport& report_;
   int64_t checked_ = 0;
 };
@@ -299,7 +305,7 @@ void updates(OpsRun& run, int64_t C) {
 BenchReport bench_ops(const OpsBench& options, ThreadPool& pool, const Backend& backend) {
   BenchReport report;
   report.name = "ops";
-  report.machine = measure_machine(pool);
+  report.machine = measure_machine(pool, backend);
   report.columns = {{"op", 0},       {"rows", 0},    {"channels", 0},  {"us", 1},   {"fastest us", 1},
                     {"spread %", 0}, {"GFLOP/s", 1}, {"of peak %", 1}, {"GB/s", 1}, {"of memory %", 1}};
   report.remarks = {
@@ -317,7 +323,8 @@ BenchReport bench_ops(const OpsBench& options, ThreadPool& pool, const Backend& 
   }
   end_progress();
   if (report.rows.empty()) fail_usage("--only \"{}\": no op has a name that begins so", options.only);
-  report.checks = {fmt::format("{} ops equal the reference within {:.0e}", run.checked(), kTolerance)};
+  report.checks = {fmt::format("{} ops equal the reference within {:.0e}", run.checked(),
+                               check_tolerance(options.precision))};
   return report;
 }
 

@@ -7,6 +7,8 @@
 
 #include "harmonic/base/error.h"
 #include "harmonic/base/json.h"
+#include "harmonic/ops/cuda_plugin.h"
+#include "harmonic/ops/device_peak.h"
 #include "harmonic/ops/machine_peak.h"
 #include "harmonic/ops/simd_targets.h"
 
@@ -30,7 +32,16 @@ std::string text_of(const BenchReport::Cell& cell, int decimals) {
 
 }  // namespace
 
-Machine measure_machine(ThreadPool& pool) {
+Machine measure_machine(ThreadPool& pool, const Backend& backend) {
+  if (backend.device != Device::cpu) {
+    const double bandwidth = measure_bandwidth(pool, backend);
+    return {cuda_plugin().device,
+            std::string(backend.name),
+            pool.threads(),
+            measure_matrix_peak(pool, backend),
+            bandwidth,
+            bandwidth};
+  }
   return {processor_name(),          std::string(simd_target_name()), pool.threads(),
           measure_matrix_peak(pool), measure_bandwidth(pool),         measure_read_bandwidth(pool)};
 }

@@ -5,7 +5,7 @@
 #include <variant>
 #include <vector>
 
-#include "harmonic/base/thread_pool.h"
+#include "harmonic/ops/backend.h"
 
 namespace harmonic {
 
@@ -18,7 +18,9 @@ struct Machine {
   double bandwidth = 0;       // bytes a second, two arrays read and one written
   double read_bandwidth = 0;  // bytes a second, read alone
 };
-Machine measure_machine(ThreadPool& pool);
+// Of the processor; or, with a backend of a card, of the card: its peak is that of a large product of the
+// backend's, its bandwidth that of a sum of two arrays.
+Machine measure_machine(ThreadPool& pool, const Backend& backend = cpu_backend());
 
 struct BenchReport {
   struct Column {

@@ -17,14 +17,14 @@ double page_faults() {
 }
 
 void add_row(const TrainBench& options, const ModelConfig& config, int64_t length, ThreadPool& pool,
-             BenchReport& report) {
-  Model model(config, cpu_backend(), true);
+             const Backend& backend, BenchReport& report) {
+  Model model(config, backend, true);
   model.parameters().initialise(1);
   TrainConfig train;
   train.lr = 1e-4;
   Optimizer optimizer(model.parameters(), model.backend(), train);
   Backpropagation backpropagation(model, pool, options.memory_mb << 20);
-  Arena scratch;
+  Arena scratch(model.backend().memory);
   Context context{pool, scratch};
   const int64_t sequences = std::max<int64_t>(1, options.tokens_per_step / length);
   const Batch batch = random_batch(sequences, length, config.vocab_size);
@@ -50,7 +50,7 @@ void add_row(const TrainBench& options, const ModelConfig& config, int64_t lengt
 
 }  // namespace
 
-BenchReport bench_train(const TrainBench& options, ThreadPool& pool) {
+BenchReport bench_train(const TrainBench& options, ThreadPool& pool, const Backend& backend) {
   BenchReport report;
   report.name = "train";
   report.columns = {{"mixer", 0},        {"d_model", 0},   {"T", 0},          {"texts", 0},
@@ -61,14 +61,15 @@ BenchReport bench_train(const TrainBench& options, ThreadPool& pool) {
       "recomputation left out",
       options.vocabulary)};
   for (const std::string& mixer : options.mixers)
-    report.checks.push_back(
-        check_training(bench_config(mixer, options.widths.front(), options.vocabulary, 0), pool));
-  report.machine = measure_machine(pool);
+    report.checks.push_back(check_training(bench_config(mixer, options.widths.front(), options.vocabulary, 0),
+                                           pool, backend, check_tolerance(options.precision)));
+  report.machine = measure_machine(pool, backend);
   for (const std::string& mixer : options.mixers) {
     for (const int64_t width : options.widths) {
       for (const int64_t length : options.lengths) {
         progress(fmt::format("bench train: {}, d_model {}, T {}", mixer, width, length));
-        add_row(options, bench_config(mixer, width, options.vocabulary, length), length, pool, report);
+        add_row(options, bench_config(mixer, width, options.vocabulary, length), length, pool, backend,
+                report);
       }
     }
   }

@@ -12,10 +12,11 @@ struct TrainBench {
   int64_t vocabulary = 8192;
   int64_t tokens_per_step = 8000;
   int64_t memory_mb = 512;
-  int64_t runs = 5;  // steps, after one that does not count
+  int64_t runs = 5;               // steps, after one that does not count
+  std::string precision = "f32";  // of the backend: what the checks allow
 };
 
 // Gradients, their norm and the update by AdamW, of random tokens. Checked first: check_training().
-BenchReport bench_train(const TrainBench& options, ThreadPool& pool);
+BenchReport bench_train(const TrainBench& options, ThreadPool& pool, const Backend& backend = cpu_backend());
 
 }  // namespace harmonic

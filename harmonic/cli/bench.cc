@@ -15,6 +15,10 @@ namespace {
 
 const std::vector<std::string> kMixers = {"harmonic", "attention", "mamba"};
 
+void declare_precision(Options& options, std::string& precision) {
+  options.add("--precision", &precision, "of matrix products; bf16 on a card only").one_of({"f32", "bf16"});
+}
+
 class Bench : public Command {
  public:
   void declare(Options& options) override {
@@ -23,7 +27,7 @@ class Bench : public Command {
   }
   int run(const CommandContext& context) override {
     if (!json_.empty()) AtomicFile(std::filesystem::path(json_));  // throws now if it cannot be written later
-    const BenchReport report = measured(context.threads);
+    const BenchReport report = measured(context);
     write_output(table_of(report));
     flush_output();  // what --json /dev/stdout writes comes after it
     if (!json_.empty()) write_file(json_, json_of(report));
@@ -32,13 +36,14 @@ class Bench : public Command {
 
  protected:
   virtual void declare_sizes(Options& options) = 0;
-  virtual BenchReport measured(int threads) = 0;
+  virtual BenchReport measured(const CommandContext& context) = 0;
 
  private:
   std::string json_;
 };
 
 class OpsCommand : public Bench {
+  bool uses_device() const override { return true; }
   void declare_sizes(Options& options) override {
     options.add("--d-model", &bench_.channels, "widths; states have twice as many channels")
         .range(1, 1 << 16);
@@ -46,15 +51,17 @@ class OpsCommand : public Bench {
     options.add("--vocab", &bench_.vocabulary, "tokens of the head").amount().range(2, 1 << 24);
     options.add("--runs", &bench_.runs, "of each op, at least").range(1, 1000);
     options.add("--only", &bench_.only, "only ops whose name begins so").placeholder("NAME").not_empty();
+    declare_precision(options, bench_.precision);
   }
-  BenchReport measured(int threads) override {
-    ThreadPool pool(threads);
-    return bench_ops(bench_, pool);
+  BenchReport measured(const CommandContext& context) override {
+    ThreadPool pool(context.threads);
+    return bench_ops(bench_, pool, context.backend(bench_.precision));
   }
   OpsBench bench_;
 };
 
 class TrainCommand : public Bench {
+  bool uses_device() const override { return true; }
   void declare_sizes(Options& options) override {
     options.add("--mixers", &bench_.mixers, "models, of the paper's forms").one_of(kMixers);
     options.add("--d-model", &bench_.widths, "widths").range(1, 1 << 16);
@@ -65,15 +72,17 @@ class TrainCommand : public Bench {
         .range(1, 1 << 30);
     options.add("--memory-mb", &bench_.memory_mb, "for activations").range(1, 1 << 20);
     options.add("--runs", &bench_.runs, "steps, after one that does not count").range(1, 1000);
+    declare_precision(options, bench_.precision);
   }
-  BenchReport measured(int threads) override {
-    ThreadPool pool(threads);
-    return bench_train(bench_, pool);
+  BenchReport measured(const CommandContext& context) override {
+    ThreadPool pool(context.threads);
+    return bench_train(bench_, pool, context.backend(bench_.precision));
   }
   TrainBench bench_;
 };
 
 class DecodeCommand : public Bench {
+  bool uses_device() const override { return true; }
   void declare_sizes(Options& options) override {
     options.add("--mixers", &bench_.mixers, "models, of the paper's forms").one_of(kMixers);
     options.add("--d-model", &bench_.widths, "widths").range(1, 1 << 16);
@@ -92,11 +101,13 @@ class DecodeCommand : public Bench {
         .add("--contexts", &contexts_.contexts, "with --model: tokens before those that count; 8K is 8,000")
         .amount()
         .range(1, 1 << 24);
+    declare_precision(options, bench_.precision);
   }
-  BenchReport measured(int threads) override {
-    ThreadPool pool(threads);
-    if (model_.empty()) return bench_decode(bench_, pool);
-    const LoadedModel loaded = load_model_to_run(model_);
+  BenchReport measured(const CommandContext& context) override {
+    ThreadPool pool(context.threads);
+    const Backend& backend = context.backend(bench_.precision);
+    if (model_.empty()) return bench_decode(bench_, pool, backend);
+    const LoadedModel loaded = load_model_to_run(model_, backend);
     contexts_.name = model_;
     contexts_.tokens = bench_.tokens;
     contexts_.runs = bench_.runs;
@@ -118,8 +129,8 @@ class LengthCommand : public Bench {
         .amount();
     options.add("--runs", &bench_.runs, "of each, after one that does not count").range(1, 1000);
   }
-  BenchReport measured(int threads) override {
-    ThreadPool pool(threads);
+  BenchReport measured(const CommandContext& context) override {
+    ThreadPool pool(context.threads);
     return bench_length(bench_, pool);
   }
   LengthBench bench_;
@@ -131,8 +142,8 @@ class MemoryCommand : public Bench {
     options.add("--cases", &bench_.cases, "steps: TOKENS:VOCABULARY:D_MODEL").not_empty();
     options.add("--memory-mb", &bench_.memory_mb, "for activations").range(1, 1 << 20);
   }
-  BenchReport measured(int threads) override {
-    bench_.threads = threads;
+  BenchReport measured(const CommandContext& context) override {
+    bench_.threads = context.threads;
     return bench_memory(bench_);
   }
   MemoryBench bench_;

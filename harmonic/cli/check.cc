@@ -23,6 +23,8 @@ class Check : public Command {
     options.add("--seed", &seed_, "of the texts that the tests make up").at_least(0);
   }
 
+  bool uses_device() const override { return true; }
+
   int run(const CommandContext& context) override {
     // Now, and not when the tests have taken their minutes:
     watch_for_interrupts();
@@ -30,7 +32,7 @@ class Check : public Command {
     if (!data_.empty() && text.empty()) fail("{}: is empty; expected a text to show the loss of", data_);
     if (!json_.empty()) AtomicFile(std::filesystem::path(json_));  // throws where it cannot be written
     ThreadPool pool(context.threads);
-    LoadedModel loaded = load_model_folder(model_, cpu_backend(), true);
+    LoadedModel loaded = load_model_folder(model_, context.backend(), true);
     CertificateOptions options;
     options.seed = static_cast<uint64_t>(seed_);
     options.random_tokens = random_tokens_;

@@ -26,10 +26,12 @@ struct GlobalFlags {
     options.add_global("--log-json", &log_json, "messages as lines of JSON");
   }
 
-  CommandContext apply() const {
+  CommandContext apply(const CommandEntry& entry, const Command& command) const {
     set_log_style(quiet ? LogStyle::quiet : log_json ? LogStyle::json : LogStyle::text);
-    if (device == "cuda") fail_usage("--device = \"cuda\": this build has no CUDA backend; use cpu or auto");
-    return {threads > 0 ? static_cast<int>(threads) : available_processors()};
+    if (device == "cuda" && !command.uses_device())
+      fail_usage("--device cuda: harmonic {} computes on the cpu only; use cpu or auto", entry.name);
+    return {threads > 0 ? static_cast<int>(threads) : available_processors(),
+            command.uses_device() ? device : "cpu"};
   }
 };
 
@@ -52,7 +54,8 @@ int show_overview() {
       "usage: harmonic COMMAND [options]\n\ncommands:\n{}\n"
       "harmonic COMMAND --help shows a command's options and their defaults; harmonic --version the "
       "version.\n"
-      "Exit status: 0 done, 1 failed, 2 wrong usage, 3 diverged, 130 interrupted, 141 nobody reads the output.\n",
+      "Exit status: 0 done, 1 failed, 2 wrong usage, 3 diverged, 130 interrupted, 141 nobody reads the "
+      "output.\n",
       list_of_commands(""));
   return 0;
 }
@@ -86,7 +89,7 @@ int run_command(const CommandEntry& entry, const std::vector<std::string>& argum
   } catch (const Error& error) {
     fail_usage("{}; harmonic {} --help shows the options", error.what(), entry.name);
   }
-  return command->run(global.apply());
+  return command->run(global.apply(entry, *command));
 }
 
 }  // namespace

@@ -18,18 +18,24 @@
 
 #include "harmonic/cli/options.h"
 #include "harmonic/cli/output.h"
+#include "harmonic/ops/device_choice.h"
 
 namespace harmonic {
 
 // What the flags of every command came to.
 struct CommandContext {
-  int threads = 0;  // at least 1
+  int threads = 0;             // at least 1
+  std::string device = "cpu";  // cpu, cuda or auto
+  // What to compute with. Throws Error where the device is not there.
+  const Backend& backend(std::string_view precision = "f32") const { return backend_for(device, precision); }
 };
 
 class Command {
  public:
   virtual ~Command() = default;
   virtual void declare(Options& options) = 0;
+  // Whether it computes with the context's backend; otherwise on the cpu, and --device cuda is refused.
+  virtual bool uses_device() const { return false; }
   // Called once, after the options were read. Returns the exit status: 0 done, 1 failed, 130 interrupted with
   // everything saved. May throw Error, Interrupted, OutputClosed.
   virtual int run(const CommandContext& context) = 0;

@@ -92,13 +92,15 @@ class Eval : public Command {
     options.add("--json", &json_, "write the results here too").placeholder("FILE").not_empty();
   }
 
+  bool uses_device() const override { return true; }
+
   int run(const CommandContext& context) override {
     watch_for_interrupts();
     check_flags();
     if (!json_.empty()) AtomicFile(std::filesystem::path(json_));  // throws now if it cannot be written later
     const DataConfig settings = load_run_config({}, {}).data;  // the environment's: the cache that runs have
     ThreadPool pool(context.threads);
-    LoadedModel loaded = model_.load(change_of(model_.path()));
+    LoadedModel loaded = model_.load(context.backend(), change_of(model_.path()));
     Inference inference(*loaded.model, pool);
     model_.pack(*loaded.model, inference.context());
     const std::string certificate = short_certificate(*loaded.model, model_.path(), pool);
@@ -191,7 +193,7 @@ class Eval : public Command {
     std::optional<Inference> others;
     int64_t limit = 0;
     if (!against_.empty()) {
-      other = load_model_folder(against_, cpu_backend(), false, change_of(against_));
+      other = load_model_folder(against_, inference.model().backend(), false, change_of(against_));
       if (other->tokenizer->hash() != corpus.identity().hash)
         fail("--against {}: another tokenizer than that of {}; bits a token cannot be compared", against_,
              model_.path());

@@ -62,11 +62,13 @@ class Generate : public Command {
         .not_empty();
   }
 
+  bool uses_device() const override { return true; }
+
   int run(const CommandContext& context) override {
     check_usage();
     watch_for_interrupts();
     ThreadPool pool(context.threads);
-    const LoadedModel loaded = model_.load();
+    const LoadedModel loaded = model_.load(context.backend());
     Inference inference(*loaded.model, pool);
     model_.pack(*loaded.model, inference.context());
     const Tokenizer& tokenizer = *loaded.tokenizer;

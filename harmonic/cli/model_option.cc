@@ -17,13 +17,13 @@ bool is_gguf(const std::string& path) {
   return std::filesystem::is_regular_file(path, ignored) && GgufFile::is_one(MappedFile(path).bytes());
 }
 
-LoadedModel load_path(const std::string& path, bool keep_blocks,
+LoadedModel load_path(const std::string& path, const Backend& backend, bool keep_blocks,
                       const std::function<void(ModelConfig&)>& change) {
-  if (!is_gguf(path)) return load_model_folder(path, cpu_backend(), false, change);
+  if (!is_gguf(path)) return load_model_folder(path, backend, false, change);
   GgufOptions options;
-  options.keep_blocks = keep_blocks;
+  options.keep_blocks = keep_blocks && backend.device == Device::cpu;  // a card has f32 in their place
   options.change = change;
-  return std::move(read_gguf(path, options, cpu_backend()).loaded);
+  return std::move(read_gguf(path, options, backend).loaded);
 }
 
 }  // namespace
@@ -45,14 +45,16 @@ void ModelOption::declare(Options& options) {
 
 std::string ModelOption::weights() const { return weights_ == kStored && !is_gguf(path_) ? "f32" : weights_; }
 
-LoadedModel ModelOption::load(const std::function<void(ModelConfig&)>& change) const {
-  return load_path(path_, weights_ == kStored, change);
+LoadedModel ModelOption::load(const Backend& backend, const std::function<void(ModelConfig&)>& change) const {
+  return load_path(path_, backend, weights_ == kStored, change);
 }
 
 void ModelOption::pack(Model& model, Context& context) const {
   model.pack(context, weights_ == kStored ? DType::f32 : weight_format_of(weights_));
 }
 
-LoadedModel load_model_to_run(const std::string& path) { return load_path(path, true, {}); }
+LoadedModel load_model_to_run(const std::string& path, const Backend& backend) {
+  return load_path(path, backend, true, {});
+}
 
 }  // namespace harmonic

@@ -16,8 +16,8 @@ class ModelOption {
   // How the matrices are kept, in a word.
   std::string weights() const;
 
-  // `change` as in load_model_folder().
-  LoadedModel load(const std::function<void(ModelConfig&)>& change = {}) const;
+  // `change` as in load_model_folder(). The backend must outlive the model.
+  LoadedModel load(const Backend& backend, const std::function<void(ModelConfig&)>& change = {}) const;
   // Packs a loaded model as it is to be kept.
   void pack(Model& model, Context& context) const;
 
@@ -26,6 +26,6 @@ class ModelOption {
 };
 
 // The same without a choice of weights: those of the file.
-LoadedModel load_model_to_run(const std::string& path);
+LoadedModel load_model_to_run(const std::string& path, const Backend& backend);
 
 }  // namespace harmonic

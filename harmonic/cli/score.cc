@@ -59,11 +59,13 @@ class Score : public Command {
         .placeholder("FILE");
   }
 
+  bool uses_device() const override { return true; }
+
   int run(const CommandContext& context) override {
     check_options();
     watch_for_interrupts();
     ThreadPool pool(context.threads);
-    const LoadedModel loaded = model_.load();
+    const LoadedModel loaded = model_.load(context.backend());
     tokenizer_ = loaded.tokenizer.get();
     Inference inference(*loaded.model, pool);
     const std::string identity = state_file_.empty() ? "" : identity_of(*loaded.model);

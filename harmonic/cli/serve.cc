@@ -21,7 +21,7 @@ class Serve : public Command {
   int run(const CommandContext& context) override {
     const std::filesystem::path folder = std::filesystem::absolute(model_).lexically_normal();
     const std::string name = folder.has_filename() ? folder.filename() : folder.parent_path().filename();
-    Server server(config_, load_model_to_run(model_), name, context.threads);
+    Server server(config_, load_model_to_run(model_, cpu_backend()), name, context.threads);
     log("{} at {}; Ctrl-C ends it", model_, server.address());
     server.run(true);
     return 0;

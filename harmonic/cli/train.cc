@@ -28,10 +28,12 @@ class Train : public Command {
     options.add_settings(&overrides_);
   }
 
+  bool uses_device() const override { return true; }
+
   int run(const CommandContext& context) override {
     watch_for_interrupts();
     RunConfig config = settings();
-    check_trainable(config);
+    Backend backend = context.backend(config.train.precision);  // before texts are read, which may take long
     const RunFolder folder(out_, resume_);
     const std::optional<Checkpoint>& checkpoint = folder.checkpoint();
     if (checkpoint) check_same_run(*checkpoint, config);
@@ -41,7 +43,6 @@ class Train : public Command {
         config.data, checkpoint ? checkpoint->folder / "tokenizer.json" : std::filesystem::path(), pool);
     take_vocabulary(config.model, *data.tokenizer);
     Profile profile;
-    Backend backend = cpu_backend();
     if (profile_) backend.observer = &profile;
     Model model(config.model, backend, true);
     model.parameters().initialise(static_cast<uint64_t>(config.train.seed));

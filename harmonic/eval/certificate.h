@@ -30,8 +30,9 @@ struct CertificateOptions {
   bool gradients = true;          // needs a model loaded for training
 };
 
-// Runs every test on `model`. Equality is of bits on the CPU. The model's parameters are not changed;
-// gradients, where it has them, must be zero and are left zero.
+// Runs every test on `model`. Equality is of bits on the CPU; on a card, logits and states of other splits
+// may differ by 2e-3 of their norm, but what a later token could change must be equal to the bit there, too.
+// The model's parameters are not changed; gradients, where it has them, must be zero and are left zero.
 Certificate certify(Model& model, ThreadPool& pool, const CertificateOptions& options = {});
 
 // The short form (2,048 tokens of noise, no gradients) that stands beside a measurement. It packs the model

@@ -11,22 +11,38 @@ Tensor row_of(const int32_t* values, int64_t count) {
 
 }  // namespace
 
+// Rows that the backend reaches, with the same contents: these themselves where it reaches them.
+StateRows Inference::within_reach(const StateRows& rows) {
+  if (rows.source == model_.backend().memory) return rows;
+  StateRows reached = rows.caches
+                          ? make_state_rows(memory_, model_.state_layout(), rows.count)
+                          : make_state_rows_without_caches(memory_, model_.state_layout(), rows.count);
+  copy_state_rows(rows, reached);
+  return reached;
+}
+
 Tensor Inference::hidden(const int32_t* tokens, const Segments& segments, const StateRows& in,
                          const StateRows& out) {
   memory_.clear();
   Tape tape(model_.backend(), context_, memory_, nullptr);
-  const bool in_place = in.data == out.data;
+  const bool in_place = in.data == out.data, in_reach = out.source == model_.backend().memory;
+  const StateRows before = within_reach(in);
   StateRows after = out;
-  if (in_place) {
+  if (in_place || !in_reach) {
     // Numbers are copied; caches, which may be large, are added to where they lie.
     after = make_state_rows_without_caches(memory_, model_.state_layout(), segments.count);
-    after.caches = in.caches;
-    after.cache_stride = in.cache_stride;
+    after.caches = before.caches;
+    after.cache_stride = before.cache_stride;
   }
-  Step step(tape, segments, in, after);
+  Step step(tape, segments, before, after);
   const Variable result = model_.forward(step, row_of(tokens, segments.rows()));
-  for (int64_t b = 0; in_place && b < segments.count; ++b)
-    std::memcpy(out.row(b), after.row(b), static_cast<size_t>(after.row_bytes));
+  tape.synchronize();
+  if (!in_reach) {
+    copy_state_rows(after, out);
+  } else if (in_place) {
+    for (int64_t b = 0; b < segments.count; ++b)
+      std::memcpy(out.row(b), after.row(b), static_cast<size_t>(after.layout->bytes_before_caches()));
+  }
   after_hidden_ = memory_.mark();
   return result.value;
 }
@@ -34,14 +50,17 @@ Tensor Inference::hidden(const int32_t* tokens, const Segments& segments, const 
 Tensor Inference::logits(const Tensor& hidden) {
   memory_.rewind(after_hidden_);
   Tape tape(model_.backend(), context_, memory_, nullptr);
-  return model_.logits(tape, hidden);
+  const Tensor logits = model_.logits(tape, hidden);
+  tape.synchronize();
+  return logits;
 }
 
 Tensor Inference::losses(const Tensor& hidden, const int32_t* targets) {
   memory_.rewind(after_hidden_);
   Tape tape(model_.backend(), context_, memory_, nullptr);
-  const Tensor losses = memory_.tensor(1, hidden.rows, model_.backend().dtype);
+  const Tensor losses = memory_.tensor(1, hidden.rows, model_.backend().dtype, MemoryUse::shared);
   linear_cross_entropy(tape, {hidden}, model_.head(), row_of(targets, hidden.rows), losses, 1);
+  tape.synchronize();
   return losses;
 }
 

@@ -13,7 +13,11 @@ inline constexpr double kBitsPerNat = std::numbers::log2e;
 // call. The same bits come out however a text is split into calls, and whoever else is in the batch.
 class Inference {
  public:
-  Inference(const Model& model, ThreadPool& pool) : model_(model), context_{pool, scratch_} {}
+  Inference(const Model& model, ThreadPool& pool)
+      : model_(model),
+        scratch_(model.backend().memory),
+        memory_(model.backend().memory),
+        context_{pool, scratch_} {}
 
   const Model& model() const { return model_; }
   Context& context() { return context_; }
@@ -21,7 +25,7 @@ class Inference {
   // Hidden rows [R, d_model] for tokens [R] in segments. `in` has a row of state a segment; `out` receives
   // the states after, and may be the same rows as `in`.
   Tensor hidden(const int32_t* tokens, const Segments& segments, const StateRows& in, const StateRows& out);
-  // Logits [R, V] of rows of the last hidden().
+  // Logits [R, V] of rows of the last hidden(), and only of those on a device.
   Tensor logits(const Tensor& hidden);
   // Losses [R] in nats of the last hidden() against targets [R], -1 where there is none (loss 0).
   Tensor losses(const Tensor& hidden, const int32_t* targets);
@@ -41,6 +45,7 @@ class Inference {
   static constexpr int64_t kRowsPerCall = 1024;
 
  private:
+  StateRows within_reach(const StateRows& rows);
   template <typename Use>
   void feed(State& state, const int32_t* tokens, int64_t count, const Use& use);
 

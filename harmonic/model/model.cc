@@ -34,7 +34,7 @@ Model::Model(const ModelConfig& config, const Backend& backend, bool trained, Mi
   head_ = config_.tie_embeddings ? embed_
                                  : &parameters_.add("head.weight", {config_.vocab_size, channels},
                                                     Role::embedding, kEmbeddingInitial);
-  parameters_.allocate(backend.dtype, trained);
+  parameters_.allocate(backend, trained);
 }
 
 std::vector<int64_t> Model::strides() const {
@@ -53,11 +53,12 @@ void Model::pack(Context& context, DType format) {
     Parameter& p = parameters_[i];
     if (parameters_.role(i) == Role::vector || (&p == embed_ && embed_ != head_) || p.packed) continue;
     const ArenaScope scope(context.scratch);
-    Arena& memory = p.plain ? context.scratch : parameters_.memory();
+    const bool stays = p.plain || backend_.device != Device::cpu;  // whose products read the value itself
+    Arena& memory = stays ? context.scratch : parameters_.memory();
     const Tensor packed = memory.tensor(
         1, packed_weight_size(p.value.rows, p.value.cols, dtype == format ? format : DType::f32), dtype);
     backend_(context, PackWeight{p.value, packed, format});
-    if (p.plain) continue;  // rounded alone
+    if (stays) continue;  // rounded alone
     p.packed = packed;
     parameters_.drop_value(p);
   }
@@ -96,7 +97,7 @@ Variable Model::forward(Step& step, const Tensor& tokens) const {
 }
 
 Tensor Model::logits(Tape& tape, const Tensor& hidden) const {
-  const Tensor y = tape.memory().tensor(hidden.rows, head_->value.rows, tape.dtype());
+  const Tensor y = tape.memory().tensor(hidden.rows, head_->value.rows, tape.dtype(), MemoryUse::shared);
   tape.run(Linear{hidden, head_->value, head_->packed, {}, {}, false, y});
   return y;
 }

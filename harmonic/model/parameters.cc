@@ -69,8 +69,10 @@ Parameter& Parameters::add(std::string name, std::vector<int64_t> shape, Role ro
   return entries_.back().parameter;
 }
 
-void Parameters::allocate(DType dtype, bool trained) {
+void Parameters::allocate(const Backend& backend, bool trained) {
+  const DType dtype = backend.dtype;
   trained_ = trained;
+  memory_.draw_from(backend.memory);
   // Vectors first: pages of matrices whose values are dropped, or never written, hold nothing else then.
   for (const bool vectors : {true, false}) {
     for (Entry& entry : entries_) {

@@ -53,9 +53,10 @@ class Parameters {
   // reference stays valid. Names are unique.
   Parameter& add(std::string name, std::vector<int64_t> shape, Role role, Initial initial);
 
-  // Gives every declared parameter memory: values uninitialised, gradients (when trained) zero.
-  void allocate(DType dtype, bool trained);
-  // Sets all gradients to zero.
+  // Gives every declared parameter memory of the backend's: values uninitialised, gradients (when trained)
+  // zero.
+  void allocate(const Backend& backend, bool trained);
+  // Sets all gradients to zero. The program writes the zeros: the backend must be done.
   void clear_gradients();
   // Values from a seed; a value depends on the seed, the parameter's name and its index alone.
   void initialise(uint64_t seed);

@@ -54,16 +54,37 @@ bool State::operator==(const State& other) const {
   return same;
 }
 
-StateRows make_state_rows(Arena& arena, const StateLayout& layout, int64_t count) {
+void copy_state_rows(const StateRows& from, const StateRows& to) {
+  const auto bytes = static_cast<size_t>(from.layout->bytes_before_caches());
+  for (int64_t b = 0; b < from.count; ++b) {
+    std::memcpy(to.row(b), from.row(b), bytes);
+    if (from.caches && to.caches && from.caches != to.caches)
+      std::memcpy(to.caches + b * to.cache_stride, from.caches + b * from.cache_stride,
+                  static_cast<size_t>(from.cache_bytes()));
+  }
+}
+
+namespace {
+
+StateRows uninitialised_state_rows(Arena& arena, const StateLayout& layout, int64_t count) {
   const int64_t bytes = checked_mul(count, layout.bytes(), "bytes of a batch's states");
-  void* blocks = arena.allocate(bytes);
-  std::memset(blocks, 0, static_cast<size_t>(bytes));
-  return {blocks, count, layout};
+  // Caches are read row by row at every token: they belong near the device.
+  const MemoryUse use = layout.has_caches() ? MemoryUse::tensors : MemoryUse::shared;
+  StateRows rows(arena.allocate(bytes, use), count, layout);
+  rows.source = arena.source();
+  return rows;
+}
+
+}  // namespace
+
+StateRows make_state_rows(Arena& arena, const StateLayout& layout, int64_t count) {
+  const StateRows rows = uninitialised_state_rows(arena, layout, count);
+  std::memset(rows.data, 0, static_cast<size_t>(count * layout.bytes()));
+  return rows;
 }
 
 StateRows make_fresh_state_rows(Arena& arena, const StateLayout& layout, int64_t count) {
-  const StateRows rows(arena.allocate(checked_mul(count, layout.bytes(), "bytes of a batch's states")), count,
-                       layout);
+  const StateRows rows = uninitialised_state_rows(arena, layout, count);
   for (int64_t b = 0; b < count; ++b) rows.clear(b);
   return rows;
 }
@@ -74,7 +95,8 @@ StateRows make_state_rows_without_caches(Arena& arena, const StateLayout& layout
   rows.row_bytes = layout.bytes_before_caches();
   rows.layout = &layout;
   const int64_t bytes = checked_mul(count, rows.row_bytes, "bytes of a batch's states");
-  rows.data = static_cast<char*>(arena.allocate(bytes));
+  rows.source = arena.source();
+  rows.data = static_cast<char*>(arena.allocate(bytes, MemoryUse::shared));
   std::memset(rows.data, 0, static_cast<size_t>(bytes));
   return rows;
 }

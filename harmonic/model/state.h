@@ -122,6 +122,7 @@ struct StateRows {
   const StateLayout* layout = nullptr;
   char* caches = nullptr;  // of the first row; null where there are none
   int64_t cache_stride = 0;
+  MemorySource* source = nullptr;  // of the memory; null: the program's own, which no device reaches
 
   StateRows() = default;
   // Whole blocks at `blocks`.
@@ -142,9 +143,14 @@ struct StateRows {
     char* first = field.cache ? caches : data;
     if (!first) return {};
     const int64_t element = size_of(layout->dtype());
-    return {first + (field.cache ? 0 : 8) + field.offset * element, count,           field.size,
-            (field.cache ? cache_stride : row_bytes) / element,     layout->dtype(), Device::cpu};
+    return {first + (field.cache ? 0 : 8) + field.offset * element,
+            count,
+            field.size,
+            (field.cache ? cache_stride : row_bytes) / element,
+            layout->dtype(),
+            source ? Device::cuda : Device::cpu};
   }
+  int64_t cache_bytes() const { return layout->bytes() - layout->bytes_before_caches(); }
   void set(int64_t b, const State& state) const {
     HARMONIC_ASSERT(state.bytes() == row_bytes);
     layout->shape()->copy(state.data(), row(b));
@@ -156,6 +162,9 @@ struct StateRows {
   // The state before a document's first token.
   void clear(int64_t b) const { std::memset(row(b), 0, static_cast<size_t>(layout->bytes_before_caches())); }
 };
+
+// Copies rows, their caches too where both have some. Caches of `from` and `to` are then the same or apart.
+void copy_state_rows(const StateRows& from, const StateRows& to);
 
 // Whole blocks of zeros from an arena.
 StateRows make_state_rows(Arena& arena, const StateLayout& layout, int64_t count);

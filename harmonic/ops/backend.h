@@ -37,6 +37,10 @@ struct Backend {
   Device device;
   AllOps ops;
   OpObserver* observer = nullptr;  // or whom to tell, of a copy of a backend
+  // Of a device; null where any memory will do and ops are done when they return.
+  MemorySource* memory = nullptr;
+  void (*wait)() = nullptr;
+  void (*fill_zero)(void* memory, int64_t rows, int64_t row_bytes, int64_t stride_bytes) = nullptr;
 
   template <typename Op>
   void operator()(Context& context, const Op& op) const {
@@ -44,8 +48,17 @@ struct Backend {
     if (observer == nullptr) return kernel(context, op);
     observer->begin();
     kernel(context, op);
+    synchronize();
     observer->end(cost_of(op));
   }
+
+  // Returns when all that was asked for is done: before the program reads what ops have written, or writes
+  // what they read. Throws Error when an op has failed on the device.
+  void synchronize() const {
+    if (wait) wait();
+  }
+  // Sets a tensor to zero, in the order of the ops.
+  void zero(const Tensor& tensor) const;
 };
 
 // Naive, double precision: the definition of every op.

@@ -12,6 +12,10 @@
 // - Ops on sequences take Segments; row r of a [B, ...] tensor of states belongs to segment r. A final state
 // may not
 //   overlap an initial one. An empty segment passes its state on unchanged.
+// - Of an op's arguments, tensors of floating-point numbers lie where the backend's memory is; tokens,
+// targets,
+//   offsets of segments and other lists of integers lie in the program's memory and may be given up when the
+//   call returns. On a device the call returns before its work is done: Backend::synchronize() waits for it.
 // - On the cpu backend a row's results have the same bits whatever the other rows, segments, threads or
 // vector width.
 #pragma once
@@ -41,6 +45,9 @@ struct Gradient {
   void run(Context&, const Op&); \
   }                              \
   namespace cpu {                \
+  void run(Context&, const Op&); \
+  }                              \
+  namespace cuda {               \
   void run(Context&, const Op&); \
   }                              \
   static_assert(true)

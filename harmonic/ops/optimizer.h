@@ -7,8 +7,8 @@ namespace harmonic {
 
 // *result = sum of squares, accumulated in double in a fixed order.
 struct SumOfSquares {
-  Tensor x;  // [R, C]
-  double* result = nullptr;
+  Tensor x;                  // [R, C]
+  double* result = nullptr;  // in the backend's memory
 };
 
 // AdamW (Loshchilov and Hutter, arXiv 1711.05101), in one pass over memory:

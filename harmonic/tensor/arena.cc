@@ -17,31 +17,54 @@ constexpr int64_t kHugePage = 2 << 20;
 
 }  // namespace
 
+void Arena::draw_from(MemorySource* source) {
+  HARMONIC_ASSERT(std::all_of(blocks_, blocks_ + kKinds, [](const Blocks& b) { return b.all.empty(); }));
+  source_ = source;
+}
+
 void Arena::release() {
-  for (const Block& block : blocks_) ::munmap(block.data, static_cast<size_t>(block.size));
-  blocks_.clear();
+  for (Blocks& blocks : blocks_) {
+    for (const Block& block : blocks.all) {
+      if (&blocks == &blocks_[0]) {
+        ::munmap(block.data, static_cast<size_t>(block.size));
+      } else {
+        source_->release(block.data, use_of(blocks));
+      }
+    }
+    blocks.all.clear();
+  }
   clear();
   reset_peak();
 }
 
-void* Arena::allocate(int64_t bytes) {
+void* Arena::allocate(int64_t bytes, MemoryUse use) {
+  if (!source_) return allocate(bytes);
+  return allocate_in(blocks_[use == MemoryUse::tensors ? 1 : 2], bytes);
+}
+
+char* Arena::new_block(const Blocks& blocks, int64_t bytes) const {
+  if (&blocks != &blocks_[0]) return static_cast<char*>(source_->allocate(bytes, use_of(blocks)));
+  void* data =
+      ::mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (data == MAP_FAILED) fail("out of memory: {} bytes were needed: {}", bytes, std::strerror(errno));
+  ::madvise(data, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // a hint: fewer page faults where it is taken
+  return static_cast<char*>(data);
+}
+
+void* Arena::allocate_in(Blocks& blocks, int64_t bytes) {
   HARMONIC_ASSERT(bytes >= 0);
   bytes = round_up(std::max<int64_t>(bytes, 1), 64);
-  while (current_ < blocks_.size() && used_ + bytes > blocks_[current_].size) {
-    ++current_;
-    used_ = 0;
+  while (blocks.current < blocks.all.size() && blocks.used + bytes > blocks.all[blocks.current].size) {
+    ++blocks.current;
+    blocks.used = 0;
   }
-  if (current_ == blocks_.size()) {
+  if (blocks.current == blocks.all.size()) {
     const int64_t size = std::max(kBlockBytes, round_up(bytes, kHugePage));
-    void* data = ::mmap(nullptr, static_cast<size_t>(size), PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (data == MAP_FAILED) fail("out of memory: {} bytes were needed: {}", size, std::strerror(errno));
-    ::madvise(data, static_cast<size_t>(size), MADV_HUGEPAGE);  // a hint: fewer page faults where it is taken
-    blocks_.push_back({static_cast<char*>(data), size});
-    used_ = 0;
+    blocks.all.push_back({new_block(blocks, size), size});
+    blocks.used = 0;
   }
-  void* result = blocks_[current_].data + used_;
-  used_ += bytes;
+  void* result = blocks.all[blocks.current].data + blocks.used;
+  blocks.used += bytes;
   total_ += bytes;
   peak_ = std::max(peak_, total_);
   return result;
@@ -61,9 +84,21 @@ void Arena::forget(void* data, int64_t bytes) {
   if (begin < end) ::madvise(reinterpret_cast<void*>(begin), static_cast<size_t>(end - begin), MADV_DONTNEED);
 }
 
+Arena::Mark Arena::mark() const {
+  Mark mark;
+  for (int i = 0; i < kKinds; ++i) {
+    mark.block[i] = blocks_[i].current;
+    mark.used[i] = blocks_[i].used;
+  }
+  mark.total = total_;
+  return mark;
+}
+
 void Arena::rewind(const Mark& mark) {
-  current_ = mark.block;
-  used_ = mark.used;
+  for (int i = 0; i < kKinds; ++i) {
+    blocks_[i].current = mark.block[i];
+    blocks_[i].used = mark.used[i];
+  }
   total_ = mark.total;
 }
 

@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "harmonic/tensor/memory_source.h"
 #include "harmonic/tensor/tensor.h"
 
 namespace harmonic {
@@ -11,29 +12,43 @@ namespace harmonic {
 // Allocation is a bump of a pointer; memory is returned by rewinding to a mark, never piece by piece. The
 // blocks are kept and reused, so that a loop that rewinds each turn takes nothing more from the system after
 // its first turn. Not thread-safe. Memory is uninitialised and 64-byte aligned.
+//
+// With a source, tensors lie in its memory, where a device reaches them; what allocate() gives is always the
+// program's own.
 class Arena {
  public:
-  Arena() = default;
+  explicit Arena(MemorySource* source = nullptr) : source_(source) {}
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
   ~Arena() { release(); }
 
-  void* allocate(int64_t bytes);
+  // Where tensors come from now on. Nothing may have been allocated.
+  void draw_from(MemorySource* source);
+  MemorySource* source() const { return source_; }
+
+  void* allocate(int64_t bytes) { return allocate_in(blocks_[0], bytes); }
   template <typename T>
   T* allocate_array(int64_t count) {
     return static_cast<T*>(allocate(count * static_cast<int64_t>(sizeof(T))));
   }
+  // Memory for numbers that a device reads or writes.
+  void* allocate(int64_t bytes, MemoryUse use);
   // A fresh contiguous tensor, elements uninitialised.
-  Tensor tensor(int64_t rows, int64_t cols, DType dtype) {
-    return {allocate(rows * cols * size_of(dtype)), rows, cols, cols, dtype, Device::cpu};
+  Tensor tensor(int64_t rows, int64_t cols, DType dtype, MemoryUse use = MemoryUse::tensors) {
+    return {allocate(rows * cols * size_of(dtype), use), rows, cols, cols, dtype, device()};
   }
+  // The program writes the zeros: for what is made once.
   Tensor zeros(int64_t rows, int64_t cols, DType dtype);
 
+ private:
+  static constexpr int kKinds = 3;  // of blocks: the program's, and the source's two
+
+ public:
   struct Mark {
-    size_t block = 0;
-    int64_t used = 0, total = 0;
+    size_t block[kKinds] = {};
+    int64_t used[kKinds] = {}, total = 0;
   };
-  Mark mark() const { return {current_, used_, total_}; }
+  Mark mark() const;
   void rewind(const Mark& mark);
   // Gives the whole pages within a piece that was handed out back to the system. What it held is lost; the
   // piece counts as in use until it is rewound.
@@ -51,9 +66,20 @@ class Arena {
     char* data;
     int64_t size;
   };
-  std::vector<Block> blocks_;
-  size_t current_ = 0;  // index of the block in use
-  int64_t used_ = 0;    // bytes used of it
+  struct Blocks {
+    std::vector<Block> all;
+    size_t current = 0;  // index of the block in use
+    int64_t used = 0;    // bytes used of it
+  };
+  Device device() const { return source_ ? Device::cuda : Device::cpu; }
+  void* allocate_in(Blocks& blocks, int64_t bytes);
+  char* new_block(const Blocks& blocks, int64_t bytes) const;
+  MemoryUse use_of(const Blocks& blocks) const {
+    return &blocks == &blocks_[1] ? MemoryUse::tensors : MemoryUse::shared;
+  }
+
+  MemorySource* source_;
+  Blocks blocks_[kKinds];
   int64_t total_ = 0, peak_ = 0;
 };
 

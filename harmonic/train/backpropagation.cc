@@ -25,7 +25,14 @@ bool enters(const Batch& batch, const BatchPiece& piece) {
 
 Backpropagation::Backpropagation(Model& model, ThreadPool& pool, int64_t memory_bytes, int64_t chunk_len,
                                  int64_t kept_states, const Objective& objective)
-    : model_(model), objective_(objective), context_{pool, scratch_}, kept_states_(kept_states) {
+    : model_(model),
+      objective_(objective),
+      scratch_(model.backend().memory),
+      activations_(model.backend().memory),
+      states_(model.backend().memory),
+      gradients_(model.backend().memory),
+      context_{pool, scratch_},
+      kept_states_(kept_states) {
   cuts_ = chunk_len > 0 || !layout().has_caches();
   measure();
   if (chunk_len > 0) {
@@ -103,10 +110,11 @@ LossSum Backpropagation::record_and_return(const Batch& batch, const BatchPiece&
                                            double loss_scale) {
   const int64_t rows = piece.segments.rows();
   const Tensor targets = row_of(batch.targets, piece.begin, rows);
-  const Tensor losses = activations_.tensor(1, rows, model_.backend().dtype);
+  const Tensor losses = activations_.tensor(1, rows, model_.backend().dtype, MemoryUse::shared);
   objective_.run({model_, context_, activations_, gradients_, piece.segments, states.in, states.out,
                   states.d_out, states.d_in, row_of(batch.tokens, piece.begin, rows), targets, losses,
                   loss_scale});
+  model_.backend().synchronize();
   LossSum sum;
   for (int64_t r = 0; r < rows; ++r) {
     sum.nats += losses.dtype == DType::f64 ? losses.as<double>()[r] : losses.as<float>()[r];
@@ -152,6 +160,7 @@ void Backpropagation::forward(const Batch& batch, const BatchPiece& piece, const
   Tape tape(model_.backend(), context_, activations_, nullptr);
   Step step(tape, piece.segments, in, out);
   model_.forward(step, row_of(batch.tokens, piece.begin, piece.segments.rows()));
+  tape.synchronize();
   std::memcpy(state_after, out.row(out.count - 1), bytes);
 }
 

@@ -57,6 +57,8 @@ Learner::Learner(Model& model, const RunConfig& config, TokenCorpus corpus, Thre
       backpropagation_(model, pool, memory_bytes(config.train), config.train.chunk_len,
                        Backpropagation::kKeptStates, objective),
       optimizer_(model.parameters(), model.backend(), config.train, objective),
+      scratch_(model.backend().memory),
+      states_(model.backend().memory),
       context_{pool, scratch_} {
   if (const int64_t longest = objective.longest_text(); longest > 0 && config_.seq_len > longest)
     fail_usage("train.seq_len = {}: the teacher takes texts of {} tokens at most; lower it", config_.seq_len,

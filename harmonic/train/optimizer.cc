@@ -1,7 +1,7 @@
 #include "harmonic/train/optimizer.h"
 
 #include <cmath>
-#include <cstring>
+#include <numeric>
 
 namespace harmonic {
 
@@ -18,7 +18,7 @@ bool is_trained(const Parameter& parameter, const TrainConfig& config, const Obj
 
 Optimizer::Optimizer(Parameters& parameters, const Backend& backend, const TrainConfig& config,
                      const Objective& objective)
-    : backend_(backend), beta1_(config.betas.at(0)), beta2_(config.betas.at(1)) {
+    : backend_(backend), beta1_(config.betas.at(0)), beta2_(config.betas.at(1)), memory_(backend.memory) {
   HARMONIC_ASSERT(parameters.trained());
   for (size_t i = 0; i < parameters.size(); ++i) {
     if (!is_trained(parameters[i], config, objective)) {
@@ -34,18 +34,17 @@ Optimizer::Optimizer(Parameters& parameters, const Backend& backend, const Train
 }
 
 double Optimizer::gradient_norm(Context& context) const {
-  double sum = 0;
-  for (const Slot& slot : slots_) {
-    double squares = 0;
-    backend_(context, SumOfSquares{slot.parameter->grad, &squares});
-    sum += squares;
-  }
-  return std::sqrt(sum);
+  const ArenaScope scope(context.scratch);
+  const auto count = static_cast<int64_t>(slots_.size());
+  auto* squares = context.scratch.tensor(1, count, DType::f64, MemoryUse::shared).as<double>();
+  for (int64_t i = 0; i < count; ++i)
+    backend_(context, SumOfSquares{slots_[static_cast<size_t>(i)].parameter->grad, squares + i});
+  backend_.synchronize();
+  return std::sqrt(std::accumulate(squares, squares + count, 0.0));
 }
 
 void Optimizer::update(Context& context, int64_t step, double lr_share, double gradient_scale) {
-  for (const Tensor& gradient : unused_)
-    std::memset(gradient.data, 0, static_cast<size_t>(gradient.size() * size_of(gradient.dtype)));
+  for (const Tensor& gradient : unused_) backend_.zero(gradient);
   for (const Slot& slot : slots_) {
     const Parameter& parameter = *slot.parameter;
     const double lr = slot.group.peak_lr * lr_share;
@@ -66,6 +65,7 @@ void Optimizer::update(Context& context, int64_t step, double lr_share, double g
     op.step = step;
     backend_(context, op);
   }
+  backend_.synchronize();  // the program may read or save the parameters now
 }
 
 std::vector<NamedTensor> Optimizer::state() const {

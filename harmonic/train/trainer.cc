@@ -10,7 +10,7 @@
 #include "harmonic/base/files.h"
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/log.h"
-#include "harmonic/ops/machine_peak.h"
+#include "harmonic/ops/device_peak.h"
 #include "harmonic/ops/simd_targets.h"
 
 namespace harmonic {
@@ -55,12 +55,6 @@ Trainer::Trainer(const RunConfig& config, Model& model, const TrainingData& data
       learner_(model, config, data.train, pool, objective),
       inference_(model, pool) {
   check_tokenizer(model.config(), *data.tokenizer, "training");
-  check_trainable(config);
-}
-
-void check_trainable(const RunConfig& config) {
-  if (config.train.precision != "f32")
-    fail_usage("train.precision = \"{}\": this build trains in f32 only", config.train.precision);
 }
 
 CheckpointContents Trainer::contents() {
@@ -95,7 +89,7 @@ Trainer::End Trainer::run() {
   write_description();
   if (saved_step_ >= 0) publish_checkpoint(out_, saved_step_);  // a kill may have come between the two
   MetricsFile metrics(out_, learner_.steps_done(), config_.train.tensorboard);
-  peak_ = measure_matrix_peak(pool_);
+  peak_ = measure_matrix_peak(pool_, model_.backend());
   if (profile_) begin_profile();
   const auto complete = [&] { return learner_.steps_done() == learner_.total_steps(); };
   try {
@@ -122,7 +116,7 @@ void Trainer::begin_profile() {
   profiled_.processor = simd_target_name();
   profiled_.threads = pool_.threads();
   profiled_.matrix_peak = peak_;
-  profiled_.bandwidth = measure_bandwidth(pool_);
+  profiled_.bandwidth = measure_bandwidth(pool_, model_.backend());
 }
 
 void Trainer::end_profile() { write_file(out_ / "profile.json", profile_json(*profile_, profiled_)); }

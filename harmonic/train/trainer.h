@@ -13,9 +13,6 @@
 
 namespace harmonic {
 
-// Throws Error (usage) for settings that this build cannot train: before texts are read, which may take long.
-void check_trainable(const RunConfig& config);
-
 class Trainer {
  public:
   // `model` has its first values and takes the tokenizer of `data`; `out` is the run's folder (RunFolder).

@@ -1,0 +1,96 @@
+#include "harmonic/ops/causal_upsample.h"
+#include "harmonic/ops/cuda_kernel.h"
+
+namespace harmonic::cuda {
+
+void run(Context&, const HoldBlocks& op) {
+  const Rows x = rows_of(op.x), y = rows_of(op.y), start = rows_of(op.start);
+  const Rows before = rows_of(op.state_in), after = rows_of(op.state_out);
+  const SegmentRows blocks = staged(op.blocks);
+  const uint8_t* fresh = staged(op.fresh, op.blocks.count);
+  const int64_t rows = op.blocks.rows(), columns = op.y.cols;
+  for_each((rows + blocks.count) * columns, [=] __device__(int64_t i) {
+    const int64_t j = i / columns, c = i % columns;
+    if (j < rows) {
+      y[j + blocks.of(j) + 1][c] = x[j][c];
+      return;
+    }
+    const int64_t b = j - rows;
+    const float held = fresh[b] ? start[0][c] : before[b][c];
+    y[blocks.begin(b) + b][c] = held;
+    after[b][c] = blocks.length(b) > 0 ? x[blocks.begin(b + 1) - 1][c] : fresh[b] ? 0 : held;
+  });
+}
+
+void run(Context&, const HoldBlocksBackward& op) {
+  const Rows dy = rows_of(op.dy), dafter = rows_of(op.dstate_out), dbefore = rows_of(op.dstate_in);
+  const Rows dstart = rows_of(op.dstart);
+  const GradientRows dx = rows_of(op.dx);
+  const SegmentRows blocks = staged(op.blocks);
+  const uint8_t* fresh = staged(op.fresh, op.blocks.count);
+  const int64_t rows = op.blocks.rows(), columns = op.dy.cols;
+  // What comes back to the row that a segment held at first.
+  const auto d_held = [=] __device__(int64_t b, int64_t c) {
+    const bool passed_on = blocks.length(b) == 0 && !fresh[b] && dafter;
+    return dy[blocks.begin(b) + b][c] + (passed_on ? dafter[b][c] : 0);
+  };
+  for_each((rows + blocks.count) * columns, [=] __device__(int64_t i) {
+    const int64_t j = i / columns, c = i % columns;
+    if (j < rows) {
+      const int64_t b = blocks.of(j);
+      const bool last = j + 1 == blocks.begin(b + 1);
+      dx.put(j, c, dy[j + b + 1][c] + (last && dafter ? dafter[b][c] : 0));
+    } else if (dbefore) {
+      const int64_t b = j - rows;
+      dbefore[b][c] = fresh[b] ? 0 : d_held(b, c);
+    }
+  });
+  for_each(columns, [=] __device__(int64_t c) {
+    float sum = dstart[0][c];
+    for (int64_t b = 0; b < blocks.count; ++b)
+      if (fresh[b]) sum += d_held(b, c);
+    dstart[0][c] = sum;
+  });
+}
+
+void run(Context&, const CausalUpsample& op) {
+  const Rows held = rows_of(op.held), base = rows_of(op.base), y = rows_of(op.y);
+  const SegmentRows segments = staged(op.segments), blocks = staged(op.blocks);
+  const int64_t* phases = staged(op.phases, op.segments.count);
+  const int64_t columns = op.y.cols, stride = op.stride;
+  for_each(op.y.size(), [=] __device__(int64_t i) {
+    const int64_t r = i / columns, c = i % columns, b = segments.of(r);
+    const int64_t from = blocks.begin(b) + b + (phases[b] + r - segments.begin(b) + 1) / stride;
+    y[r][c] = (base ? base[r][c] : 0) + held[from][c];
+  });
+}
+
+void run(Context&, const CausalUpsampleBackward& op) {
+  if (!op.dheld) return;
+  const Rows dy = rows_of(op.dy);
+  const GradientRows dheld = rows_of(op.dheld);
+  const SegmentRows segments = staged(op.segments), blocks = staged(op.blocks);
+  const int64_t* phases = staged(op.phases, op.segments.count);
+  const int64_t columns = op.dheld.to.cols, stride = op.stride;
+  for_each(op.dheld.to.size(), [=] __device__(int64_t i) {
+    const int64_t row = i / columns, c = i % columns;
+    // Segment b owns rows [blocks.begin(b) + b, blocks.begin(b + 1) + b + 1).
+    int64_t low = 0, high = blocks.count;
+    while (high - low > 1) {
+      const int64_t middle = (low + high) / 2;
+      if (blocks.begin(middle) + middle <= row) {
+        low = middle;
+      } else {
+        high = middle;
+      }
+    }
+    const int64_t b = low, block = row - blocks.begin(b) - b;
+    const int64_t from = block * stride - phases[b] - 1, length = segments.length(b);
+    float sum = 0;
+    for (int64_t t = from > 0 ? from : 0; t < from + stride && t < length; ++t)
+      sum += dy[segments.begin(b) + t][c];
+    dheld.put(row, c, sum);
+  });
+}
+
+}  // namespace harmonic::cuda

@@ -1,0 +1,247 @@
+// What the kernels of *_cuda.cu are written in: launches, rows, sums across a warp or a block, and functions
+// of single numbers. Compiled by nvcc for a card; or by the host's compiler, whose stand-in for CUDA runs the
+// same kernels on the processor (tests/cuda_on_cpu.h).
+#pragma once
+
+#ifdef __CUDACC__
+#include <cuda_runtime.h>
+#else
+// Unknown pragmas are to be let pass: how far to unroll a loop is nvcc's affair.
+#endif
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#include "harmonic/ops/cuda_device.h"
+
+namespace harmonic::cuda {
+
+inline constexpr int kWarpSize = 32;
+inline constexpr unsigned kAllLanes = 0xffffffffu;
+
+// The rows of a tensor.
+struct Rows {
+  float* data = nullptr;
+  int64_t stride = 0;
+  __device__ float* operator[](int64_t row) const { return data + row * stride; }
+  __host__ __device__ explicit operator bool() const { return data != nullptr; }
+};
+inline Rows rows_of(const Tensor& tensor) {
+#ifndef __CUDACC__
+  cuda_on_cpu::expect_reachable(tensor.data);
+#endif
+  return {tensor ? tensor.as<float>() : nullptr, tensor.stride};
+}
+
+// Where a gradient goes: written, or added to.
+struct GradientRows {
+  Rows to;
+  bool add = false;
+  __host__ __device__ explicit operator bool() const { return static_cast<bool>(to); }
+  __device__ void put(int64_t row, int64_t column, float value) const {
+    if (!to) return;
+    float& number = to[row][column];
+    number = add ? number + value : value;
+  }
+};
+inline GradientRows rows_of(const Gradient& gradient) { return {rows_of(gradient.to), gradient.add}; }
+
+// Segments whose offsets a kernel can read.
+struct SegmentRows {
+  const int64_t* offsets = nullptr;
+  int64_t count = 0;
+  __device__ int64_t begin(int64_t b) const { return offsets[b]; }
+  __device__ int64_t length(int64_t b) const { return offsets[b + 1] - offsets[b]; }
+  // The segment that a row belongs to; empty ones have none.
+  __device__ int64_t of(int64_t row) const {
+    int64_t low = 0, high = count;  // offsets[low] <= row < offsets[high]
+    while (high - low > 1) {
+      const int64_t middle = (low + high) / 2;
+      if (offsets[middle] <= row) {
+        low = middle;
+      } else {
+        high = middle;
+      }
+    }
+    return low;
+  }
+};
+inline SegmentRows staged(const Segments& segments) {
+  return {staged(segments.offsets, segments.count + 1), segments.count};
+}
+
+// --- Functions of numbers. No exponent is ever above 0. ---
+
+__device__ inline float sigmoid(float x) {
+  const float e = expf(-fabsf(x));
+  return x >= 0 ? 1 / (1 + e) : e / (1 + e);
+}
+__device__ inline float silu(float x) { return x * sigmoid(x); }
+__device__ inline float silu_slope(float x) {
+  const float s = sigmoid(x);
+  return s * (1 + x * (1 - s));
+}
+__device__ inline float softplus(float x) { return fmaxf(x, 0) + log1pf(expf(-fabsf(x))); }
+
+// The nearest of those that bf16 holds, ties to even; not a number stays one.
+__host__ __device__ inline uint16_t bf16_of(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof(bits));
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 0x40);
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+__host__ __device__ inline float float_of_bf16(uint16_t half) {
+  const uint32_t bits = static_cast<uint32_t>(half) << 16;
+  float value;
+  memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+// --- Sums, always in the same order. ---
+
+__device__ inline float warp_sum(float value) {
+  for (int by = kWarpSize / 2; by > 0; by /= 2) value += __shfl_xor_sync(kAllLanes, value, by);
+  return value;
+}
+__device__ inline float warp_max(float value) {
+  for (int by = kWarpSize / 2; by > 0; by /= 2) value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, by));
+  return value;
+}
+// Of all threads, for all threads. `across` has a float for each warp; a barrier stands before and after its
+// use.
+__device__ inline float block_sum(float value, float* across) {
+  value = warp_sum(value);
+  __syncthreads();
+  if (threadIdx.x % kWarpSize == 0) across[threadIdx.x / kWarpSize] = value;
+  __syncthreads();
+  float sum = 0;
+  for (unsigned w = 0; w < blockDim.x / kWarpSize; ++w) sum += across[w];
+  return sum;
+}
+__device__ inline float block_max(float value, float* across) {
+  value = warp_max(value);
+  __syncthreads();
+  if (threadIdx.x % kWarpSize == 0) across[threadIdx.x / kWarpSize] = value;
+  __syncthreads();
+  float most = across[0];
+  for (unsigned w = 1; w < blockDim.x / kWarpSize; ++w) most = fmaxf(most, across[w]);
+  return most;
+}
+
+// --- Launches. ---
+
+// The memory that a launch asked for.
+template <typename T>
+__device__ T* dynamic_shared() {
+#ifdef __CUDACC__
+  extern __shared__ __align__(16) unsigned char dynamic_shared_bytes[];
+  return reinterpret_cast<T*>(dynamic_shared_bytes);
+#else
+  return static_cast<T*>(cuda_on_cpu::dynamic_shared_memory());
+#endif
+}
+
+struct Grid {
+  int64_t x = 1, y = 1, z = 1;
+};
+inline constexpr int64_t kMostBlocks = 65535;  // of the grid's second and third dimension
+inline constexpr int64_t kDefaultSharedBytes = 48 << 10;
+
+#ifdef __CUDACC__
+template <int kThreads, typename F>
+__global__ void __launch_bounds__(kThreads) block_kernel(F f) {
+  f();
+}
+template <typename F>
+__global__ void __launch_bounds__(256) flat_kernel(int64_t count, F f) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i < count) f(i);
+}
+#endif
+
+// f() by kThreads threads of every block, which share so many bytes of memory.
+template <int kThreads, typename F>
+void launch(const Grid& grid, int64_t shared_bytes, F f) {
+  if (grid.x <= 0 || grid.y <= 0 || grid.z <= 0) return;
+  HARMONIC_ASSERT(grid.x <= INT32_MAX && grid.y <= kMostBlocks && grid.z <= kMostBlocks);
+  const dim3 blocks{static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y),
+                    static_cast<unsigned>(grid.z)};
+#ifdef __CUDACC__
+  const auto kernel = &block_kernel<kThreads, F>;
+  if (shared_bytes > kDefaultSharedBytes)
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(shared_bytes)),
+          "shared memory");
+  kernel<<<blocks, kThreads, static_cast<size_t>(shared_bytes), stream()>>>(f);
+  check(cudaGetLastError(), "a launch");
+#else
+  cuda_on_cpu::launch(blocks, kThreads, shared_bytes, f);
+#endif
+}
+
+// f(i) for each i in [0, count), by threads that know nothing of each other.
+template <typename F>
+void for_each(int64_t count, F f) {
+  if (count <= 0) return;
+#ifdef __CUDACC__
+  constexpr int kThreads = 256;
+  const int64_t blocks = (count + kThreads - 1) / kThreads;
+  HARMONIC_ASSERT(blocks <= INT32_MAX);
+  flat_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream()>>>(count, f);
+  check(cudaGetLastError(), "a launch");
+#else
+  cuda_on_cpu::submit([=] {
+    for (int64_t i = 0; i < count; ++i) f(i);
+  });
+#endif
+}
+
+// f(row, lane) for each row, by the lanes of a warp.
+template <typename F>
+void for_each_row(int64_t rows, F f) {
+  constexpr int kWarps = 4;
+  launch<kWarps * kWarpSize>({(rows + kWarps - 1) / kWarps}, 0, [=] __device__() {
+    const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarpSize;
+    if (row < rows) f(row, static_cast<int>(threadIdx.x % kWarpSize));
+  });
+}
+
+// add(c, sum over r of value(r, c)) for each column, the rows in an order that their number alone decides:
+// about as many chunks of rows as a chunk has rows, so that both passes are equally long.
+template <typename Value, typename Add>
+void sum_columns(Context& context, int64_t rows, int64_t columns, Value value, Add add) {
+  if (columns <= 0) return;
+  constexpr double kFewest = 32;
+  const auto chunk = static_cast<int64_t>(std::max(kFewest, std::ceil(std::sqrt(static_cast<double>(rows)))));
+  const int64_t chunks = (rows + chunk - 1) / chunk;
+  if (chunks <= 1) {
+    for_each(columns, [=] __device__(int64_t c) {
+      float sum = 0;
+#pragma unroll 8
+      for (int64_t r = 0; r < rows; ++r) sum += value(r, c);
+      add(c, sum);
+    });
+    return;
+  }
+  const ArenaScope scope(context.scratch);
+  float* partial = scratch_floats(context, chunks * columns);
+  for_each(chunks * columns, [=] __device__(int64_t i) {
+    const int64_t c = i % columns, first = i / columns * chunk;
+    const int64_t last = first + chunk < rows ? first + chunk : rows;
+    float sum = 0;
+#pragma unroll 8
+    for (int64_t r = first; r < last; ++r) sum += value(r, c);
+    partial[i] = sum;
+  });
+  for_each(columns, [=] __device__(int64_t c) {
+    float sum = 0;
+#pragma unroll 8
+    for (int64_t k = 0; k < chunks; ++k) sum += partial[k * columns + c];
+    add(c, sum);
+  });
+}
+
+}  // namespace harmonic::cuda

@@ -1,0 +1,14 @@
+// The yardsticks of whatever computes: the processor's (machine_peak.h), or a card's.
+#pragma once
+
+#include "harmonic/ops/backend.h"
+
+namespace harmonic {
+
+// Floating-point operations a second. Of a card: of one product of 4,096 x 4,096 matrices as the backend
+// computes it, the best of several.
+double measure_matrix_peak(ThreadPool& pool, const Backend& backend);
+// Bytes a second from and to memory. Of a card: of a sum of two arrays of 128 MiB, the best of several.
+double measure_bandwidth(ThreadPool& pool, const Backend& backend);
+
+}  // namespace harmonic

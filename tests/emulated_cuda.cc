@@ -1,0 +1,154 @@
+#include "emulated_cuda.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <vector>
+
+#include "harmonic/ops/cuda_kernel.h"
+#include "harmonic/ops/cuda_table.h"
+
+namespace harmonic {
+namespace cuda {
+namespace {
+
+Precision used = Precision::f32;
+
+}  // namespace
+
+// Copies, of which only the last few are kept where nothing is deferred: an op that read the caller's own, or
+// one of long ago, is noticed by what it computes.
+const void* staged_bytes(const void* list, int64_t bytes) {
+  constexpr size_t kKept = 16;
+  static std::deque<std::vector<uint64_t>> copies;
+  if (!list) return nullptr;
+  while (!cuda_on_cpu::deferring() && copies.size() >= kKept) copies.pop_front();
+  std::vector<uint64_t>& copy = copies.emplace_back();
+  copy.assign(static_cast<size_t>(bytes) / 8 + 1, ~uint64_t{0});
+  if (bytes > 0) std::memcpy(copy.data(), list, static_cast<size_t>(bytes));
+  return copy.data();
+}
+
+Precision precision() { return used; }
+UsePrecision::UsePrecision(Precision precision) : before_(used) { used = precision; }
+UsePrecision::~UsePrecision() { used = before_; }
+
+namespace {
+
+void compute(const Product& product, bool rounds) {
+  const int64_t M = product.result.rows, N = product.result.cols;
+  const int64_t K = product.a_transposed ? product.a.rows : product.a.cols;
+  HARMONIC_ASSERT((product.a_transposed ? product.a.cols : product.a.rows) == M);
+  HARMONIC_ASSERT((product.b_transposed ? product.b.rows : product.b.cols) == N);
+  HARMONIC_ASSERT((product.b_transposed ? product.b.cols : product.b.rows) == K);
+  const auto dense = [&](const Tensor& matrix, bool transposed) {
+    std::vector<float> numbers(static_cast<size_t>(matrix.size()));
+    for (int64_t r = 0; r < matrix.rows; ++r)
+      for (int64_t c = 0; c < matrix.cols; ++c) {
+        const float number =
+            matrix.dtype == DType::bf16
+                ? float_of_bf16(static_cast<const uint16_t*>(matrix.data)[r * matrix.stride + c])
+                : matrix.row<float>(r)[c];
+        numbers[static_cast<size_t>(transposed ? c * matrix.rows + r : r * matrix.cols + c)] =
+            rounds ? float_of_bf16(bf16_of(number)) : number;
+      }
+    return numbers;
+  };
+  const std::vector<float> a = dense(product.a, product.a_transposed),
+                           b = dense(product.b, product.b_transposed);
+  std::vector<float> sums(static_cast<size_t>(N));
+  for (int64_t m = 0; m < M; ++m) {
+    std::fill(sums.begin(), sums.end(), 0.0f);
+    for (int64_t k = 0; k < K; ++k) {
+      const float factor = a[static_cast<size_t>(m * K + k)];
+      const float* row = b.data() + k * N;
+      for (int64_t n = 0; n < N; ++n) sums[static_cast<size_t>(n)] += factor * row[n];
+    }
+    for (int64_t n = 0; n < N; ++n)
+      product.result.row<float>(m)[n] = (product.base ? product.base.row<float>(m)[n] : 0) +
+                                        (product.bias ? product.bias.as<float>()[n] : 0) +
+                                        product.factor * sums[static_cast<size_t>(n)];
+  }
+}
+
+}  // namespace
+
+void multiply(Context&, const Product& product) {
+  for (const Tensor* tensor : {&product.a, &product.b, &product.result, &product.base, &product.bias})
+    cuda_on_cpu::expect_reachable(tensor->data);
+  cuda_on_cpu::submit([product, rounds = used == Precision::bf16] { compute(product, rounds); });
+}
+
+void fill_zero(void* memory, int64_t rows, int64_t row_bytes, int64_t stride_bytes) {
+  cuda_on_cpu::submit([=] {
+    for (int64_t r = 0; r < rows; ++r)
+      std::memset(static_cast<char*>(memory) + r * stride_bytes, 0, static_cast<size_t>(row_bytes));
+  });
+}
+
+namespace {
+
+// Memory apart from the program's, which alone the kernels reach; what is given back is overwritten.
+class OwnMemory : public MemorySource {
+ public:
+  void* allocate(int64_t bytes, MemoryUse) override {
+    void* memory = std::aligned_alloc(64, static_cast<size_t>(bytes));
+    std::memset(memory, 0xFF, static_cast<size_t>(bytes));
+    cuda_on_cpu::add_reachable(memory, bytes);
+    return memory;
+  }
+  void release(void* memory, MemoryUse) noexcept override {
+    cuda_on_cpu::complete();
+    cuda_on_cpu::remove_reachable(memory);
+    std::free(memory);
+  }
+};
+
+template <typename Op>
+void run_later(Context& context, const Op& op) {
+  const cuda_on_cpu::Deferral deferral;
+  run_in<Precision::f32>(context, op);
+}
+template <typename... Ops>
+OpTable<Ops...> later_table(const OpTable<Ops...>*) {
+  return {{static_cast<void (*)(Context&, const Ops&)>(&run_later<Ops>)...}};
+}
+void fill_zero_later(void* memory, int64_t rows, int64_t row_bytes, int64_t stride_bytes) {
+  const cuda_on_cpu::Deferral deferral;
+  fill_zero(memory, rows, row_bytes, stride_bytes);
+}
+
+}  // namespace
+}  // namespace cuda
+
+bool a_card_is_tested() {
+  const char* device = std::getenv("HARMONIC_TEST_DEVICE");
+  return device && std::string_view(device) == "cuda";
+}
+
+const Backend& emulated_cuda_backend() {
+  static const Backend backend{"cuda kernels on the cpu", DType::f32, Device::cuda,
+                               cuda::table<cuda::Precision::f32>()};
+  return backend;
+}
+
+const Backend& emulated_cuda_bf16_backend() {
+  static const Backend backend{"cuda kernels on the cpu, bf16", DType::f32, Device::cuda,
+                               cuda::table<cuda::Precision::bf16>()};
+  return backend;
+}
+
+const Backend& emulated_cuda_device_backend() {
+  static cuda::OwnMemory memory;
+  static const Backend backend{"cuda kernels on the cpu, later",
+                               DType::f32,
+                               Device::cuda,
+                               cuda::later_table(static_cast<const AllOps*>(nullptr)),
+                               nullptr,
+                               &memory,
+                               &cuda_on_cpu::complete,
+                               &cuda::fill_zero_later};
+  return backend;
+}
+
+}  // namespace harmonic

@@ -1,0 +1,113 @@
+// What kernels are written in, and that the stand-in for CUDA notices a kernel that strays.
+#include "cuda_on_cpu.h"
+#include "harmonic/ops/cuda_kernel.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+namespace harmonic::cuda {
+namespace {
+
+TEST(CudaKernel, ABlocksSumIsThatOfAllItsThreadsForEachOfThem) {
+  constexpr int kThreads = 96;
+  std::vector<float> sums(kThreads), most(kThreads);
+  float *to_sums = sums.data(), *to_most = most.data();
+  launch<kThreads>({1}, kThreads / kWarpSize * 4, [=] {
+    auto* across = dynamic_shared<float>();
+    const auto own = static_cast<float>(threadIdx.x);
+    to_sums[threadIdx.x] = block_sum(own, across);
+    to_most[threadIdx.x] = block_max(own, across);
+  });
+  EXPECT_EQ(sums, std::vector<float>(kThreads, 95.0f * 96 / 2));
+  EXPECT_EQ(most, std::vector<float>(kThreads, 95.0f));
+}
+
+TEST(CudaKernel, EveryIndexAndEveryRowHasItsTurnOnce) {
+  for (const int64_t count : {0, 1, 5, 300}) {
+    std::vector<int> turns(static_cast<size_t>(count)), lanes(static_cast<size_t>(count));
+    int *of_index = turns.data(), *of_row = lanes.data();
+    for_each(count, [=](int64_t i) { ++of_index[i]; });
+    for_each_row(count, [=](int64_t row, int) { ++of_row[row]; });
+    EXPECT_EQ(turns, std::vector<int>(static_cast<size_t>(count), 1));
+    EXPECT_EQ(lanes, std::vector<int>(static_cast<size_t>(count), kWarpSize));
+  }
+}
+
+TEST(CudaKernel, ColumnsAreSummedWhateverTheNumberOfRows) {
+  ThreadPool pool(1);
+  Arena scratch;
+  Context context{pool, scratch};
+  for (const int64_t rows : {0, 1, 32, 33, 1000, 40000}) {
+    std::vector<float> sums(3, 0.5f);
+    float* to = sums.data();
+    sum_columns(
+        context, rows, 3, [=](int64_t r, int64_t c) { return static_cast<float>(r % 7 + c); },
+        [=](int64_t c, float sum) { to[c] += sum; });
+    for (int64_t c = 0; c < 3; ++c) {
+      double expected = 0.5;
+      for (int64_t r = 0; r < rows; ++r) expected += static_cast<double>(r % 7 + c);
+      EXPECT_EQ(sums[static_cast<size_t>(c)], static_cast<float>(expected)) << rows << " rows";
+    }
+  }
+}
+
+TEST(CudaKernel, Bf16IsTheNearestWithTiesToEven) {
+  EXPECT_EQ(float_of_bf16(bf16_of(1.0f)), 1.0f);
+  EXPECT_EQ(float_of_bf16(bf16_of(1.0f + 0x1p-8f)), 1.0f);
+  EXPECT_EQ(float_of_bf16(bf16_of(1.0f + 0x1p-8f + 0x1p-20f)), 1.0f + 0x1p-7f);
+  EXPECT_EQ(float_of_bf16(bf16_of(1.0f + 3 * 0x1p-8f)), 1.0f + 0x1p-6f);
+  EXPECT_EQ(float_of_bf16(bf16_of(-INFINITY)), -INFINITY);
+  EXPECT_TRUE(std::isnan(float_of_bf16(bf16_of(NAN))));
+}
+
+TEST(CudaOnCpuDeathTest, NoticesAKernelThatStrays) {
+  EXPECT_DEATH(launch<64>({1}, 0,
+                          [] {
+                            if (threadIdx.x < 40) __syncthreads();
+                          }),
+               "threads have ended while others wait");
+  EXPECT_DEATH(launch<32>({1}, 0,
+                          [] {
+                            if (threadIdx.x < 7) warp_sum(1);
+                          }),
+               "some lanes of a warp shuffle and others do not");
+  EXPECT_DEATH(launch<32>({1}, 300 << 10, [] {}), "more shared memory than a block has");
+  EXPECT_DEATH(for_each(1, [](int64_t) { __syncthreads(); }),
+               "a barrier in a launch that was said to have none");
+}
+
+TEST(CudaOnCpuDeathTest, SharedMemoryIsPoisonedBeforeEveryBlock) {
+  float seen[2] = {};
+  float* to = seen;
+  launch<32>({2}, 4, [=] {
+    auto* shared = dynamic_shared<float>();
+    if (threadIdx.x > 0) return;
+    to[blockIdx.x] = *shared;
+    *shared = 1;
+  });
+  EXPECT_TRUE(std::isnan(seen[0]) && std::isnan(seen[1]));
+}
+
+TEST(CudaOnCpuDeathTest, ATensorOutOfReachIsNoticedWhereWorkIsDeferred) {
+  float number = 0;
+  const Tensor tensor{&number, 1, 1, 1, DType::f32, Device::cpu};
+  rows_of(tensor);
+  const cuda_on_cpu::Deferral deferral;
+  EXPECT_DEATH(rows_of(tensor), "memory that kernels do not reach");
+}
+
+TEST(CudaOnCpu, DeferredWorkIsDoneInOrderWhenItIsWaitedFor) {
+  int number = 1;
+  {
+    const cuda_on_cpu::Deferral deferral;
+    for_each(1, [at = &number](int64_t) { *at += 1; });
+    for_each(1, [at = &number](int64_t) { *at *= 10; });
+  }
+  EXPECT_EQ(number, 1);
+  cuda_on_cpu::complete();
+  EXPECT_EQ(number, 20);
+}
+
+}  // namespace
+}  // namespace harmonic::cuda
