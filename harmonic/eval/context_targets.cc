@@ -26,8 +26,10 @@ ContextTargets read_context_targets(const std::filesystem::path& path) {
     return {targets.at("text_sha256").get<std::string>(), targets.at("longest").get<int64_t>(),
             targets.at("group").get<int64_t>(), targets.at("groups").get<int64_t>()};
   } catch (const nlohmann::json::exception& error) {
-    fail("{}: does not say which targets it is of, as this version of harmonic eval --contexts --json does: {}",
-         path.string(), error.what());
+    fail(
+        "{}: does not say which targets it is of, as this version of harmonic eval --contexts --json does: "
+        "{}",
+        path.string(), error.what());
   }
 }
 

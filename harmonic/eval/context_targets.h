@@ -1,5 +1,5 @@
-// Which targets an evaluation by context was of. Bits of two evaluations may be set beside each other only where
-// these are the same.
+// Which targets an evaluation by context was of. Bits of two evaluations may be set beside each other only
+// where these are the same.
 #pragma once
 
 #include <cstdint>
