@@ -1,9 +1,9 @@
 // Encoding speed on ordinary text and on the worst inputs, and the time to train a vocabulary.
 //
-//   tokenizer_benchmark [--tokenizer DIR] [--vocab N] [TEXT_FILE]
+//   tokenizer_benchmark [--tokenizer DIR] [--vocab N] [--only-text] [TEXT_FILE]
 //
 // Without --tokenizer it encodes with the vocabulary it trains; without a file (or HARMONIC_BENCHMARK_TEXT)
-// it makes up 50 MB of words by Zipf's law.
+// it makes up 50 MB of words by Zipf's law. --only-text leaves out the worst inputs.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -49,7 +49,7 @@ std::string random_text(size_t size, uint64_t values, char first) {
 void report_encoding(const char* name, const Tokenizer& tokenizer, std::string_view text) {
   std::vector<int32_t> tokens;
   const double seconds = seconds_of([&] { tokenizer.encode(text, tokens); });
-  std::printf("encode %-28s %8.1f MB %8.3f s %8.1f MB/s %10zu tokens %6.2f bytes/token\n", name,
+  std::printf("encode %-28s %8.1f MB %8.4f s %8.1f MB/s %10zu tokens %6.2f bytes/token\n", name,
               static_cast<double>(text.size()) / megabyte, seconds,
               static_cast<double>(text.size()) / megabyte / seconds, tokens.size(),
               static_cast<double>(text.size()) / static_cast<double>(tokens.size()));
@@ -59,12 +59,15 @@ void report_encoding(const char* name, const Tokenizer& tokenizer, std::string_v
 void run(int argc, char** argv) {
   std::string folder, file;
   int64_t vocab_size = 8192;
+  bool only_text = false;
   if (const char* text = std::getenv("HARMONIC_BENCHMARK_TEXT")) file = text;
   for (int i = 1; i < argc; ++i) {
     if (std::strcmp(argv[i], "--tokenizer") == 0 && i + 1 < argc)
       folder = argv[++i];
     else if (std::strcmp(argv[i], "--vocab") == 0 && i + 1 < argc)
       vocab_size = std::atoll(argv[++i]);
+    else if (std::strcmp(argv[i], "--only-text") == 0)
+      only_text = true;
     else
       file = argv[i];
   }
@@ -86,6 +89,7 @@ void run(int argc, char** argv) {
   }
 
   report_encoding("text", *tokenizer, text);
+  if (only_text) return;
   std::vector<int32_t> tokens;
   const double seconds = seconds_of([&] { tokens = encode_in_parallel(*tokenizer, text, pool); });
   std::printf("encode text on %d threads %29.3f s %8.1f MB/s\n", pool.threads(), seconds,

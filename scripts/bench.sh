@@ -2,7 +2,8 @@
 # make bench: runs the benchmarks and keeps what they print, with the machine and the date.
 #   usage: scripts/bench.sh FOLDER_WITH_THE_PROGRAMS
 # The peers run too where benchmarks/peers/setup.sh has made their environment (or PEERS_PYTHON names one); decoding
-# beside llama.cpp where PEERS_GGUF names a model (and PEERS_TEXT a text that both are held to).
+# beside llama.cpp where PEERS_GGUF names a model (and PEERS_TEXT a text that both are held to), encoding where PEERS_GPT2
+# names a folder with GPT-2's encoder.json and vocab.bpe.
 set -euo pipefail
 
 bin=$1
@@ -31,8 +32,12 @@ python=${PEERS_PYTHON:-build/peers/bin/python}
 if [ -x "$python" ]; then
   keep peers-training "$python" benchmarks/peers/compare_training.py "$bin/harmonic"
   keep peers-matmul "$python" benchmarks/peers/compare_matmul.py "$bin/harmonic"
+  text=${PEERS_TEXT:-docs/training.md}
+  if [ -n "${PEERS_GPT2:-}" ]; then
+    keep peers-tokenizing "$python" benchmarks/peers/compare_tokenizing.py "$bin" "$PEERS_GPT2" "$text"
+  fi
   if [ -n "${PEERS_GGUF:-}" ]; then
-    keep peers-decoding "$python" benchmarks/peers/compare_decoding.py "$bin/harmonic" "$PEERS_GGUF" --text "${PEERS_TEXT:-docs/training.md}"
+    keep peers-decoding "$python" benchmarks/peers/compare_decoding.py "$bin/harmonic" "$PEERS_GGUF" --text "$text"
   fi
 else
   echo "bench: no peers: benchmarks/peers/setup.sh makes their environment" >&2

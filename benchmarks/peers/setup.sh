@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes the virtual environment that the peers run in: PyTorch, Hugging Face Transformers, safetensors, llama.cpp.
+# Makes the virtual environment that the peers run in: PyTorch, Hugging Face Transformers, tokenizers, tiktoken,
+# safetensors, llama.cpp.
 #   usage: benchmarks/peers/setup.sh [FOLDER]      build/peers by default
 # PyTorch's ordinary wheel is large (its GPU libraries come along); pip's own settings choose another index.
 # llama.cpp comes ready-made, for any processor with AVX2. LLAMA_CPP=compile in the environment compiles it for this
@@ -12,6 +13,7 @@ folder=${1:-$root/build/peers}
 [ -x "$folder/bin/python" ] || python3 -m venv "$folder"
 has() { "$folder/bin/python" -c "import $1" 2>/dev/null; }
 has torch,transformers,safetensors || "$folder/bin/pip" install --quiet torch transformers safetensors numpy
+has tokenizers,tiktoken || "$folder/bin/pip" install --quiet tokenizers tiktoken
 has gguf,xllamacpp || "$folder/bin/pip" install --quiet --only-binary=:all: gguf xllamacpp==2026.10.11549
 if [ "${LLAMA_CPP:-}" = compile ] && ! has llama_cpp; then
   "$root/scripts/setup.sh" cmake g++
