@@ -8,7 +8,7 @@
 #     OUT       a folder that is not there yet
 #     SHARE     of the full run's texts and training, 1 by default; 0.05 only shows that it works
 # For ablations: CONFIG names another distill.toml, CONVERT holds more flags of convert, TEXTS an earlier OUT whose texts
-# are taken.
+# are taken; then the teacher is not evaluated again.
 set -euo pipefail
 
 harmonic=$(realpath "$1")
@@ -35,26 +35,45 @@ else
   "$harmonic" generate --model "$out/teacher" --count "$(part 200 60)" --max-tokens 511 --seed 2 --quiet >"$out/valid.txt"
 fi
 
+# distil CONFIG OUT FLAGS...: the phases of a file with this run's share of their tokens.
+distil() {
+  local phases=$out/$(basename "$2").toml
+  awk -v share="$share" -F'"' '/^tokens/ {n = int($2 * 1000000 * share); print "tokens = " (n < 40000 ? 40000 : n); next} {print}' \
+    "$1" >"$phases"
+  "$harmonic" distill --teacher "$out/teacher" --config "$phases" --data "$out/train.txt" --valid "$out/valid.txt" \
+    --out "$2" "${@:3}"
+}
 log "distillation"
-awk -v share="$share" -F'"' '/^tokens/ {n = int($2 * 1000000 * share); print "tokens = " (n < 40000 ? 40000 : n); next} {print}' \
-  "$config" >"$out/distill.toml"
-"$harmonic" distill --teacher "$out/teacher" --student "$out/start" --config "$out/distill.toml" \
-  --data "$out/train.txt" --valid "$out/valid.txt" --out "$out/student"
+distil "$config" "$out/student" --student "$out/start"
+if [ -z "${TEXTS:-}" ]; then
+  log "the teacher itself, tuned on the same texts"
+  distil "$root/experiments/configs/hallamonic-stories260k-tuned.toml" "$out/tuned" --student "$out/teacher"
+fi
 
 log "certificates"
 for model in start student; do "$harmonic" check --model "$out/$model" --random-tokens 16384 --json "$out/check-$model.json" >/dev/null; done
 
 log "evaluation"
 contexts=128,256,512,1024,2048,4096,8192
-evaluate() { "$harmonic" eval --data "$out/valid.txt" --contexts "$contexts" --targets 64 --groups "$(part 30 10)" "$@" >/dev/null; }
-evaluate --model "$out/teacher" --beyond-limit --json "$out/eval-teacher.json"
-evaluate --model "$out/teacher" --window 512 --json "$out/eval-window.json"
-evaluate --model "$out/student" --json "$out/eval-student.json"
+curves=()
+# evaluate FILE NAME FLAGS...: a curve of the table and of the chart.
+evaluate() {
+  "$harmonic" eval --data "$out/valid.txt" --contexts "$contexts" --targets 64 --groups "$(part 30 10)" \
+    --json "$out/eval-$1.json" "${@:3}" >/dev/null
+  curves+=("$2=$out/eval-$1.json")
+}
+if [ -z "${TEXTS:-}" ]; then
+  evaluate teacher "teacher" --model "$out/teacher" --beyond-limit
+  evaluate ntk "teacher, NTK" --model "$out/teacher" --beyond-limit --rope-scaling dynamic
+  evaluate yarn "teacher, YaRN" --model "$out/teacher" --beyond-limit --rope-scaling yarn --rope-factor 16
+  evaluate window "teacher, window 512" --model "$out/teacher" --window 512
+  evaluate tuned "teacher, tuned" --model "$out/tuned" --beyond-limit
+fi
+evaluate student "student" --model "$out/student"
 "$harmonic" eval --model "$out/student" --against "$out/teacher" --data "$out/valid.txt" --contexts 128,256,512 --targets 64 \
   --groups "$(part 200 40)" >"$out/within.txt"
 {
-  "$harmonic" curves teacher="$out/eval-teacher.json" "teacher, window 512=$out/eval-window.json" \
-    "student=$out/eval-student.json" --svg "$out/contexts.svg" --most 6
+  "$harmonic" curves "${curves[@]}" --svg "$out/contexts.svg" --most 6
   echo
   echo "within the teacher's context, more targets:"
   cat "$out/within.txt"

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "harmonic/base/error.h"
+#include "harmonic/base/json.h"
 #include "tests/cli_program.h"
 #include "tests/model_folder_fixture.h"
 
@@ -82,6 +83,63 @@ TEST(ContextCurves, EvalWritesWhatTheyRead) {
       {"curves", "a=" + (folder / "a.json"), "b=" + (folder / "b.json"), "--svg", folder / "c.svg"});
   EXPECT_EQ(table.status, 0) << table.err;
   EXPECT_NE(table.out.find("| 32 |"), std::string::npos) << table.out;
+}
+
+// A model that is not asked beyond 32 tokens stands beside one that was: on the same targets, with the same
+// bits.
+TEST(ContextCurves, RoomGivesShortContextsTheTargetsOfLongOnes) {
+  const TemporaryFolder folder;
+  std::string varied;
+  for (int i = 0; i < 4000; ++i) varied += static_cast<char>('a' + i * i % 23);
+  const std::string text = folder.file("text.txt", varied);
+  const std::string model = make_model_folder(folder / "model", *make_byte_tokenizer());
+  const auto evaluate = [&](std::vector<std::string> more) {
+    std::vector<std::string> words = {"eval",           "--model", model,      "--data", text,
+                                      "--targets",      "8",       "--groups", "4",      "--json",
+                                      folder / "x.json"};
+    words.insert(words.end(), more.begin(), more.end());
+    const Outcome run = run_harmonic(words, {"HARMONIC_DATA_CACHE=" + (folder / "cache")});
+    EXPECT_EQ(run.status, 0) << run.err;
+    return parse_json(read_file(folder / "x.json"), "x.json");
+  };
+  const Json both = evaluate({"--contexts", "32,128"}),
+             shorter = evaluate({"--contexts", "32", "--room", "128"});
+  EXPECT_EQ(shorter["targets"], both["targets"]);
+  EXPECT_EQ(shorter["results"][0], both["results"][0]);
+  EXPECT_NE(evaluate({"--contexts", "32"})["results"][0], both["results"][0]);
+}
+
+// Stretched positions are those of a model whose configuration stretches them: the same bits.
+TEST(ContextCurves, EvalStretchesThePositionsOfAttention) {
+  const TemporaryFolder folder;
+  const std::string text = folder.file("text.txt", std::string(4000, 'x') + "abcdefgh");
+  const auto bits = [&](const std::string& model, std::vector<std::string> more) {
+    std::vector<std::string> words = {
+        "eval",      "--model", model,      "--data", text,     "--contexts",     "128",
+        "--targets", "8",       "--groups", "4",      "--json", folder / "x.json"};
+    words.insert(words.end(), more.begin(), more.end());
+    const Outcome run = run_harmonic(words, {"HARMONIC_DATA_CACHE=" + (folder / "cache")});
+    EXPECT_EQ(run.status, 0) << run.err;
+    return parse_json(read_file(folder / "x.json"), "x.json")["results"][0]["bits_per_token"].get<double>();
+  };
+  const auto attention = [](const RopeScaling& rope, int64_t context) {
+    return [=](ModelConfig& config) {
+      config.mixer = {"attention"};
+      config.attention = {.n_heads = 2, .n_kv_heads = 1, .rope = rope, .context = context};
+    };
+  };
+  const std::string plain = make_model_folder(folder / "plain", *make_byte_tokenizer(), 1, attention({}, 64));
+  for (const char* kind : {"linear", "dynamic", "yarn"}) {
+    const RopeScaling rope{.kind = kind, .factor = 4, .context = 64};
+    const std::string stretched =
+        make_model_folder(folder / kind, *make_byte_tokenizer(), 1, attention(rope, 128));
+    const double found = bits(plain, {"--beyond-limit", "--rope-scaling", kind, "--rope-factor", "4"});
+    EXPECT_EQ(found, bits(stretched, {}));
+    EXPECT_NE(found, bits(plain, {"--beyond-limit"}));
+  }
+  const Outcome alone = run_harmonic({"eval", "--model", plain, "--data", text, "--rope-factor", "4"});
+  EXPECT_EQ(alone.status, 2);
+  EXPECT_NE(alone.err.find("has no meaning without --rope-scaling"), std::string::npos) << alone.err;
 }
 
 }  // namespace

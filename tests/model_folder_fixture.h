@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -75,7 +76,7 @@ inline std::unique_ptr<Tokenizer> small_bpe() {
 
 // Writes a model folder whose weights are random, and gives its path back.
 inline std::string make_model_folder(const std::string& path, const Tokenizer& tokenizer, uint64_t seed = 1,
-                                     void (*change)(ModelConfig&) = nullptr) {
+                                     const std::function<void(ModelConfig&)>& change = {}) {
   ModelConfig config = tiny_config(tokenizer);
   if (change) change(config);
   Model model(config, cpu_backend(), false);

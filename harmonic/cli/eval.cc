@@ -68,11 +68,21 @@ class Eval : public Command {
         "groups of targets at most, evenly over the text; 0 is all there is room for", Measure::contexts)
         ->amount()
         .at_least(0);
+    add("--room", &room_, "text",
+        "lay groups where contexts of so many tokens have room, for the same targets as another evaluation's",
+        Measure::contexts)
+        ->amount()
+        .at_least(1);
     add("--against", &against_, "text", "another model, such as a student's teacher", Measure::contexts)
         ->placeholder("DIR")
         .not_empty();
     add("--window", &window_, "text", "tokens that attention looks back, in place of the model's")
         ->at_least(1);
+    add("--rope-scaling", &rope_.kind, "text",
+        "how attention's positions are stretched beyond what it was made for, in place of the model's")
+        ->one_of({"none", "linear", "dynamic", "yarn"});
+    add("--rope-factor", &rope_.factor, "text", "with --rope-scaling: how many times as far they reach")
+        ->range(1, 1e6);
     add("--beyond-limit", &beyond_limit_, "text", "feed attention texts longer than it was made for",
         Measure::contexts);
     add("--by-context", &by_context_, "text", "show the bits by how many tokens the model had seen",
@@ -162,6 +172,8 @@ class Eval : public Command {
             "--json {}: would name the folder {}, and JSON has no text but UTF-8; give the folder another "
             "name",
             json_, folder);
+    if (rope_.factor != 1 && rope_.kind == "none")
+      fail_usage("--rope-factor {}: has no meaning without --rope-scaling", rope_.factor);
     if (task_ != "recall" && data_.empty())
       fail_usage("--data is missing: the texts that --task {} is about: files, folders or patterns", task_);
   }
@@ -176,11 +188,19 @@ class Eval : public Command {
   // What is asked of the attention of the model at `path`.
   std::function<void(ModelConfig&)> change_of(const std::string& path) const {
     return [&](ModelConfig& config) {
-      if (window_ > 0 && !config.uses("attention") && against_.empty())
-        fail_usage("--window {}: {} has no attention to look back", window_, path);
+      if (!config.uses("attention") && against_.empty()) {
+        if (window_ > 0) fail_usage("--window {}: {} has no attention to look back", window_, path);
+        if (rope_.kind != "none")
+          fail_usage("--rope-scaling {}: {} has no attention whose positions could be stretched", rope_.kind,
+                     path);
+      }
       if (window_ > 0) config.attention.window = window_;
-      if (beyond_limit_ && !contexts_.empty())
+      if (rope_.kind != "none") config.attention.rope = rope_;
+      if (beyond_limit_ && !contexts_.empty()) {
+        // What positions are stretched from stays the context that the model was made for.
+        if (config.attention.rope.context == 0) config.attention.rope.context = config.attention.context;
         config.attention.context = std::max(config.attention.context, longest_context());
+      }
     };
   }
 
@@ -203,7 +223,7 @@ class Eval : public Command {
       limit = load_model_config(against_).longest_text();
     }
     Json& results = json["results"] = Json::array();
-    ContextTargets targets{corpus.hash(), longest_context(), context_.group, 0};
+    ContextTargets targets{corpus.hash(), room(), context_.group, 0};
     print("{:>10} {:>12} {:>12}", "context", "targets", "bits/token");
     print("{}\n", others ? fmt::format(" {:>12} {:>10}", "against", "difference") : "");
     const int64_t own_limit = inference.model().config().longest_text();
@@ -241,11 +261,12 @@ class Eval : public Command {
   }
 
   int64_t longest_context() const { return *std::max_element(contexts_.begin(), contexts_.end()); }
+  int64_t room() const { return std::max(room_, longest_context()); }
 
   TargetBits bits_at(Inference& inference, const TokenCorpus& corpus, int64_t context) const {
     ContextOptions options = context_;
     options.contexts = {context};
-    options.longest = longest_context();
+    options.longest = room();
     options.show_progress = true;
     const TargetBits bits = bits_by_context(inference, corpus, options).front();
     end_progress();
@@ -341,7 +362,8 @@ class Eval : public Command {
   std::vector<int64_t> lengths_ = {1024}, contexts_;
   ContextOptions context_;
   std::string against_;
-  int64_t window_ = 0;
+  int64_t window_ = 0, room_ = 0;
+  RopeScaling rope_;
   int64_t max_tokens_ = 0, seed_ = 1;
   bool by_context_ = false, beyond_limit_ = false;
   RecallOptions recall_;
