@@ -104,11 +104,11 @@ const Function kFunctions[] = {
     {"log", [](double x) { return std::log(x); }, 1e-37f, 4.0f, 3e-7},
     {"log1p", [](double x) { return std::log1p(x); }, 0.0f, 1.0f, 3e-7},
     {"sigmoid", [](double x) { return 1 / (1 + std::exp(-x)); }, -87.3f, 40.0f, 3e-7},
-    {"silu", [](double x) { return x / (1 + std::exp(-x)); }, -87.3f, 40.0f, 4e-7},
+    {"silu", [](double x) { return x / (1 + std::exp(-x)); }, -87.0f, 40.0f, 4e-7},
     {"softplus", [](double x) { return std::log1p(std::exp(-std::abs(x))) + std::max(x, 0.0); }, -87.3f,
      40.0f, 5e-7},
-    {"sigmoid of Sigmoids", [](double x) { return 1 / (1 + std::exp(-x)); }, -87.3f, 40.0f, 4e-7},
-    {"1 - sigmoid", [](double x) { return 1 / (1 + std::exp(x)); }, -40.0f, 87.3f, 4e-7},
+    {"sigmoid of Sigmoids", [](double x) { return 1 / (1 + std::exp(-x)); }, -87.0f, 40.0f, 4e-7},
+    {"1 - sigmoid", [](double x) { return 1 / (1 + std::exp(x)); }, -40.0f, 87.0f, 4e-7},
     {"exp of negative", [](double x) { return std::exp(x); }, -87.3f, 0.0f, 2e-7},
 };
 constexpr int kFunctionCount = std::size(kFunctions);
@@ -204,7 +204,12 @@ TEST(SimdMath, ExtremesSaturateAndNanStaysNan) {
   EXPECT_EQ(evaluate(2, {0.0f}), std::vector<float>{0.0f});
   EXPECT_EQ(evaluate(3, {-100.0f, 100.0f, 0.0f, -kInfinity, kInfinity}),
             (std::vector<float>{0.0f, 1.0f, 0.5f, 0.0f, 1.0f}));
-  EXPECT_EQ(evaluate(4, {-200.0f, 200.0f, 0.0f}), (std::vector<float>{-0.0f, 200.0f, 0.0f}));
+  EXPECT_EQ(evaluate(4, {200.0f, 0.0f, -0.0f}), (std::vector<float>{200.0f, 0.0f, -0.0f}));
+  EXPECT_NEAR(evaluate(4, {-200.0f})[0], 0.0f, 1e-35f);
+  EXPECT_EQ(evaluate(6, {200.0f, 0.0f, kInfinity}), (std::vector<float>{1.0f, 0.5f, 1.0f}));
+  EXPECT_EQ(evaluate(7, {-200.0f, 0.0f, -kInfinity}), (std::vector<float>{1.0f, 0.5f, 1.0f}));
+  EXPECT_NEAR(evaluate(6, {-200.0f})[0], 0.0f, 2e-38f);
+  EXPECT_NEAR(evaluate(7, {200.0f})[0], 0.0f, 2e-38f);
   EXPECT_EQ(evaluate(5, {-200.0f, 200.0f, kInfinity, -kInfinity}),
             (std::vector<float>{0.0f, 200.0f, kInfinity, 0.0f}));
   EXPECT_TRUE(std::isnan(evaluate(1, {-1.0f})[0]));

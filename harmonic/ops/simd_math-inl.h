@@ -48,7 +48,16 @@ HWY_INLINE V ExpParts(D d, V x, V& shifted) {
   q = hn::MulAdd(q, r, hn::Set(d, 0x1.5558f2p-5f));
   q = hn::MulAdd(q, r, hn::Set(d, 0x1.555492p-3f));
   q = hn::MulAdd(q, r, hn::Set(d, 0x1.fffffcp-2f));
-  return hn::Add(hn::MulAdd(hn::Mul(r, r), q, r), hn::Set(d, 1.0f));
+  const V one = hn::Set(d, 1.0f);
+  return hn::MulAdd(hn::MulAdd(q, r, one), r, one);
+}
+
+// p 2^n where that is a normal number: n is added to the exponent. The bits of 1.5 * 2^23 above n fall out at
+// the left.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V ScaleByParts(D d, V p, V shifted) {
+  const hn::RebindToSigned<D> di;
+  return hn::BitCast(d, hn::Add(hn::BitCast(di, p), hn::ShiftLeft<23>(hn::BitCast(di, shifted))));
 }
 
 constexpr float kExpUnderflow = -87.33654f;  // just above ln(FLT_MIN); below it e^x is taken as 0
@@ -74,12 +83,18 @@ HWY_INLINE V Exp(D d, V x) {
 // The same for x <= 0, to the bit, in fewer operations: 2^n is a normal number.
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V ExpOfNegative(D d, V x) {
-  const hn::RebindToSigned<D> di;
   V shifted;
   const V p = ExpParts(d, hn::Max(hn::Set(d, kExpUnderflow), x), shifted);
-  // The bits of 1.5 * 2^23 above n fall out at the left.
-  const V scale = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(hn::BitCast(di, shifted), hn::Set(di, 127))));
-  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, kExpUnderflow)), hn::Mul(p, scale));
+  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, kExpUnderflow)), ScaleByParts(d, p, shifted));
+}
+
+// e^x of the number of [kExpUnderflow, high] that is nearest to x, high <= 88: neither 0 nor infinite, and
+// the cheapest of the three.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V ExpBounded(D d, V x, float high) {
+  V shifted;
+  const V p = ExpParts(d, hn::Max(hn::Set(d, kExpUnderflow), hn::Min(hn::Set(d, high), x)), shifted);
+  return ScaleByParts(d, p, shifted);
 }
 
 // log(1 + f) for 1 + f in [sqrt(1/2), sqrt(2)], without its leading term f.
@@ -146,15 +161,21 @@ HWY_INLINE void Sigmoids(D d, V x, V e, V& sigmoid, V& rest) {
   sigmoid = hn::IfThenElse(negative, smaller, larger);
   rest = hn::IfThenElse(negative, larger, smaller);
 }
+// The same for |x| <= 87 where e^-|x| is not needed otherwise; beyond, what it is at 87 (1.6e-38 in place of
+// less).
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE void Sigmoids(D d, V x, V& sigmoid, V& rest) {
-  Sigmoids(d, x, ExpOfMinusAbs(d, x), sigmoid, rest);
+  const V one = hn::Set(d, 1.0f);
+  const V e = ExpBounded(d, x, 87.0f);
+  rest = hn::Div(one, hn::Add(one, e));
+  sigmoid = hn::Mul(e, rest);
 }
 
-// x sigmoid(x).
+// x sigmoid(x); below -87, 1.6e-38 x.
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V Silu(D d, V x) {
-  return hn::Mul(x, Sigmoid(d, x));
+  const V e = ExpBounded(d, hn::Neg(x), 87.0f);
+  return hn::Div(x, hn::Add(hn::Set(d, 1.0f), e));
 }
 
 // log(1 + e^x), relative error at most 5e-7. e = ExpOfMinusAbs(x).

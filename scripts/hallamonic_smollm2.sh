@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# SmolLM2-135M turned into a model of constant state, and what became of it: converts it, distils it on texts, and compares
+# teacher and student on the same targets with 1,024 to 65,536 tokens of context, of which the teacher was made for 8,192.
+#   usage: scripts/hallamonic_smollm2.sh HARMONIC GGUF OUT TEXTS VALID [SHARE]
+#     HARMONIC  the program
+#     GGUF      the file that scripts/fetch_smollm2.sh fetches
+#     OUT       a folder; what is finished there is not done again
+#     TEXTS     quoted paths of texts to learn from; VALID a held-out text of 70,000 tokens or more
+#     SHARE     of the full run's training, 1 by default; a small one only shows that it works
+# The work takes hours on two processors. Most of it is attention over long texts: CONTEXTS and GROUPS make it less, PARTS
+# names some of convert, distil, check, within, curves.
+set -euo pipefail
+
+harmonic=$(realpath "$1")
+gguf=$2
+out=$3
+read -ra texts <<<"$4"
+valid=$5
+share=${6:-1}
+root=$(cd "$(dirname "$0")/.." && pwd)
+parts=" ${PARTS:-convert distil check within curves} "
+mkdir -p "$out"
+export HARMONIC_CACHE=$out/cache
+start=$SECONDS
+log() { echo "$((SECONDS - start)) s: $*" >&2; }
+
+if [[ $parts == *" convert "* && ! -e $out/start ]]; then
+  [ -e "$out/teacher" ] || "$harmonic" convert --from "$gguf" --out "$out/teacher" >"$out/teacher.txt"
+  "$harmonic" convert --from "$out/teacher" --out "$out/start" --replace all --features 256 ${CONVERT:-} | tee "$out/student.txt"
+fi
+
+if [[ $parts == *" distil "* ]]; then
+  log "distillation"
+  awk -v share="$share" -F'"' '/^tokens/ {n = int($2 * 1000 * share); print "tokens = " (n < 4096 ? 4096 : n); next} {print}' \
+    "${CONFIG:-$root/experiments/configs/hallamonic-smollm2.toml}" >"$out/distill.toml"
+  "$harmonic" distill --teacher "$out/teacher" --student "$out/start" --config "$out/distill.toml" --data "${texts[@]}" \
+    --valid "$valid" --out "$out/student" --resume
+fi
+
+if [[ $parts == *" check "* ]]; then
+  log "certificates"
+  for model in start student; do
+    "$harmonic" check --model "$out/$model" --random-tokens 4096 --json "$out/check-$model.json" >"$out/check-$model.txt"
+  done
+fi
+
+if [[ $parts == *" within "* ]]; then
+  log "within the teacher's context"
+  "$harmonic" eval --model "$out/student" --against "$out/teacher" --data "$valid" --contexts 512,2048 --targets 64 \
+    --groups "${GROUPS_WITHIN:-48}" --json "$out/within.json" | tee "$out/within.txt"
+fi
+
+if [[ $parts == *" curves "* ]]; then
+  log "curves"
+  contexts=${CONTEXTS:-1024,4096,8192,16384,65536}
+  curves=()
+  # evaluate FILE NAME CONTEXTS FLAGS...: a curve of the table and of the chart.
+  evaluate() {
+    [ -e "$out/eval-$1.json" ] ||
+      "$harmonic" eval --data "$valid" --contexts "$3" --room "${contexts##*,}" --targets 64 --groups "${GROUPS_CURVE:-6}" \
+        --json "$out/eval-$1.json" "${@:4}" >/dev/null
+    curves+=("$2=$out/eval-$1.json")
+    log "$2"
+  }
+  # Attention over all that went before is not asked beyond twice its limit: by then it has broken, and it is most of the work.
+  short=${CONTEXTS_TEACHER:-1024,4096,8192,16384}
+  evaluate teacher "teacher" "$short" --model "$out/teacher" --beyond-limit
+  evaluate ntk "teacher, NTK" "$short" --model "$out/teacher" --beyond-limit --rope-scaling dynamic
+  evaluate yarn "teacher, YaRN" "$short" --model "$out/teacher" --beyond-limit --rope-scaling yarn --rope-factor 8
+  evaluate window "teacher, window 2048" "$contexts" --model "$out/teacher" --window 2048
+  evaluate student "student" "$contexts" --model "$out/student"
+  "$harmonic" curves "${curves[@]}" --svg "$out/contexts.svg" | tee "$out/result.txt"
+fi
+log "done"
