@@ -65,8 +65,8 @@ if [[ $parts == *" curves "* ]]; then
   # Attention over all that went before is not asked beyond twice its limit: by then it has broken, and it is most of the work.
   short=${CONTEXTS_TEACHER:-1024,4096,8192,16384}
   evaluate teacher "teacher" "$short" --model "$out/teacher" --beyond-limit
-  evaluate ntk "teacher, NTK" "$short" --model "$out/teacher" --beyond-limit --rope-scaling dynamic
-  evaluate yarn "teacher, YaRN" "$short" --model "$out/teacher" --beyond-limit --rope-scaling yarn --rope-factor 8
+  evaluate ntk "teacher, NTK" "$short" --model "$out/teacher" --stretch ntk
+  evaluate yarn "teacher, YaRN" "$short" --model "$out/teacher" --stretch yarn
   evaluate window "teacher, window 2048" "$contexts" --model "$out/teacher" --window 2048
   evaluate student "student" "$contexts" --model "$out/student"
   "$harmonic" curves "${curves[@]}" --svg "$out/contexts.svg" | tee "$out/result.txt"

@@ -64,8 +64,8 @@ evaluate() {
 }
 if [ -z "${TEXTS:-}" ]; then
   evaluate teacher "teacher" --model "$out/teacher" --beyond-limit
-  evaluate ntk "teacher, NTK" --model "$out/teacher" --beyond-limit --rope-scaling dynamic
-  evaluate yarn "teacher, YaRN" --model "$out/teacher" --beyond-limit --rope-scaling yarn --rope-factor 16
+  evaluate ntk "teacher, NTK" --model "$out/teacher" --stretch ntk
+  evaluate yarn "teacher, YaRN" --model "$out/teacher" --stretch yarn
   evaluate window "teacher, window 512" --model "$out/teacher" --window 512
   evaluate tuned "teacher, tuned" --model "$out/tuned" --beyond-limit
 fi

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "harmonic/base/error.h"
 #include "harmonic/base/json.h"
 #include "tests/cli_program.h"
@@ -109,37 +111,43 @@ TEST(ContextCurves, RoomGivesShortContextsTheTargetsOfLongOnes) {
   EXPECT_NE(evaluate({"--contexts", "32"})["results"][0], both["results"][0]);
 }
 
-// Stretched positions are those of a model whose configuration stretches them: the same bits.
+// Positions are stretched for each context: the same bits as those of a model whose configuration does so.
 TEST(ContextCurves, EvalStretchesThePositionsOfAttention) {
   const TemporaryFolder folder;
   const std::string text = folder.file("text.txt", std::string(4000, 'x') + "abcdefgh");
-  const auto bits = [&](const std::string& model, std::vector<std::string> more) {
+  const auto results = [&](const std::string& model, std::vector<std::string> more) {
     std::vector<std::string> words = {
-        "eval",      "--model", model,      "--data", text,     "--contexts",     "128",
+        "eval",      "--model", model,      "--data", text,     "--room",         "128",
         "--targets", "8",       "--groups", "4",      "--json", folder / "x.json"};
     words.insert(words.end(), more.begin(), more.end());
     const Outcome run = run_harmonic(words, {"HARMONIC_DATA_CACHE=" + (folder / "cache")});
     EXPECT_EQ(run.status, 0) << run.err;
-    return parse_json(read_file(folder / "x.json"), "x.json")["results"][0]["bits_per_token"].get<double>();
+    return parse_json(read_file(folder / "x.json"), "x.json")["results"];
   };
-  const auto attention = [](const RopeScaling& rope, int64_t context) {
+  const auto attention = [](const RopeScaling& rope, int64_t context, double base = 10000) {
     return [=](ModelConfig& config) {
       config.mixer = {"attention"};
-      config.attention = {.n_heads = 2, .n_kv_heads = 1, .rope = rope, .context = context};
+      config.attention = {.n_heads = 2, .n_kv_heads = 1, .rope_base = base, .rope = rope, .context = context};
     };
   };
-  const std::string plain = make_model_folder(folder / "plain", *make_byte_tokenizer(), 1, attention({}, 64));
-  for (const char* kind : {"linear", "dynamic", "yarn"}) {
-    const RopeScaling rope{.kind = kind, .factor = 4, .context = 64};
-    const std::string stretched =
-        make_model_folder(folder / kind, *make_byte_tokenizer(), 1, attention(rope, 128));
-    const double found = bits(plain, {"--beyond-limit", "--rope-scaling", kind, "--rope-factor", "4"});
-    EXPECT_EQ(found, bits(stretched, {}));
-    EXPECT_NE(found, bits(plain, {"--beyond-limit"}));
+  const auto tokenizer = make_byte_tokenizer();
+  const std::string plain = make_model_folder(folder / "plain", *tokenizer, 1, attention({}, 32));
+  const Json broken = results(plain, {"--contexts", "32,128", "--beyond-limit"});
+  const double width = static_cast<double>(tiny_config(*tokenizer).d_model) / 2;
+  for (const std::string kind : {"linear", "ntk", "yarn"}) {
+    const auto change = kind == "ntk" ? attention({}, 128, 10000 * std::pow(4.0, width / (width - 2)))
+                                      : attention({.kind = kind, .factor = 4, .context = 32}, 128);
+    const std::string made_so = make_model_folder(folder / kind, *tokenizer, 1, change);
+    const Json found = results(plain, {"--contexts", "32,128", "--stretch", kind});
+    EXPECT_EQ(found[0], broken[0]) << "what it was made for stays as it is";
+    EXPECT_EQ(found[1], results(made_so, {"--contexts", "128"})[0]) << kind;
+    EXPECT_NE(found[1], broken[1]) << kind;
   }
-  const Outcome alone = run_harmonic({"eval", "--model", plain, "--data", text, "--rope-factor", "4"});
-  EXPECT_EQ(alone.status, 2);
-  EXPECT_NE(alone.err.find("has no meaning without --rope-scaling"), std::string::npos) << alone.err;
+  const std::string without = make_model_folder(folder / "without", *tokenizer);
+  const Outcome none =
+      run_harmonic({"eval", "--model", without, "--data", text, "--contexts", "8", "--stretch", "yarn"});
+  EXPECT_EQ(none.status, 2);
+  EXPECT_NE(none.err.find("has no attention whose positions"), std::string::npos) << none.err;
 }
 
 }  // namespace

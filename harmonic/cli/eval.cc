@@ -78,11 +78,10 @@ class Eval : public Command {
         .not_empty();
     add("--window", &window_, "text", "tokens that attention looks back, in place of the model's")
         ->at_least(1);
-    add("--rope-scaling", &rope_.kind, "text",
-        "how attention's positions are stretched beyond what it was made for, in place of the model's")
-        ->one_of({"none", "linear", "dynamic", "yarn"});
-    add("--rope-factor", &rope_.factor, "text", "with --rope-scaling: how many times as far they reach")
-        ->range(1, 1e6);
+    add("--stretch", &stretch_, "text",
+        "stretch attention's positions for each context beyond what it was made for, by what that takes",
+        Measure::contexts)
+        ->one_of({"none", "linear", "ntk", "yarn"});
     add("--beyond-limit", &beyond_limit_, "text", "feed attention texts longer than it was made for",
         Measure::contexts);
     add("--by-context", &by_context_, "text", "show the bits by how many tokens the model had seen",
@@ -172,8 +171,6 @@ class Eval : public Command {
             "--json {}: would name the folder {}, and JSON has no text but UTF-8; give the folder another "
             "name",
             json_, folder);
-    if (rope_.factor != 1 && rope_.kind == "none")
-      fail_usage("--rope-factor {}: has no meaning without --rope-scaling", rope_.factor);
     if (task_ != "recall" && data_.empty())
       fail_usage("--data is missing: the texts that --task {} is about: files, folders or patterns", task_);
   }
@@ -185,20 +182,34 @@ class Eval : public Command {
     return std::make_unique<RecallTask>(options, RecallText::with_filler_of(filler_), tokenizer);
   }
 
-  // What is asked of the attention of the model at `path`.
-  std::function<void(ModelConfig&)> change_of(const std::string& path) const {
-    return [&](ModelConfig& config) {
+  // Positions of a context of so many tokens, where it is longer than the one that attention was made for.
+  void stretch(AttentionConfig& attention, int64_t width, int64_t context) const {
+    const double factor = static_cast<double>(context) / static_cast<double>(attention.context);
+    if (factor <= 1) return;
+    if (attention.rope.kind != "none")
+      fail_usage("--stretch {}: the model's own rope_scaling = \"{}\" stretches its positions already",
+                 stretch_, attention.rope.kind);
+    if (stretch_ == "ntk") {  // the longest wave is as long as linear's, the shortest stays
+      const auto D = static_cast<double>(width);
+      attention.rope_base *= std::pow(factor, D / (D - 2));
+    } else {
+      attention.rope = {.kind = stretch_, .factor = factor, .context = attention.rope.context};
+    }
+  }
+
+  // What is asked of the attention of the model at `path` for a context (0: one it was made for).
+  std::function<void(ModelConfig&)> change_of(const std::string& path, int64_t context = 0) const {
+    return [this, path, context](ModelConfig& config) {
       if (!config.uses("attention") && against_.empty()) {
         if (window_ > 0) fail_usage("--window {}: {} has no attention to look back", window_, path);
-        if (rope_.kind != "none")
-          fail_usage("--rope-scaling {}: {} has no attention whose positions could be stretched", rope_.kind,
-                     path);
+        if (stretch_ != "none")
+          fail_usage("--stretch {}: {} has no attention whose positions could be stretched", stretch_, path);
       }
       if (window_ > 0) config.attention.window = window_;
-      if (rope_.kind != "none") config.attention.rope = rope_;
-      if (beyond_limit_ && !contexts_.empty()) {
+      if ((beyond_limit_ || stretch_ != "none") && !contexts_.empty()) {
         // What positions are stretched from stays the context that the model was made for.
         if (config.attention.rope.context == 0) config.attention.rope.context = config.attention.context;
+        if (stretch_ != "none") stretch(config.attention, config.d_model / config.attention.n_heads, context);
         config.attention.context = std::max(config.attention.context, longest_context());
       }
     };
@@ -233,7 +244,9 @@ class Eval : public Command {
             "--contexts {}: attention remembers {} tokens; --beyond-limit asks it all the same, --window "
             "lets it look back so far only",
             context, own_limit);
-      const TargetBits bits = bits_at(inference, corpus, context);
+      const TargetBits bits = stretch_ == "none"
+                                  ? bits_at(inference, corpus, context)
+                                  : bits_stretched(inference.model().backend(), corpus, context, pool);
       check_finite(bits.bits, model_.path());
       targets.groups = bits.tokens / context_.group;
       Json result = {
@@ -262,6 +275,14 @@ class Eval : public Command {
 
   int64_t longest_context() const { return *std::max_element(contexts_.begin(), contexts_.end()); }
   int64_t room() const { return std::max(room_, longest_context()); }
+
+  TargetBits bits_stretched(const Backend& backend, const TokenCorpus& corpus, int64_t context,
+                            ThreadPool& pool) const {
+    LoadedModel loaded = model_.load(backend, change_of(model_.path(), context));
+    Inference inference(*loaded.model, pool);
+    model_.pack(*loaded.model, inference.context());
+    return bits_at(inference, corpus, context);
+  }
 
   TargetBits bits_at(Inference& inference, const TokenCorpus& corpus, int64_t context) const {
     ContextOptions options = context_;
@@ -363,7 +384,7 @@ class Eval : public Command {
   ContextOptions context_;
   std::string against_;
   int64_t window_ = 0, room_ = 0;
-  RopeScaling rope_;
+  std::string stretch_ = "none";
   int64_t max_tokens_ = 0, seed_ = 1;
   bool by_context_ = false, beyond_limit_ = false;
   RecallOptions recall_;
