@@ -3,9 +3,9 @@
 //
 // Channels go by blocks of 64, rows by tiles; a thread takes several adjacent blocks through each tile in
 // turn, since memory is fast where whole rows are read. For a tile of a block, element-wise passes turn u, z
-// and dt into the coefficients of the recurrence, kept in cache with whole rows of 64 (missing channels are
-// zeros); the recurrence then runs over them alone, a vector of channels at a time, its 16 numbers in
-// registers.
+// and dt into the coefficients of the recurrence, kept in cache with rows of 64 (missing channels are zeros);
+// the recurrence then runs over as many 16 channels as there are, a vector of them at a time, its 16 numbers
+// in registers.
 //
 // With one decay a channel, a = exp(-softplus(dt)) is taken as sigmoid(-dt), which it equals: with e =
 // exp(-|dt|) it is 1 / (1 + e) or e / (1 + e), exact to rounding on both sides, and e serves softplus(dt) =
@@ -81,6 +81,10 @@ namespace HWY_NAMESPACE {
 
 constexpr int64_t kLanes = hn::MaxLanes(hn::CappedTag<float, 16>());
 constexpr int64_t kVectors = kBlock / kLanes;
+constexpr int64_t kParts = 16 / kLanes;  // vectors of 16 channels, the least that is computed of a block
+
+// How many times 16 channels an item of one block has.
+inline int64_t sixteens_of(const ScanItem& item) { return ceil_div(item.width, 16); }
 constexpr int64_t kHeld = HWY_TARGET == HWY_AVX2 ? 8 : 16;  // states in registers at once
 
 // rates[i][c] = exp(a_log[c][i]) for the channels of an item.

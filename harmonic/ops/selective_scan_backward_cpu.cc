@@ -116,14 +116,13 @@ struct RecurBackCall {
   float* sums;  // receives the block's part of dquery, then of dkey
 };
 
-// each(i) is called for each of the 16 numbers.
-template <bool kRates, class Each>
+// kChain: 16 channels so many times. each(i) is called for each of the 16 numbers.
+template <bool kRates, int64_t kChain, class Each>
 HWY_INLINE void RecurBack(const RecurBackCall& call, const Each& each) {
   const hn::CappedTag<float, 16> d;
   using V = hn::Vec<decltype(d)>;
   // 16 partial sums a block, partial l over channels l, l + 16, l + 32, l + 48 in order: vectors part,
   // part + kParts, ... together hold lanes of the same partials.
-  constexpr int64_t kParts = 16 / kLanes, kChain = 4;
   for (int64_t part = 0; part < kParts; ++part) {
     V dout_v[kChain], a_v[kChain], x_v[kChain], dx[kChain], da[kChain];
 #pragma GCC unroll 4
@@ -197,7 +196,7 @@ HWY_INLINE void PrepareTile(const SelectiveScanBackward& op, const ScanItem& sha
             });
   }
   load_state(op.borders.row<float>(item.tile + k), op.u.cols, item, memory.start);
-  for (int64_t v = 0; v < kVectors; ++v) {
+  for (int64_t v = 0; v < sixteens_of(item) * kParts; ++v) {
     const int64_t l = v * kLanes;
     float* border = memory.borders[0] + l * kStates;
     for (int64_t i = 0; i < kStates; ++i) hn::Store(hn::Load(d, memory.start[i] + l), d, border + i * kLanes);
@@ -255,7 +254,7 @@ HWY_INLINE void SubtileBackward(const SelectiveScanBackward& op, const ScanItem&
     for (int64_t i = 0; i < kNumbers; ++i) row_math::expect_read(first + i * op.u.cols, width);
   }
   float* border = memory.borders[at / kSubRows];
-  for (int64_t v = 0; v < kVectors; ++v) {
+  for (int64_t v = 0; v < sixteens_of(item) * kParts; ++v) {
     const int64_t l = v * kLanes;
     const auto fetch = [&](int64_t t) HWY_ATTR {
       next.fetch<0>((part * kVectors + v) * kScanTile + kScanTile - 1 - at - t, op.z, op.dy);
@@ -280,21 +279,34 @@ HWY_INLINE void SubtileBackward(const SelectiveScanBackward& op, const ScanItem&
       if (i < kVectors)
         next.fetch<1>((part * kScanTile + kScanTile - 1 - at - t) * kVectors + i, op.du, op.dz, op.ddt);
     };
-    RecurBack<kRates>({.key = op.key.row<float>(r + t),
-                       .query = op.query.row<float>(r + t),
-                       .before = t > 0 ? memory.states[t - 1] : border,
-                       .after = memory.states[t],
-                       .decays = memory.decays[t],
-                       .dout = memory.dout[t],
-                       .delta = memory.delta[at + t],
-                       .a = memory.a[at + t],
-                       .x = memory.x[at + t],
-                       .dstate = &memory.dstate[part],
-                       .rates = &memory.rates[part],
-                       .drates = &memory.drates[part],
-                       .partials = memory.partials,
-                       .sums = sums + (r + t) * 2 * kStates},
-                      fetch);
+    const RecurBackCall call = {.key = op.key.row<float>(r + t),
+                                .query = op.query.row<float>(r + t),
+                                .before = t > 0 ? memory.states[t - 1] : border,
+                                .after = memory.states[t],
+                                .decays = memory.decays[t],
+                                .dout = memory.dout[t],
+                                .delta = memory.delta[at + t],
+                                .a = memory.a[at + t],
+                                .x = memory.x[at + t],
+                                .dstate = &memory.dstate[part],
+                                .rates = &memory.rates[part],
+                                .drates = &memory.drates[part],
+                                .partials = memory.partials,
+                                .sums = sums + (r + t) * 2 * kStates};
+    switch (sixteens_of(item)) {
+      case 1:
+        RecurBack<kRates, 1>(call, fetch);
+        break;
+      case 2:
+        RecurBack<kRates, 2>(call, fetch);
+        break;
+      case 3:
+        RecurBack<kRates, 3>(call, fetch);
+        break;
+      default:
+        static_assert(kBlock == 4 * 16);
+        RecurBack<kRates, 4>(call, fetch);
+    }
   }
   for (int64_t t = 0; t < rows; ++t) {
     ForEach(d, width,

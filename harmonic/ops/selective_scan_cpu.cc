@@ -59,7 +59,7 @@ HWY_INLINE void TileForward(const SelectiveScan& op, const ScanItem& share, int6
   const float* border = op.borders && next.count > 0 && next_done % kScanTile == 0
                             ? op.borders.row<float>(item.tile + next_done / kScanTile) + c
                             : nullptr;
-  for (int64_t v = 0; v < kVectors; ++v) {
+  for (int64_t v = 0; v < sixteens_of(item) * kParts; ++v) {
     const int64_t l = v * kLanes;
     const auto fetch = [&](int64_t t) HWY_ATTR {
       const int64_t step = (part * kVectors + v) * kForwardRows + t;
