@@ -230,56 +230,65 @@ class PartialSums {
 
 namespace sweep {
 
-// Calls f(inputs..., outputs&..., terms&...) on the vectors at `offset`. Inputs are read before outputs are
-// written, so that an array may be both.
-template <class D, class F, size_t kIn, size_t kOut, size_t kSums, size_t... I, size_t... O, size_t... S>
-HWY_INLINE void Step(D d, int64_t offset, const std::array<float*, kOut>& out,
+// Calls f(inputs..., outputs&..., terms&...) on the vectors that load(pointer) gives, and has store(vector,
+// pointer) take the outputs. Inputs are read before outputs are written, so that an array may be both.
+template <class D, class F, class Load, class Store, size_t kIn, size_t kOut, size_t kSums, size_t... I,
+          size_t... O, size_t... S>
+HWY_INLINE void Step(D, int64_t offset, const std::array<float*, kOut>& out,
                      const std::array<const float*, kIn>& in, hn::Vec<D> (&terms)[kSums], const F& f,
-                     std::index_sequence<I...>, std::index_sequence<O...>, std::index_sequence<S...>) {
+                     const Load& load, const Store& store, std::index_sequence<I...>,
+                     std::index_sequence<O...>, std::index_sequence<S...>) {
   hn::Vec<D> results[kOut + 1];
-  f(hn::LoadU(d, in[I] + offset)..., results[O]..., terms[S]...);
-  (hn::StoreU(results[O], d, out[O] + offset), ...);
+  f(load(in[I] + offset)..., results[O]..., terms[S]...);
+  (store(results[O], out[O] + offset), ...);
 }
 
 template <size_t kSums, class D, class F, size_t kIn, size_t kOut>
 HWY_INLINE std::array<float, kSums> Run(D d, int64_t count, const std::array<float*, kOut>& out,
                                         const std::array<const float*, kIn>& in, const F& f) {
   using Partials = PartialSums<D>;
+  using V = hn::Vec<D>;
   constexpr int64_t kLanes = Partials::kLanes;
   const std::make_index_sequence<kIn> ins;
   const std::make_index_sequence<kOut> outs;
   const std::make_index_sequence<kSums> sums;
   Partials partials[kSums + 1];
-  hn::Vec<D> terms[kSums + 1];
+  V terms[kSums + 1];
 
   int64_t i = 0;
   for (; i + 16 <= count; i += 16) {
     for (size_t v = 0; v < Partials::kVectors; ++v) {
-      Step(d, i + static_cast<int64_t>(v) * kLanes, out, in, terms, f, ins, outs, sums);
+      Step(
+          d, i + static_cast<int64_t>(v) * kLanes, out, in, terms, f,
+          [d](const float* p) HWY_ATTR { return hn::LoadU(d, p); },
+          [d](V value, float* p) HWY_ATTR { hn::StoreU(value, d, p); }, ins, outs, sums);
       for (size_t s = 0; s < kSums; ++s) partials[s].Add(v, terms[s]);
     }
   }
-  if (i < count) {
-    // The last 1..15 elements go through the same operations from buffers padded with zeros.
-    const int64_t left = count - i;
-    const size_t bytes = static_cast<size_t>(left) * sizeof(float);
-    HWY_ALIGN float in_padded[kIn + 1][16] = {};
-    HWY_ALIGN float out_padded[kOut + 1][16];
-    std::array<const float*, kIn> padded_in;
-    std::array<float*, kOut> padded_out;
-    for (size_t k = 0; k < kIn; ++k) {
-      std::memcpy(in_padded[k], in[k] + i, bytes);
-      padded_in[k] = in_padded[k];
-    }
-    for (size_t k = 0; k < kOut; ++k) padded_out[k] = out_padded[k];
-    for (size_t v = 0; v < Partials::kVectors; ++v) {
-      const int64_t offset = static_cast<int64_t>(v) * kLanes;
-      if (offset >= left) break;
-      Step(d, offset, padded_out, padded_in, terms, f, ins, outs, sums);
-      const auto inside = hn::FirstN(d, static_cast<size_t>(left - offset < kLanes ? left - offset : kLanes));
-      for (size_t s = 0; s < kSums; ++s) partials[s].Add(v, hn::IfThenElseZero(inside, terms[s]));
-    }
-    for (size_t k = 0; k < kOut; ++k) std::memcpy(out[k] + i, out_padded[k], bytes);
+  // The last 1..15 elements go through the same operations, zeros in place of what is missing.
+  for (size_t v = 0; v < Partials::kVectors; ++v) {
+    const int64_t offset = i + static_cast<int64_t>(v) * kLanes;
+    if (offset >= count) break;
+    const int64_t left = count - offset < kLanes ? count - offset : kLanes;
+    const auto inside = hn::FirstN(d, static_cast<size_t>(left));
+#if HWY_TARGET == HWY_NEON  // which would touch what it does not load
+    const auto bytes = static_cast<size_t>(left) * sizeof(float);
+    const auto load = [d, bytes](const float* p) HWY_ATTR {
+      HWY_ALIGN float padded[kLanes] = {};
+      std::memcpy(padded, p, bytes);
+      return hn::Load(d, padded);
+    };
+    const auto store = [d, bytes](V value, float* p) HWY_ATTR {
+      HWY_ALIGN float padded[kLanes];
+      hn::Store(value, d, padded);
+      std::memcpy(p, padded, bytes);
+    };
+#else
+    const auto load = [d, inside](const float* p) HWY_ATTR { return hn::MaskedLoad(inside, d, p); };
+    const auto store = [d, inside](V value, float* p) HWY_ATTR { hn::BlendedStore(value, inside, d, p); };
+#endif
+    Step(d, offset, out, in, terms, f, load, store, ins, outs, sums);
+    for (size_t s = 0; s < kSums; ++s) partials[s].Add(v, hn::IfThenElseZero(inside, terms[s]));
   }
   std::array<float, kSums> result;
   for (size_t s = 0; s < kSums; ++s) result[s] = partials[s].Sum();
