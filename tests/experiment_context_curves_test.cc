@@ -102,7 +102,7 @@ TEST(ContextCurves, RoomGivesShortContextsTheTargetsOfLongOnes) {
     words.insert(words.end(), more.begin(), more.end());
     const Outcome run = run_harmonic(words, {"HARMONIC_DATA_CACHE=" + (folder / "cache")});
     EXPECT_EQ(run.status, 0) << run.err;
-    return parse_json(read_file(folder / "x.json"), "x.json");
+    return read_json(folder / "x.json");
   };
   const Json both = evaluate({"--contexts", "32,128"}),
              shorter = evaluate({"--contexts", "32", "--room", "128"});
@@ -122,7 +122,7 @@ TEST(ContextCurves, EvalStretchesThePositionsOfAttention) {
     words.insert(words.end(), more.begin(), more.end());
     const Outcome run = run_harmonic(words, {"HARMONIC_DATA_CACHE=" + (folder / "cache")});
     EXPECT_EQ(run.status, 0) << run.err;
-    return parse_json(read_file(folder / "x.json"), "x.json")["results"];
+    return read_json(folder / "x.json")["results"];
   };
   const auto attention = [](const RopeScaling& rope, int64_t context, double base = 10000) {
     return [=](ModelConfig& config) {

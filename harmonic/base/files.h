@@ -6,8 +6,15 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
 
 namespace harmonic {
+
+// Whether there is a file or folder of that name; false where that cannot be told.
+inline bool is_there(const std::filesystem::path& path) {
+  std::error_code ignored;
+  return std::filesystem::exists(path, ignored);
+}
 
 // The whole file. Throws Error when it is missing, a directory, unreadable, or larger than `limit` bytes.
 std::string read_file(const std::filesystem::path& path, int64_t limit = int64_t{1} << 31);

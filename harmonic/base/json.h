@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "harmonic/base/error.h"
+#include "harmonic/base/files.h"
 
 namespace harmonic {
 
@@ -22,6 +23,11 @@ inline Json parse_json(std::string_view text, std::string_view source, int max_d
   } catch (const nlohmann::json::exception& error) {
     fail("{}: not valid JSON: {}", source, error.what());
   }
+}
+
+// Parses the file at `path`, of at most `limit` bytes.
+inline Json read_json(const std::filesystem::path& path, int64_t limit = int64_t{1} << 26) {
+  return parse_json(read_file(path, limit), path.string());
 }
 
 }  // namespace harmonic

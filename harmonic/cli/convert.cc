@@ -64,7 +64,7 @@ class Convert : public Command {
   int run(const CommandContext&) override {
     namespace fs = std::filesystem;
     std::error_code ignored;
-    if (fs::exists(out_, ignored) && !(fs::is_directory(out_, ignored) && fs::is_empty(out_, ignored)))
+    if (is_there(out_) && !(fs::is_directory(out_, ignored) && fs::is_empty(out_, ignored)))
       fail_usage("--out {}: is there and not an empty folder; name one that is not there yet", out_);
     if (replace_.empty() && shapes_)
       fail_usage("--form, --features, --taus, --window, --from-scratch and --seed belong to --replace");
@@ -105,7 +105,7 @@ class Convert : public Command {
     std::error_code ignored;
     const fs::path config = fs::path(path) / "config.json";
     if (!fs::is_regular_file(config, ignored)) return false;
-    const Json json = parse_json(read_file(config, 1 << 20), config.string());
+    const Json json = read_json(config, 1 << 20);
     return json.is_object() && json.value("model_type", Json()) == "harmonic";
   }
 

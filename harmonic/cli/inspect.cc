@@ -6,6 +6,7 @@
 
 #include "harmonic/base/error.h"
 #include "harmonic/base/fields.h"
+#include "harmonic/base/files.h"
 #include "harmonic/cli/command.h"
 #include "harmonic/model/model.h"
 #include "harmonic/model/presets.h"
@@ -30,8 +31,7 @@ class Inspect : public Command {
   }
 
   int run(const CommandContext&) override {
-    std::error_code ignored;
-    const Preset* preset = std::filesystem::exists(path_, ignored) ? nullptr : find_preset(path_);
+    const Preset* preset = is_there(path_) ? nullptr : find_preset(path_);
     const Model model(preset ? preset->config : config(), cpu_backend(), false);
     show_parameters(model.parameters());
     if (preset) {
@@ -45,8 +45,7 @@ class Inspect : public Command {
 
  private:
   ModelConfig config() const {
-    std::error_code ignored;
-    if (!std::filesystem::exists(path_, ignored))
+    if (!is_there(path_))
       fail("{}: no such model folder, and no preset ({}){}", path_, fmt::join(preset_names(), ", "),
            did_you_mean(path_, preset_names()));
     return load_model_config(path_);

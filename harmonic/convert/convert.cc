@@ -13,11 +13,11 @@ PretrainedModel read_pretrained(const std::filesystem::path& from, const std::fi
                                 const Backend& backend) {
   namespace fs = std::filesystem;
   std::error_code ignored;
-  if (!fs::exists(from, ignored))
+  if (!is_there(from))
     fail("{}: no such file or folder; expected a Hugging Face folder, a GGUF file or a llama2.c checkpoint",
          from.string());
   if (fs::is_directory(from, ignored)) {
-    if (!fs::exists(from / "config.json", ignored))
+    if (!is_there(from / "config.json"))
       fail(
           "{}: holds no config.json; expected a Hugging Face folder, or name the file of a GGUF model or a "
           "llama2.c checkpoint",

@@ -35,10 +35,7 @@ DistillFolder::DistillFolder(fs::path path, bool resume, Models models)
   count_phases();
 }
 
-bool DistillFolder::is_one() const {
-  std::error_code ignored;
-  return fs::exists(path_ / kRecord, ignored);
-}
+bool DistillFolder::is_one() const { return is_there(path_ / kRecord); }
 
 void DistillFolder::lock() {
   lock_.emplace(path_ / ".lock", FileLock::Kind::exclusive);
@@ -60,7 +57,7 @@ fs::path DistillFolder::phase(size_t number) const { return path_ / fmt::format(
 
 void DistillFolder::read_record() {
   const fs::path path = path_ / kRecord;
-  const Json json = parse_json(read_file(path, 1 << 20), path.string());
+  const Json json = read_json(path, 1 << 20);
   Models before;
   try {
     before = {json.at(kTeacher).get<std::string>(), json.at(kStudent).get<std::string>()};
@@ -85,7 +82,7 @@ void DistillFolder::write_record() const {
 
 void DistillFolder::count_phases() {
   std::error_code ignored;
-  while (fs::exists(phase(begun_ + 1), ignored)) ++begun_;
+  while (is_there(phase(begun_ + 1))) ++begun_;
   for (fs::directory_iterator i(path_, ignored), end; !ignored && i != end; i.increment(ignored)) {
     const std::string name = i->path().filename().string();
     size_t number = 0;

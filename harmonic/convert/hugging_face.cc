@@ -132,15 +132,14 @@ void read_rope(ConfigReader& reader, std::string_view source, LlamaShape& shape)
 class Weights {
  public:
   explicit Weights(const fs::path& folder) : folder_(folder) {
-    std::error_code ignored;
     const fs::path single = folder / "model.safetensors", index = folder / "model.safetensors.index.json";
-    if (fs::exists(single, ignored)) {
+    if (is_there(single)) {
       add(single);
-    } else if (fs::exists(index, ignored)) {
+    } else if (is_there(index)) {
       add_shards(index);
     } else {
       fail("{}: holds neither model.safetensors nor model.safetensors.index.json{}", folder.string(),
-           fs::exists(folder / "pytorch_model.bin", ignored)
+           is_there(folder / "pytorch_model.bin")
                ? "; pytorch_model.bin is not read: save the model again with safe_serialization=True"
                : "");
     }
@@ -248,11 +247,10 @@ void check_tied_head(Weights& weights, const LlamaShape& shape) {
 // The name of the chat template of tokenizer_config.json, or chat_template.jinja; empty for none, and for one
 // that is not known.
 std::string read_chat_template(const fs::path& folder) {
-  std::error_code ignored;
   const fs::path text = folder / "chat_template.jinja", config = folder / "tokenizer_config.json";
-  if (fs::exists(text, ignored)) return recognised_chat_template(read_file(text, kLongestIndex));
-  if (!fs::exists(config, ignored)) return "";
-  const Json file = parse_json(read_file(config, kLongestIndex), config.string());
+  if (is_there(text)) return recognised_chat_template(read_file(text, kLongestIndex));
+  if (!is_there(config)) return "";
+  const Json file = read_json(config, kLongestIndex);
   const auto found = file.is_object() ? file.find("chat_template") : file.end();
   if (!file.is_object()) fail("{}: expected a JSON object", config.string());
   return found != file.end() && found->is_string() ? recognised_chat_template(found->get<std::string>()) : "";

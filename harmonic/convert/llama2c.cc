@@ -116,9 +116,8 @@ std::unique_ptr<Tokenizer> find_tokenizer(const fs::path& checkpoint, const fs::
   };
   if (!given.empty()) return read(given);
   const std::string own = fmt::format("tok{}.bin", vocab_size);
-  std::error_code ignored;
   for (const std::string& name : {own, std::string("tokenizer.bin")})
-    if (const fs::path path = checkpoint.parent_path() / name; fs::exists(path, ignored)) return read(path);
+    if (const fs::path path = checkpoint.parent_path() / name; is_there(path)) return read(path);
   fail("{}: neither {} nor tokenizer.bin is beside it; name its tokenizer with --tokenizer FILE",
        checkpoint.string(), own);
 }

@@ -131,7 +131,7 @@ void tokenise(const std::vector<std::string>& inputs, const Tokenizer& tokenizer
 
 Json read_manifest(const fs::path& folder) {
   const fs::path path = folder / kManifest;
-  Json manifest = parse_json(read_file(path, int64_t{1} << 26), path.string());
+  Json manifest = read_json(path);
   const auto bad = [&](std::string_view what) {
     fail("{}: not a list of token shards: {}; prepare the data again", path.string(), what);
   };

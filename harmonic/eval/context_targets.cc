@@ -20,7 +20,7 @@ std::string ContextTargets::difference_from(const ContextTargets& other) const {
 }
 
 ContextTargets read_context_targets(const std::filesystem::path& path) {
-  const Json json = parse_json(read_file(path, 1 << 24), path.string());
+  const Json json = read_json(path, 1 << 24);
   try {
     const Json& targets = json.at("targets");
     return {targets.at("text_sha256").get<std::string>(), targets.at("longest").get<int64_t>(),

@@ -43,7 +43,7 @@ std::string read_chat_template(const fs::path& folder, const Tokenizer& tokenize
   const fs::path path = folder / kGenerationConfig;
   std::error_code ignored;
   if (!fs::exists(path, ignored)) return "";
-  const Json file = parse_json(read_file(path, 1 << 20), path.string());
+  const Json file = read_json(path, 1 << 20);
   const auto found = file.is_object() ? file.find(kChatTemplate) : file.end();
   if (!file.is_object()) fail("{}: expected a JSON object", path.string());
   if (found == file.end()) return "";

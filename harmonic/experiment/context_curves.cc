@@ -13,7 +13,7 @@
 namespace harmonic {
 
 ContextCurve read_context_curve(const std::string& name, const std::filesystem::path& path) {
-  const Json json = parse_json(read_file(path, 1 << 24), path.string());
+  const Json json = read_json(path, 1 << 24);
   ContextCurve curve{name, 0, {}};
   try {
     for (const Json& result : json.at("results")) {

@@ -105,11 +105,6 @@ class Object {
   std::string name_;
 };
 
-bool is_there(const fs::path& path) {
-  std::error_code ignored;
-  return fs::exists(path, ignored);
-}
-
 LengthResults length_results(const Object& object) {
   LengthResults result;
   result.length = object.integer("length");

@@ -17,7 +17,6 @@ namespace harmonic {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr int64_t kLargestJson = 1 << 26;
 constexpr int kUsageStatus = 2;
 
 // A line of the log without the time that it begins with.
@@ -31,8 +30,6 @@ std::string without_name(const std::string& line) {
   constexpr std::string_view kName = "harmonic: error: ";
   return line.starts_with(kName) ? line.substr(kName.size()) : line;
 }
-
-Json read_json(const fs::path& path) { return parse_json(read_file(path, kLargestJson), path.string()); }
 
 void write_json(const fs::path& path, const Json& json) { write_file(path, json.dump(2) + "\n"); }
 

@@ -26,13 +26,8 @@ namespace harmonic {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr int64_t kLargestJson = 1 << 26, kLargestPlan = 1 << 20;
+constexpr int64_t kLargestPlan = 1 << 20;
 constexpr const char* kLock = ".lock";
-
-bool is_there(const fs::path& path) {
-  std::error_code ignored;
-  return fs::exists(path, ignored);
-}
 
 std::string line_of(const char* path, std::string_view key) {
   std::ifstream file(path);
@@ -70,8 +65,6 @@ std::string hash_of_texts(const std::vector<std::string>& inputs) {
   }
   return sha256(hashes);
 }
-
-Json read_json(const fs::path& path) { return parse_json(read_file(path, kLargestJson), path.string()); }
 
 class Runner {
  public:

@@ -12,10 +12,7 @@ namespace harmonic {
 namespace fs = std::filesystem;
 namespace {
 
-bool has(const fs::path& folder, const char* name) {
-  std::error_code ignored;
-  return fs::exists(folder / name, ignored);
-}
+bool has(const fs::path& folder, const char* name) { return is_there(folder / name); }
 
 // The name of something that a run would write over, apart from the model that it would make; empty when
 // there is none.
@@ -68,7 +65,7 @@ bool holds_nothing(const fs::path& folder) {
 RunFolder::RunFolder(fs::path path, bool resume) : path_(std::move(path)) {
   const std::string name = path_.string();
   std::error_code ignored;
-  if (fs::exists(path_, ignored) && !fs::is_directory(path_, ignored))
+  if (is_there(path_) && !fs::is_directory(path_, ignored))
     fail_usage("--out {}: a file stands there; expected a folder", name);
   const bool run = has(path_, "run.toml");
   if (!resume) {
@@ -80,7 +77,7 @@ RunFolder::RunFolder(fs::path path, bool resume) : path_(std::move(path)) {
     if (const std::string file = in_the_way(path_); !file.empty())
       fail_usage("--out {}: holds {}, which the run would write over; move it away, or name another folder",
                  name, file);
-  } else if (!fs::exists(path_, ignored)) {
+  } else if (!is_there(path_)) {
     fail_usage("--resume: there is no folder {}; name that of the run with --out", name);
   } else if (!run && !holds_nothing(path_)) {
     const std::vector<int64_t> steps = checkpoint_steps(path_);
