@@ -309,7 +309,7 @@ TEST_F(TrainCommand, NonsenseIsOneClearErrorAndLeavesNoRun) {
       {data, config, {"--train.lr", "-1"}, 2, "train.lr"},
       {data, config, {"--train.lr", "nan"}, 2, "train.lr"},
       {data, config, {"--train.accumulation", "3"}, 2, "does not divide"},
-      {data, config, {"--train.precision", "bf16"}, 2, "the cpu has f32"},
+      {data, config, {"--train.precision", "bf61"}, 2, "train.precision"},
       {path("nowhere.txt"),
        config,
        {"--model.mixer", "attention", "--model.attention.context", "8"},
