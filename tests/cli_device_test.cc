@@ -77,6 +77,13 @@ TEST_F(DeviceFlag, ProductsInBf16AreThoseOfProcessorsThatHaveThem) {
   }
 }
 
+TEST_F(DeviceFlag, TheCpuDecodesInF32) {
+  const Outcome outcome = run_harmonic({"bench", "decode", "--precision", "bf16", "--device", "cpu"});
+  EXPECT_EQ(outcome.status, 2);
+  const std::string text = multiplies_in_bf16() ? "--weights bf16" : processor_name();
+  EXPECT_NE(outcome.err.find(text), std::string::npos) << outcome.err;
+}
+
 // The library itself, where it was built and there is no card; with one, ops_tests use it
 // (HARMONIC_TEST_DEVICE=cuda).
 TEST(CudaPlugin, TheRealOneSaysThatThereIsNoDevice) {

@@ -10,6 +10,8 @@
 #include "cli_program.h"
 #include "harmonic/base/json.h"
 #include "harmonic/base/utf8.h"
+#include "harmonic/ops/matmul.h"
+#include "harmonic/ops/simd_targets.h"
 #include "train_fixture.h"
 
 namespace harmonic {
@@ -283,6 +285,16 @@ TEST_F(TrainCommand, MessagesAreJsonWhateverBytesANameHolds) {
   }
   EXPECT_EQ(with_the_name, 1) << outcome.err;
   EXPECT_EQ(warnings, 1) << "held-out texts that nothing reads: " << outcome.err;
+}
+
+TEST_F(TrainCommand, SaysWhatProductsAreInAndResumesInThatAlone) {
+  EXPECT_NE(train("exact").err.find("products in f32 ("), std::string::npos);
+  const Outcome rounded = train("rounded", {"--train.precision", "bf16", "--device", "cpu"});
+  if (!multiplies_in_bf16()) return expect_error(rounded, 2, processor_name());
+  EXPECT_NE(rounded.err.find("products in bf16 (AVX-512 BF16"), std::string::npos) << rounded.err;
+  EXPECT_NE(weights("rounded"), weights("exact"));
+  EXPECT_NE(read_file(path("rounded") + "/run.toml").find("precision = \"bf16\""), std::string::npos);
+  expect_error(train("rounded", {"--resume", "--train.precision", "f32"}), 2, "the run to resume had bf16");
 }
 
 TEST_F(TrainCommand, NonsenseIsOneClearErrorAndLeavesNoRun) {

@@ -113,6 +113,9 @@ class DecodeCommand : public Bench {
   BenchReport measured(const CommandContext& context) override {
     ThreadPool pool(context.threads);
     const Backend& backend = context.backend(bench_.precision);
+    if (backend.device == Device::cpu && backend.precision != Precision::f32)
+      fail_usage("--precision {}: the cpu decodes with products in f32; --weights {} rounds what it reads",
+                 bench_.precision, bench_.precision);
     if (model_.empty()) return bench_decode(bench_, pool, backend);
     const LoadedModel loaded = load_model_to_run(model_, backend);
     contexts_.name = model_;
