@@ -146,6 +146,17 @@ TEST(Matmul, AProductOverNothingAddsNothing) {
     for (int64_t n = 0; n < 512; ++n) ASSERT_EQ(c.at(m, n), 0);
 }
 
+// So many rows that B would be packed for all threads.
+TEST(Matmul, AProductOverNothingOfManyRowsEnds) {
+  Arena scratch;
+  ThreadPool pool(2);
+  const Matrix A = random_matrix(1400, 1, Layout::columns, 1), B = random_matrix(1, 20, Layout::rows, 2);
+  Output c(1400, 20, 3);
+  const Output before = c;
+  matmul(pool, scratch, 1400, 20, 0, A.view, B.view, c.data(), c.ldc, MatmulMode::accumulate);
+  EXPECT_TRUE(same_bits(c.memory, before.memory));
+}
+
 TEST(Matmul, TwoHalvesOfKGiveTheBitsOfOnePass) {
   Arena scratch;
   ThreadPool pool(2);

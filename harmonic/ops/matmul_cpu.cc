@@ -215,7 +215,7 @@ void matmul(ThreadPool& pool, Arena& scratch, int64_t M, int64_t N, int64_t K, M
       std::min(N, round_up(kSharedFloats / std::clamp<int64_t>(K, 1, kSharedDepth), kPanel));
   const int64_t depth =
       K <= kSharedDepth
-          ? K
+          ? std::max<int64_t>(1, K)
           : std::max(kSharedDepth, kSharedFloats / round_up(columns, kPanel) / kBlockK * kBlockK);
   const ArenaScope scope(scratch);
   float* packed =
