@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 
 #include "harmonic/ops/cuda_plugin.h"
+#include "harmonic/ops/matmul.h"
+#include "harmonic/ops/simd_targets.h"
 #include "tests/cli_process.h"
 
 namespace harmonic {
@@ -61,10 +63,25 @@ TEST_F(DeviceFlag, ACommandThatComputesOnTheCpuOnlyRefusesCuda) {
   }
 }
 
-TEST_F(DeviceFlag, ProductsInBf16AreACardsOnly) {
-  const Outcome outcome = run_harmonic({"bench", "train", "--precision", "bf16", "--device", "cpu"});
+TEST_F(DeviceFlag, ProductsInBf16AreThoseOfProcessorsThatHaveThem) {
+  const Outcome outcome =
+      run_harmonic({"bench", "train", "--precision", "f32,bf16", "--device", "cpu", "--mixers", "harmonic",
+                    "--d-model", "32", "--lengths", "50", "--vocab", "64", "--tokens", "50", "--runs", "1"});
+  if (multiplies_in_bf16()) {
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
+    EXPECT_NE(outcome.out.find("(bf16 "), std::string::npos) << outcome.out;
+    EXPECT_NE(outcome.out.find("harmonic  bf16"), std::string::npos) << outcome.out;
+  } else {
+    EXPECT_EQ(outcome.status, 2);
+    EXPECT_NE(outcome.err.find(processor_name()), std::string::npos) << outcome.err;
+  }
+}
+
+TEST_F(DeviceFlag, TheCpuDecodesInF32) {
+  const Outcome outcome = run_harmonic({"bench", "decode", "--precision", "bf16", "--device", "cpu"});
   EXPECT_EQ(outcome.status, 2);
-  EXPECT_NE(outcome.err.find("--device cuda"), std::string::npos) << outcome.err;
+  const std::string text = multiplies_in_bf16() ? "--weights bf16" : processor_name();
+  EXPECT_NE(outcome.err.find(text), std::string::npos) << outcome.err;
 }
 
 // The library itself, where it was built and there is no card; with one, ops_tests use it

@@ -188,7 +188,7 @@ TEST_F(Distill, WhatNoPhaseCanDoIsRefusedBeforeTheFirstStep) {
                  "phase 2: a sequence of 32 tokens does not fit train.memory_mb");
   expect_refused(distill(second("objective = \"layers\"\n"), {"--student", teacher_}),
                  "phase 2: objective \"layers\": the student has the teacher's mixers");
-  expect_refused(distill(second("precision = \"bf16\"\n")), "on a card only");
+  expect_refused(distill(second("precision = \"bf16\"\n")), "phase 2: train.precision = \"bf16\"");
   EXPECT_FALSE(is_there(out_));
 }
 

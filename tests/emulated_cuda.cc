@@ -128,13 +128,13 @@ bool a_card_is_tested() {
 
 const Backend& emulated_cuda_backend() {
   static const Backend backend{"cuda kernels on the cpu", DType::f32, Device::cuda,
-                               cuda::table<cuda::Precision::f32>()};
+                               cuda::table<Precision::f32>()};
   return backend;
 }
 
 const Backend& emulated_cuda_bf16_backend() {
   static const Backend backend{"cuda kernels on the cpu, bf16", DType::f32, Device::cuda,
-                               cuda::table<cuda::Precision::bf16>()};
+                               cuda::table<Precision::bf16>()};
   return backend;
 }
 

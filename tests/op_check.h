@@ -286,12 +286,13 @@ inline std::vector<TestedBackend> tested_backends() {
 }
 
 // `looser` multiplies the tolerances, by tensor: for sums that cancel, with the reason beside it.
-inline void expect_matches_reference(const OpBody& body, const std::string& where,
-                                     const std::map<std::string, double>& looser = {}) {
+inline void expect_matches(const Backend& reference, const std::vector<TestedBackend>& backends,
+                           const OpBody& body, const std::string& where,
+                           const std::map<std::string, double>& looser = {}) {
   SCOPED_TRACE(where);
-  Trial expected(reference_backend(), 1);
+  Trial expected(reference, 1);
   body(expected);
-  for (const TestedBackend& tested : tested_backends()) {
+  for (const TestedBackend& tested : backends) {
     Trial found(tested.backend, 2);
     body(found);
     found.expect_only_outputs_written();
@@ -302,6 +303,17 @@ inline void expect_matches_reference(const OpBody& body, const std::string& wher
           << name << " on " << tested.backend.name;
     }
   }
+}
+
+inline void expect_matches_reference(const OpBody& body, const std::string& where,
+                                     const std::map<std::string, double>& looser = {}) {
+  expect_matches(reference_backend(), tested_backends(), body, where, looser);
+}
+
+// Products in bf16, where the processor has them, against their own definition.
+inline void expect_matches_bf16_reference(const OpBody& body, const std::string& where,
+                                          double tolerance = 1e-5) {
+  expect_matches(reference_bf16_backend(), {{cpu_bf16_backend(), tolerance}}, body, where);
 }
 
 // Every gradient that the body asks for, by central differences in double precision.

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "harmonic/ops/matmul.h"
 #include "op_check.h"
 #include "op_split_check.h"
 
@@ -98,6 +99,29 @@ TEST(LinearCrossEntropy, MatchesTheReferenceInLossesAndGradients) {
           fmt::format("{}, {} words", where, vocabulary));
     }
   });
+}
+
+// A gradient of the logits that lies between two numbers of bf16 may be rounded the other way than the
+// reference's, which has more digits: hence the tolerance.
+TEST(LinearCrossEntropy, InBf16MatchesTheReferenceOfRoundedOperands) {
+  if (!multiplies_in_bf16()) GTEST_SKIP() << "this processor has no bf16 products";
+  for (const int64_t rows : {0, 1, 63, 500, 4097}) {
+    for (const int64_t channels : {7, 33}) {
+      for (const int64_t vocabulary : {2, 257}) {
+        for (const bool packed : {false, true})
+          expect_matches_bf16_reference(
+              [&](Trial& trial) {
+                linear_cross_entropy(trial, {rows, channels, vocabulary, packed});
+              },
+              fmt::format("{} rows, {} channels, {} words", rows, channels, vocabulary), 2e-4);
+      }
+    }
+  }
+  expect_matches_bf16_reference(
+      [](Trial& trial) {
+        linear_cross_entropy(trial, {300, 33, 1031, false, true, true, 1, 0.3});
+      },
+      "with a teacher", 2e-4);
 }
 
 TEST(LinearCrossEntropy, MatchesTheReferenceWithALargeVocabulary) {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "harmonic/ops/matmul.h"
 #include "op_check.h"
 #include "op_split_check.h"
 
@@ -70,6 +71,30 @@ TEST(Linear, MatchesTheReferenceInOutputAndEveryGradient) {
       expect_matches_reference([&](Trial& trial) { linear(trial, shape); },
                                fmt::format("{}, {} outputs", where, outputs));
   });
+}
+
+TEST(Linear, InBf16MatchesTheReferenceOfRoundedOperands) {
+  if (!multiplies_in_bf16()) GTEST_SKIP() << "this processor has no bf16 products";
+  for_all_sizes([](int64_t rows, int64_t inputs, const std::string& where) {
+    const int64_t outputs = rows % 2 == 0 ? 70 - inputs / 2 : inputs + 3;
+    for (const Shape& shape : variants(rows, inputs, outputs))
+      expect_matches_bf16_reference([&](Trial& trial) { linear(trial, shape); },
+                                    fmt::format("{}, {} outputs", where, outputs));
+  });
+}
+
+TEST(Linear, InBf16GivesTheSameBitsWithAnyThreads) {
+  if (!multiplies_in_bf16()) GTEST_SKIP() << "this processor has no bf16 products";
+  for (const Shape& shape : variants(201, 33, 70)) {
+    Trial first(cpu_bf16_backend(), 1);
+    linear(first, shape);
+    for (const int threads : {2, 5}) {
+      Trial again(cpu_bf16_backend(), threads);
+      linear(again, shape);
+      for (const std::string& name : first.outputs())
+        EXPECT_TRUE(again.bits(name) == first.bits(name)) << name << " with " << threads << " threads";
+    }
+  }
 }
 
 TEST(Linear, GradientsEqualCentralDifferences) {

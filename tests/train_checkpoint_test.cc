@@ -51,19 +51,8 @@ class Checkpoints : public DataTest {
     std::sort(names.begin(), names.end());
     return names;
   }
-  // As a run that was killed after a checkpoint of `step` and before the next one.
   void train_until_killed_after(int64_t step, RunConfig config) {
-    SmallRun run(config, out());
-    write_file(out() / "run.toml", config.to_toml());
-    Learner learner(*run.model, config, run.data.train, run.pool);
-    CheckpointRecord record;
-    while (learner.steps_done() < step) record.tokens += learner.advance().targets;
-    record.step = step;
-    record.train_data_hash = run.data.train.hash();
-    record.valid_data_hash = run.data.valid ? run.data.valid->hash() : "";
-    save_checkpoint(
-        out(), record,
-        {*run.model, *run.data.tokenizer, config, learner.optimizer().state(), learner.carried()});
+    SmallRun(config, out()).be_killed_after(step);
   }
 };
 

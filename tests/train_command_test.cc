@@ -10,6 +10,8 @@
 #include "cli_program.h"
 #include "harmonic/base/json.h"
 #include "harmonic/base/utf8.h"
+#include "harmonic/ops/matmul.h"
+#include "harmonic/ops/simd_targets.h"
 #include "train_fixture.h"
 
 namespace harmonic {
@@ -285,6 +287,16 @@ TEST_F(TrainCommand, MessagesAreJsonWhateverBytesANameHolds) {
   EXPECT_EQ(warnings, 1) << "held-out texts that nothing reads: " << outcome.err;
 }
 
+TEST_F(TrainCommand, SaysWhatProductsAreInAndResumesInThatAlone) {
+  EXPECT_NE(train("exact").err.find("products in f32 ("), std::string::npos);
+  const Outcome rounded = train("rounded", {"--train.precision", "bf16", "--device", "cpu"});
+  if (!multiplies_in_bf16()) return expect_error(rounded, 2, processor_name());
+  EXPECT_NE(rounded.err.find("products in bf16 (AVX-512 BF16"), std::string::npos) << rounded.err;
+  EXPECT_NE(weights("rounded"), weights("exact"));
+  EXPECT_NE(read_file(path("rounded") + "/run.toml").find("precision = \"bf16\""), std::string::npos);
+  expect_error(train("rounded", {"--resume", "--train.precision", "f32"}), 2, "the run to resume had bf16");
+}
+
 TEST_F(TrainCommand, NonsenseIsOneClearErrorAndLeavesNoRun) {
   file("empty.txt", "");
   file("short.txt", "too short");
@@ -309,7 +321,7 @@ TEST_F(TrainCommand, NonsenseIsOneClearErrorAndLeavesNoRun) {
       {data, config, {"--train.lr", "-1"}, 2, "train.lr"},
       {data, config, {"--train.lr", "nan"}, 2, "train.lr"},
       {data, config, {"--train.accumulation", "3"}, 2, "does not divide"},
-      {data, config, {"--train.precision", "bf16"}, 2, "the cpu has f32"},
+      {data, config, {"--train.precision", "bf61"}, 2, "train.precision"},
       {path("nowhere.txt"),
        config,
        {"--model.mixer", "attention", "--model.attention.context", "8"},

@@ -58,12 +58,13 @@ inline std::unique_ptr<Model> first_model(const RunConfig& config, const Backend
 
 // A whole small run in one process.
 struct SmallRun {
-  SmallRun(RunConfig config_, std::filesystem::path out_, int threads = 1)
+  SmallRun(RunConfig config_, std::filesystem::path out_, int threads = 1,
+           const Backend& backend = cpu_backend())
       : config(std::move(config_)),
         out(std::move(out_)),
         pool(threads),
         data(small_data(config.train.eval_every > 0)),
-        model(first_model(config)),
+        model(first_model(config, backend)),
         trainer(config, *model, data, out, pool) {
     make_folder(out);
   }
@@ -73,6 +74,18 @@ struct SmallRun {
     if (!checkpoint) throw Error("there is no checkpoint");
     trainer.resume(*checkpoint);
     return *this;
+  }
+  // What a run that is killed after a checkpoint of `step` and before the next one leaves in the folder.
+  void be_killed_after(int64_t step) {
+    write_file(out / "run.toml", config.to_toml());
+    Learner learner(*model, config, data.train, pool);
+    CheckpointRecord record;
+    while (learner.steps_done() < step) record.tokens += learner.advance().targets;
+    record.step = step;
+    record.train_data_hash = data.train.hash();
+    record.valid_data_hash = data.valid ? data.valid->hash() : "";
+    save_checkpoint(out, record,
+                    {*model, *data.tokenizer, config, learner.optimizer().state(), learner.carried()});
   }
   std::string weights() const { return model->parameters().hash(); }
 

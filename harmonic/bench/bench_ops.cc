@@ -103,7 +103,7 @@ class OpsRun {
     report_.rows.push_back(
         {name, static_cast<double>(rows), static_cast<double>(channels), times.median * 1e6,
          times.fastest * 1e6, 100 * times.spread(), flops > 0 ? flops * 1e-9 : none,
-         flops > 0 ? 100 * flops / report_.machine.matrix_peak : none, bytes * 1e-9,
+         flops > 0 ? 100 * flops / report_.machine.peak_of(backend_) : none, bytes * 1e-9,
          100 * bytes / (rows <= kFewRows ? report_.machine.read_bandwidth : report_.machine.bandwidth)});
   }
   int64_t checked() const { return checked_; }

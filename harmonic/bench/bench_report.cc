@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <fstream>
 
 #include "harmonic/base/error.h"
 #include "harmonic/base/json.h"
@@ -14,15 +13,6 @@
 
 namespace harmonic {
 namespace {
-
-std::string processor_name() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    const size_t colon = line.find(": ");
-    if (line.starts_with("model name") && colon != line.npos) return line.substr(colon + 2);
-  }
-  return "processor";
-}
 
 std::string text_of(const BenchReport::Cell& cell, int decimals) {
   if (const auto* text = std::get_if<std::string>(&cell)) return *text;
@@ -42,15 +32,25 @@ Machine measure_machine(ThreadPool& pool, const Backend& backend) {
             bandwidth,
             bandwidth};
   }
-  return {processor_name(),          std::string(simd_target_name()), pool.threads(),
-          measure_matrix_peak(pool), measure_bandwidth(pool),         measure_read_bandwidth(pool)};
+  return {processor_name(),
+          std::string(simd_target_name()),
+          pool.threads(),
+          measure_matrix_peak(pool),
+          measure_bandwidth(pool),
+          measure_read_bandwidth(pool),
+          measure_matrix_peak(pool, Precision::bf16)};
+}
+
+double Machine::peak_of(const Backend& backend) const {
+  return backend.device == Device::cpu && backend.precision == Precision::bf16 ? bf16_peak : matrix_peak;
 }
 
 std::string table_of(const BenchReport& report) {
   const Machine& m = report.machine;
   std::string text = fmt::format(
-      "{}: {}, {} threads, {}; matrix peak {:.1f} GFLOP/s, memory {:.1f} GB/s, reading {:.1f} GB/s\n",
-      report.name, m.processor, m.threads, m.vectors, m.matrix_peak * 1e-9, m.bandwidth * 1e-9,
+      "{}: {}, {} threads, {}; matrix peak {:.1f} GFLOP/s{}, memory {:.1f} GB/s, reading {:.1f} GB/s\n",
+      report.name, m.processor, m.threads, m.vectors, m.matrix_peak * 1e-9,
+      m.bf16_peak > 0 ? fmt::format(" (bf16 {:.1f})", m.bf16_peak * 1e-9) : "", m.bandwidth * 1e-9,
       m.read_bandwidth * 1e-9);
   for (const std::string& check : report.checks) text += fmt::format("checked: {}\n", check);
   for (const std::string& remark : report.remarks) text += remark + "\n";
@@ -98,6 +98,7 @@ std::string json_of(const BenchReport& report) {
                        {"vectors", m.vectors},
                        {"threads", m.threads},
                        {"matrix_peak", m.matrix_peak},
+                       {"bf16_peak", m.bf16_peak > 0 ? Json(m.bf16_peak) : Json()},
                        {"bandwidth", m.bandwidth},
                        {"read_bandwidth", m.read_bandwidth}}},
                      {"checks", report.checks},

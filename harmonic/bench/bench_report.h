@@ -17,6 +17,10 @@ struct Machine {
   double matrix_peak = 0;     // floating-point operations a second
   double bandwidth = 0;       // bytes a second, two arrays read and one written
   double read_bandwidth = 0;  // bytes a second, read alone
+  double bf16_peak = 0;       // as matrix_peak, of a processor's products in bf16; 0 where there are none
+
+  // The one that a backend's products stand beside.
+  double peak_of(const Backend& backend) const;
 };
 // Of the processor; or, with a backend of a card, of the card: its peak is that of a large product of the
 // backend's, its bandwidth that of a sum of two arrays.

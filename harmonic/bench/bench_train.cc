@@ -41,35 +41,45 @@ void add_row(const TrainBench& options, const ModelConfig& config, int64_t lengt
   const double faults = (page_faults() - faults_before) / static_cast<double>(step - 1);
   const auto tokens = static_cast<double>(batch.target_count);
   const double operations = training_operations_per_token(model) * tokens;
-  report.rows.push_back({config.mixer[0], static_cast<double>(config.d_model), static_cast<double>(length),
+  report.rows.push_back({config.mixer[0], backend.precision == Precision::bf16 ? "bf16" : "f32",
+                         static_cast<double>(config.d_model), static_cast<double>(length),
                          static_cast<double>(sequences),
                          static_cast<double>(model.parameters().count()) * 1e-6, tokens / times.median,
                          times.median * 1e3, 100 * times.spread(), operations / times.median * 1e-9,
-                         100 * operations / times.median / report.machine.matrix_peak, faults});
+                         100 * operations / times.median / report.machine.peak_of(backend), faults});
 }
 
 }  // namespace
 
-BenchReport bench_train(const TrainBench& options, ThreadPool& pool, const Backend& backend) {
+BenchReport bench_train(const TrainBench& options, ThreadPool& pool,
+                        const std::vector<const Backend*>& backends) {
+  HARMONIC_ASSERT(backends.size() == options.precisions.size() && !backends.empty());
+  if (backends.size() > 1 && backends.front()->device != Device::cpu)
+    fail_usage("--precision: on a card one at a time, since its peak is that of one; found {}",
+               backends.size());
   BenchReport report;
   report.name = "train";
-  report.columns = {{"mixer", 0},        {"d_model", 0},   {"T", 0},          {"texts", 0},
-                    {"M parameters", 2}, {"tokens/s", 0},  {"ms a step", 1},  {"spread %", 0},
-                    {"GFLOP/s", 1},      {"of peak %", 1}, {"page faults", 1}};
+  report.columns = {{"mixer", 0},    {"precision", 0},    {"d_model", 0},   {"T", 0},
+                    {"texts", 0},    {"M parameters", 2}, {"tokens/s", 0},  {"ms a step", 1},
+                    {"spread %", 0}, {"GFLOP/s", 1},      {"of peak %", 1}, {"page faults", 1}};
   report.remarks = {fmt::format(
       "vocabulary {}; a step is gradients, their norm and AdamW's update; operations are the useful ones, "
       "recomputation left out",
       options.vocabulary)};
   for (const std::string& mixer : options.mixers)
-    report.checks.push_back(check_training(bench_config(mixer, options.widths.front(), options.vocabulary, 0),
-                                           pool, backend, check_tolerance(options.precision)));
-  report.machine = measure_machine(pool, backend);
+    for (size_t i = 0; i < backends.size(); ++i)
+      report.checks.push_back(
+          check_training(bench_config(mixer, options.widths.front(), options.vocabulary, 0), pool,
+                         *backends[i], check_tolerance(options.precisions[i])) +
+          (backends.size() > 1 ? ", in " + options.precisions[i] : ""));
+  report.machine = measure_machine(pool, *backends.front());
   for (const std::string& mixer : options.mixers) {
     for (const int64_t width : options.widths) {
       for (const int64_t length : options.lengths) {
         progress(fmt::format("bench train: {}, d_model {}, T {}", mixer, width, length));
-        add_row(options, bench_config(mixer, width, options.vocabulary, length), length, pool, backend,
-                report);
+        for (const Backend* backend : backends)
+          add_row(options, bench_config(mixer, width, options.vocabulary, length), length, pool, *backend,
+                  report);
       }
     }
   }

@@ -12,11 +12,13 @@ struct TrainBench {
   int64_t vocabulary = 8192;
   int64_t tokens_per_step = 8000;
   int64_t memory_mb = 512;
-  int64_t runs = 5;               // steps, after one that does not count
-  std::string precision = "f32";  // of the backend: what the checks allow
+  int64_t runs = 5;                               // steps, after one that does not count
+  std::vector<std::string> precisions = {"f32"};  // of the backends: what the checks allow
 };
 
-// Gradients, their norm and the update by AdamW, of random tokens. Checked first: check_training().
-BenchReport bench_train(const TrainBench& options, ThreadPool& pool, const Backend& backend = cpu_backend());
+// Gradients, their norm and the update by AdamW, of random tokens, in every precision in turn. `backends`:
+// one for each. Checked first: check_training(). Throws Error (usage) for several precisions on a card.
+BenchReport bench_train(const TrainBench& options, ThreadPool& pool,
+                        const std::vector<const Backend*>& backends);
 
 }  // namespace harmonic

@@ -15,8 +15,13 @@ namespace {
 
 const std::vector<std::string> kMixers = {"harmonic", "attention", "mamba"};
 
-void declare_precision(Options& options, std::string& precision) {
-  options.add("--precision", &precision, "of matrix products; bf16 on a card only").one_of({"f32", "bf16"});
+// One or several.
+template <typename Precision>
+void declare_precision(Options& options, Precision& precision) {
+  options
+      .add("--precision", &precision,
+           "of matrix products; bf16 on a card and on processors with AVX-512 BF16")
+      .one_of({"f32", "bf16"});
 }
 
 class Bench : public Command {
@@ -72,11 +77,13 @@ class TrainCommand : public Bench {
         .range(1, 1 << 30);
     options.add("--memory-mb", &bench_.memory_mb, "for activations").range(1, 1 << 20);
     options.add("--runs", &bench_.runs, "steps, after one that does not count").range(1, 1000);
-    declare_precision(options, bench_.precision);
+    declare_precision(options, bench_.precisions);
   }
   BenchReport measured(const CommandContext& context) override {
     ThreadPool pool(context.threads);
-    return bench_train(bench_, pool, context.backend(bench_.precision));
+    std::vector<const Backend*> backends;
+    for (const std::string& precision : bench_.precisions) backends.push_back(&context.backend(precision));
+    return bench_train(bench_, pool, backends);
   }
   TrainBench bench_;
 };
@@ -106,6 +113,9 @@ class DecodeCommand : public Bench {
   BenchReport measured(const CommandContext& context) override {
     ThreadPool pool(context.threads);
     const Backend& backend = context.backend(bench_.precision);
+    if (backend.device == Device::cpu && backend.precision != Precision::f32)
+      fail_usage("--precision {}: the cpu decodes with products in f32; --weights {} rounds what it reads",
+                 bench_.precision, bench_.precision);
     if (model_.empty()) return bench_decode(bench_, pool, backend);
     const LoadedModel loaded = load_model_to_run(model_, backend);
     contexts_.name = model_;

@@ -107,7 +107,9 @@ class Distill : public Command {
     std::vector<Stage> stages;
     for (const DistillPhase& phase : plan) {
       const RunConfig& config = phase.config;
-      backend_for("cpu", config.train.precision);  // throws where the cpu has no such products
+      if (config.train.precision != "f32")
+        fail_usage("{}: phase {}: train.precision = \"{}\": distilling computes in f32 alone", config_,
+                   phase.name, config.train.precision);
       Stage& stage = stages.emplace_back(Stage{phase, {}, false, {}, {}});
       if (stages.size() > begun) continue;
       const std::optional<Checkpoint>& checkpoint =

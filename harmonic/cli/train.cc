@@ -84,9 +84,10 @@ class Train : public Command {
     const Learner& learner = trainer.learner();
     const Parameters& parameters = learner.model().parameters();
     const int64_t embeddings = parameters.count(Role::embedding);
-    log("model: {} parameters and {} in embeddings, {} bytes of state; {} threads, chunks of {} tokens",
+    log("model: {} parameters and {} in embeddings, {} bytes of state; {} threads, chunks of {} tokens, "
+        "products in {}",
         parameters.count() - embeddings, embeddings, learner.model().state_layout().bytes(), pool.threads(),
-        learner.backpropagation().chunk_rows());
+        learner.backpropagation().chunk_rows(), products_of(learner.model().backend()));
     if (const std::string remark = learner.remark(); !remark.empty()) log("{}", remark);
     if (!data.valid) log("no held-out texts (--valid): training goes without evaluation");
     if (data.valid && !trainer.evaluates())

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "harmonic/base/error.h"
+#include "harmonic/ops/matmul.h"
 #include "harmonic/ops/simd_targets.h"
 
 namespace harmonic {
@@ -14,6 +16,28 @@ OpTable<Ops...> reference_table(const OpTable<Ops...>*) {
 template <typename... Ops>
 OpTable<Ops...> cpu_table(const OpTable<Ops...>*) {
   return {{static_cast<void (*)(Context&, const Ops&)>(&cpu::run)...}};
+}
+
+template <typename Op, void (*run)(Context&, const Op&)>
+void run_in_bf16(Context& context, const Op& op) {
+  Context own{context.pool, context.scratch, Precision::bf16};
+  run(own, op);
+}
+template <typename... Ops>
+OpTable<Ops...> reference_bf16_table(const OpTable<Ops...>*) {
+  return {{&run_in_bf16<Ops, &reference::run>...}};
+}
+template <typename... Ops>
+OpTable<Ops...> cpu_bf16_table(const OpTable<Ops...>*) {
+  return {{&run_in_bf16<Ops, &cpu::run>...}};
+}
+
+Backend in_bf16(const Backend& backend, std::string_view name, const AllOps& ops) {
+  Backend result = backend;
+  result.name = name;
+  result.ops = ops;
+  result.precision = Precision::bf16;
+  return result;
 }
 
 }  // namespace
@@ -36,6 +60,22 @@ const Backend& cpu_backend() {
     require_simd();
     return Backend{"cpu", DType::f32, Device::cpu, cpu_table(static_cast<const AllOps*>(nullptr))};
   }();
+  return backend;
+}
+
+const Backend& reference_bf16_backend() {
+  static const Backend backend = in_bf16(reference_backend(), "reference, bf16",
+                                         reference_bf16_table(static_cast<const AllOps*>(nullptr)));
+  return backend;
+}
+
+const Backend& cpu_bf16_backend() {
+  static const Backend backend =
+      in_bf16(cpu_backend(), "cpu, bf16", cpu_bf16_table(static_cast<const AllOps*>(nullptr)));
+  if (!multiplies_in_bf16())
+    fail_usage(
+        "precision \"bf16\": the processor, {}, has no bf16 products (AVX-512 BF16); use f32, or a card",
+        processor_name());
   return backend;
 }
 

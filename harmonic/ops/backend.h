@@ -41,6 +41,7 @@ struct Backend {
   MemorySource* memory = nullptr;
   void (*wait)() = nullptr;
   void (*fill_zero)(void* memory, int64_t rows, int64_t row_bytes, int64_t stride_bytes) = nullptr;
+  Precision precision = Precision::f32;  // of matrix products
 
   template <typename Op>
   void operator()(Context& context, const Op& op) const {
@@ -65,5 +66,11 @@ struct Backend {
 const Backend& reference_backend();
 // Fast, fp32. Throws Error on a processor without the vector instructions it needs.
 const Backend& cpu_backend();
+
+// The same two, but that Linear, LinearBackward and LinearCrossEntropy round the operands of their products
+// to bf16 (to the nearest, ties to even). Biases, sums, losses and every other op are as above. The second
+// throws Error (usage), naming the processor, where that has no such products (matmul.h).
+const Backend& reference_bf16_backend();
+const Backend& cpu_bf16_backend();
 
 }  // namespace harmonic

@@ -7,10 +7,11 @@
 namespace harmonic {
 namespace {
 
-template <cuda::Precision precision>
+template <Precision precision>
 const Backend* backend(const char* name) {
-  static const Backend only{name,    DType::f32,           Device::cuda,       cuda::table<precision>(),
-                            nullptr, &cuda::card_memory(), &cuda::synchronize, &cuda::fill_zero};
+  static const Backend only{name,     DType::f32,           Device::cuda,       cuda::table<precision>(),
+                            nullptr,  &cuda::card_memory(), &cuda::synchronize, &cuda::fill_zero,
+                            precision};
   return &only;
 }
 
@@ -24,8 +25,8 @@ extern "C" const char* harmonic_cuda_build() {
 extern "C" bool harmonic_cuda_open(CudaPlugin& plugin, std::string& message) {
   try {
     if (!cuda::find_card(plugin.device, message)) return false;
-    plugin.f32 = backend<cuda::Precision::f32>("cuda");
-    plugin.bf16 = backend<cuda::Precision::bf16>("cuda, bf16");
+    plugin.f32 = backend<Precision::f32>("cuda");
+    plugin.bf16 = backend<Precision::bf16>("cuda, bf16");
     return true;
   } catch (const std::exception& error) {
     message = error.what();

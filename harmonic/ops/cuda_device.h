@@ -29,9 +29,7 @@ inline Tensor scratch_tensor(Context& context, int64_t rows, int64_t cols) {
   return context.scratch.tensor(rows, cols, DType::f32);
 }
 
-// What matrix products are computed in, sums always in f32: f32 as it is, or rounded to bf16 first. Of the
-// backend whose op is running.
-enum class Precision : uint8_t { f32, bf16 };
+// Of all matrix products of the backend whose op is running.
 Precision precision();
 // Sets it for the ops that this thread calls within a scope.
 class UsePrecision {

@@ -5,6 +5,7 @@
 
 #include "harmonic/base/log.h"
 #include "harmonic/ops/cuda_plugin.h"
+#include "harmonic/ops/simd_targets.h"
 
 namespace harmonic {
 namespace {
@@ -22,9 +23,7 @@ const Backend& cuda_backend(std::string_view precision) {
 }
 
 const Backend& cpu_backend_for(std::string_view precision) {
-  if (precision != "f32")
-    fail_usage("precision \"{}\" is computed on a card only (--device cuda); the cpu has f32", precision);
-  return cpu_backend();
+  return precision == "bf16" ? cpu_bf16_backend() : cpu_backend();
 }
 
 }  // namespace
@@ -39,6 +38,13 @@ const Backend& backend_for(std::string_view device, std::string_view precision) 
     }
   }
   return cpu_backend_for(precision);
+}
+
+std::string products_of(const Backend& backend) {
+  const bool in_bf16 = backend.precision == Precision::bf16;
+  if (backend.device != Device::cpu) return in_bf16 ? "bf16" : "f32";
+  if (in_bf16) return "bf16 (AVX-512 BF16; the bits are those of such processors)";
+  return fmt::format("f32 ({})", simd_target_name());
 }
 
 }  // namespace harmonic

@@ -35,7 +35,7 @@ Tensor filled(Arena& memory, int64_t rows, int64_t cols) {
 }  // namespace
 
 double measure_matrix_peak(ThreadPool& pool, const Backend& backend) {
-  if (backend.device == Device::cpu) return measure_matrix_peak(pool);
+  if (backend.device == Device::cpu) return measure_matrix_peak(pool, backend.precision);
   Arena memory(backend.memory), scratch(backend.memory);
   Context context{pool, scratch};
   Linear product{};

@@ -101,10 +101,10 @@ void run(Context& context, const Linear& op) {
   }
   if (op.packed) {
     matmul_packed(context.pool, context.scratch, R, view_of(op.x), {op.packed.data, K, M, op.packed.dtype},
-                  op.y.as<float>(), op.y.stride, mode, bias);
+                  op.y.as<float>(), op.y.stride, mode, bias, context.precision);
   } else {
     matmul(context.pool, context.scratch, R, M, K, view_of(op.x), view_of(op.weight).transposed(),
-           op.y.as<float>(), op.y.stride, mode, bias);
+           op.y.as<float>(), op.y.stride, mode, bias, context.precision);
   }
 }
 
@@ -119,11 +119,11 @@ void run(Context& context, const LinearBackward& op) {
   if (dx) {
     if (op.negate && !op.dx.add) set_zero(context.pool, dx);
     matmul(context.pool, context.scratch, R, K, M, view_of(dy), view_of(op.weight), dx.as<float>(), dx.stride,
-           op.negate || op.dx.add ? added : MatmulMode::overwrite);
+           op.negate || op.dx.add ? added : MatmulMode::overwrite, nullptr, context.precision);
   }
   if (op.dweight)
     matmul(context.pool, context.scratch, M, K, R, view_of(dy).transposed(), view_of(op.x),
-           op.dweight.as<float>(), op.dweight.stride, added);
+           op.dweight.as<float>(), op.dweight.stride, added, nullptr, context.precision);
   if (op.dbias && R > 0) {
     // A thread owns columns, a whole number of cache lines, and walks all rows in order.
     const int64_t grain = round_up(ceil_div(kElementGrain, R), 16);

@@ -1,6 +1,8 @@
 // The head and its loss in one op, in chunks of rows, so that all logits never exist together:
 //   logits = x W^T,  losses[r] = log sum_v exp(logits[r, v]) - logits[r, targets[r]]     (nats)
 // The gradients of loss_scale * sum(losses) are computed in the same pass, since the logits are at hand then.
+// On the bf16 backends (backend.h) the operands of the products are rounded: x and weight, the teacher's too,
+// and the gradient of the logits for dx and dweight.
 #pragma once
 
 #include "harmonic/ops/op.h"

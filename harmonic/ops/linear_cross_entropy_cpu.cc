@@ -104,8 +104,11 @@ HWY_EXPORT(LossRows);
 HWY_EXPORT(MixedLossRows);
 
 // The rows of a chunk: as many as keep its logits at 4 MB, but enough that reading the weight and adding to
-// its gradient once a chunk stays cheap beside computing. No bit depends on it.
-int64_t chunk_rows(int64_t vocabulary) { return std::clamp<int64_t>((1 << 20) / vocabulary, 256, 4096); }
+// its gradient once a chunk stays cheap beside computing. An even number, since products in bf16 take rows in
+// pairs for dweight. No bit depends on it.
+int64_t chunk_rows(int64_t vocabulary) {
+  return std::clamp<int64_t>((1 << 20) / vocabulary, 256, 4096) / 2 * 2;
+}
 
 constexpr int64_t kPackedForGradient = 4 << 20;  // floats: a larger weight is not copied for dx as well
 constexpr int64_t kLossGrain = 2048;             // logits that are worth a thread
@@ -136,7 +139,8 @@ void run(Context& context, const LinearCrossEntropy& op) {
   // With several chunks the weight is packed once for all of them, for the logits and for dx.
   PackedMatrix for_logits, for_dx;
   const auto pack = [&](int64_t k, int64_t n, MatrixView b) {
-    return pack_matrix(context.pool, k, n, b, context.scratch.allocate_array<float>(packed_size(k, n)));
+    return pack_matrix(context.pool, k, n, b, context.scratch.allocate_array<float>(packed_size(k, n)),
+                       context.precision);
   };
   if (op.packed) {
     for_logits = {op.packed.data, C, V, op.packed.dtype};
@@ -147,9 +151,11 @@ void run(Context& context, const LinearCrossEntropy& op) {
   const auto multiply = [&](int64_t rows, int64_t n, int64_t k, MatrixView a, MatrixView b,
                             const PackedMatrix& packed, float* c, int64_t ldc) {
     if (packed.data != nullptr) {
-      matmul_packed(context.pool, context.scratch, rows, a, packed, c, ldc);
+      matmul_packed(context.pool, context.scratch, rows, a, packed, c, ldc, MatmulMode::overwrite, nullptr,
+                    context.precision);
     } else {
-      matmul(context.pool, context.scratch, rows, n, k, a, b, c, ldc);
+      matmul(context.pool, context.scratch, rows, n, k, a, b, c, ldc, MatmulMode::overwrite, nullptr,
+             context.precision);
     }
   };
 
@@ -160,7 +166,8 @@ void run(Context& context, const LinearCrossEntropy& op) {
     if (teacher.x)
       matmul(context.pool, context.scratch, rows, V, teacher.x.cols,
              {teacher.x.row<float>(begin), teacher.x.stride, 1},
-             {teacher.weight.as<float>(), 1, teacher.weight.stride}, teacher_logits, V);
+             {teacher.weight.as<float>(), 1, teacher.weight.stride}, teacher_logits, V, MatmulMode::overwrite,
+             nullptr, context.precision);
     context.pool.parallel_ranges(rows, ceil_div(kLossGrain, V), [&](int64_t first, int64_t last) {
       if (teacher.x) {
         HWY_DYNAMIC_DISPATCH(MixedLossRows)
@@ -177,7 +184,7 @@ void run(Context& context, const LinearCrossEntropy& op) {
     multiply(rows, C, V, logits_view, weight_view, for_dx, dx.row<float>(begin), dx.stride);
     if (dweight)
       matmul(context.pool, context.scratch, V, C, rows, logits_view.transposed(), x_view, dweight.as<float>(),
-             dweight.stride, MatmulMode::accumulate);
+             dweight.stride, MatmulMode::accumulate, nullptr, context.precision);
   }
 }
 

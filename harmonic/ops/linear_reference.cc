@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <limits>
 #include "harmonic/ops/linear.h"
@@ -8,13 +7,6 @@
 
 namespace harmonic::reference {
 namespace {
-
-double rounded_to_bf16(double value) {
-  if (!std::isfinite(value)) return value;
-  const uint32_t bits = std::bit_cast<uint32_t>(static_cast<float>(value));
-  const uint32_t half = 0x7fff + (bits >> 16 & 1);  // ties to even
-  return std::bit_cast<float>((bits + half) & 0xffff0000u);
-}
 
 // The numbers of a narrow format are single-precision by definition, here too.
 void round_row(double* row, int64_t count, DType format) {
@@ -43,12 +35,13 @@ void round_row(double* row, int64_t count, DType format) {
 
 }  // namespace
 
-void run(Context&, const Linear& op) {
+void run(Context& context, const Linear& op) {
   for (int64_t r = 0; r < op.y.rows; ++r) {
     for (int64_t m = 0; m < op.y.cols; ++m) {
       double sum = number_or_zero(op.base, r, m) + number_or_zero(op.bias, 0, m);
       for (int64_t k = 0; k < op.x.cols; ++k) {
-        const double product = op.x.row<double>(r)[k] * weight_at(op.weight, op.packed, m, k);
+        const double product = operand(context, op.x.row<double>(r)[k]) *
+                               operand(context, weight_at(op.weight, op.packed, m, k));
         sum += op.negate ? -product : product;
       }
       op.y.row<double>(r)[m] = sum;
@@ -56,13 +49,14 @@ void run(Context&, const Linear& op) {
   }
 }
 
-void run(Context&, const LinearBackward& op) {
+void run(Context& context, const LinearBackward& op) {
   const double sign = op.negate ? -1 : 1;
   for (int64_t r = 0; op.dx && r < op.x.rows; ++r) {
     for (int64_t k = 0; k < op.x.cols; ++k) {
       double sum = 0;
       for (int64_t m = 0; m < op.dy.cols; ++m)
-        sum += sign * op.dy.row<double>(r)[m] * op.weight.row<double>(m)[k];
+        sum +=
+            sign * operand(context, op.dy.row<double>(r)[m]) * operand(context, op.weight.row<double>(m)[k]);
       put(op.dx, r, k, sum);
     }
   }
@@ -71,7 +65,8 @@ void run(Context&, const LinearBackward& op) {
       const double dy = op.dy.row<double>(r)[m];
       if (op.dbias) op.dbias.as<double>()[m] += dy;
       for (int64_t k = 0; op.dweight && k < op.x.cols; ++k)
-        op.dweight.row<double>(m)[k] += sign * dy * op.x.row<double>(r)[k];
+        op.dweight.row<double>(m)[k] +=
+            sign * operand(context, dy) * operand(context, op.x.row<double>(r)[k]);
     }
   }
 }

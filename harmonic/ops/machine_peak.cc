@@ -6,9 +6,10 @@
 #define HWY_TARGET_INCLUDE "harmonic/ops/machine_peak.cc"
 #include <hwy/foreach_target.h>
 //
-#include <hwy/highway.h>
-
 #include <cstdint>
+
+#include "harmonic/ops/bf16_pairs-inl.h"
+#include "harmonic/ops/matmul.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace harmonic {
@@ -16,25 +17,40 @@ namespace HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-constexpr int64_t kChains =
-    12;  // more than the latency times the number of units, on every target's registers
+// More chains than the latency times the number of units, on every target's registers; pairs take longer, and
+// the target that has them has twice as many registers.
+constexpr int64_t kChainsOfNumbers = 12, kChainsOfPairs = 24;
 
 // Returns the number of floating-point operations done; `sink` keeps them from being removed.
-int64_t MultiplyAdds(int64_t iterations, float* sink) {
+template <bool kPairs>
+int64_t Chains(int64_t iterations, float* sink) {
+  constexpr int64_t kChains = kPairs ? kChainsOfPairs : kChainsOfNumbers;
   const hn::CappedTag<float, 16> d;
   hn::Vec<decltype(d)> acc[kChains];
-#pragma GCC unroll 16
+#pragma GCC unroll 32
   for (int64_t i = 0; i < kChains; ++i) acc[i] = hn::Set(d, static_cast<float>(i));
   const auto a = hn::Set(d, sink[0]), b = hn::Set(d, sink[1]);
   for (int64_t n = 0; n < iterations; ++n) {
-#pragma GCC unroll 16
-    for (int64_t i = 0; i < kChains; ++i) acc[i] = hn::MulAdd(acc[i], a, b);
+#pragma GCC unroll 32
+    for (int64_t i = 0; i < kChains; ++i) {
+      if constexpr (kPairs) {
+        acc[i] = MultiplyAddPairs(a, b, acc[i]);
+      } else {
+        acc[i] = hn::MulAdd(acc[i], a, b);
+      }
+    }
   }
   auto sum = acc[0];
-#pragma GCC unroll 16
+#pragma GCC unroll 32
   for (int64_t i = 1; i < kChains; ++i) sum = hn::Add(sum, acc[i]);
   hn::StoreU(sum, d, sink + 2);
-  return iterations * kChains * static_cast<int64_t>(hn::Lanes(d)) * 2;
+  return iterations * kChains * static_cast<int64_t>(hn::Lanes(d)) * (kPairs ? 4 : 2);
+}
+
+int64_t MultiplyAdds(int64_t iterations, float* sink) { return Chains<false>(iterations, sink); }
+// Only where multiplies_in_bf16().
+int64_t PairMultiplyAdds(int64_t iterations, float* sink) {
+  return Chains<kMultipliesPairs>(iterations, sink);
 }
 
 void Triad(int64_t count, const float* b, const float* c, float* a) {
@@ -74,6 +90,7 @@ namespace harmonic {
 namespace {
 
 HWY_EXPORT(MultiplyAdds);
+HWY_EXPORT(PairMultiplyAdds);
 HWY_EXPORT(Triad);
 HWY_EXPORT(Read);
 
@@ -101,7 +118,9 @@ double median_bytes_per_second(ThreadPool& pool, int64_t floats, int64_t bytes, 
 
 }  // namespace
 
-double measure_matrix_peak(ThreadPool& pool) {
+double measure_matrix_peak(ThreadPool& pool, Precision precision) {
+  const bool in_bf16 = precision == Precision::bf16;
+  if (in_bf16 && !multiplies_in_bf16()) return 0;
   // Every thread runs for the same time, in short stretches; its fastest one is its peak, since a stretch in
   // which something else had the processor says nothing about the machine.
   const int threads = pool.threads();
@@ -117,7 +136,8 @@ double measure_matrix_peak(ThreadPool& pool) {
     const auto begin = Clock::now();
     while (seconds_since(begin) < 0.08) {
       const auto start = Clock::now();
-      const int64_t operations = HWY_DYNAMIC_DISPATCH(MultiplyAdds)(200000, sink);
+      const int64_t operations = in_bf16 ? HWY_DYNAMIC_DISPATCH(PairMultiplyAdds)(200000, sink)
+                                         : HWY_DYNAMIC_DISPATCH(MultiplyAdds)(200000, sink);
       best = std::max(best, static_cast<double>(operations) / seconds_since(start));
     }
     rates[static_cast<size_t>(thread)] = best;

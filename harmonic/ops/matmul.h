@@ -6,11 +6,15 @@
 // So its bits do not depend on M, N, where it stands in C, tiles, threads or the vector width: a row computed
 // alone equals the row within any batch, and a product over K in two halves, the second accumulating, equals
 // one over all.
+//
+// In bf16 (Precision) every element of A and B is first rounded to bf16, to the nearest and ties to even, as
+// it is packed; C, bias and the chain stay f32.
 #pragma once
 
 #include <cstdint>
 
 #include "harmonic/base/thread_pool.h"
+#include "harmonic/ops/op.h"
 #include "harmonic/tensor/arena.h"
 
 namespace harmonic {
@@ -30,12 +34,16 @@ enum class MatmulMode : uint8_t {
   subtract,    // start from the old C and take A B away; no bias
 };
 
+// Whether products in bf16 can be asked for: of a processor with AVX-512 BF16.
+bool multiplies_in_bf16();
+
 // C[M,N] from A[M,K] and B[K,N]; row m of C lies at C + m * ldc. Sizes may be 0. `bias`: [N], or null for
 // zero; only with overwrite. C must not overlap A, B or bias. Nothing outside the given matrices is touched.
 // `scratch` is used for copies (at most 16 MB of B, half a MB a thread, or up to 14 rows of A) and is as
 // before on return.
 void matmul(ThreadPool& pool, Arena& scratch, int64_t M, int64_t N, int64_t K, MatrixView A, MatrixView B,
-            float* C, int64_t ldc, MatmulMode mode = MatmulMode::overwrite, const float* bias = nullptr);
+            float* C, int64_t ldc, MatmulMode mode = MatmulMode::overwrite, const float* bias = nullptr,
+            Precision precision = Precision::f32);
 
 // A matrix B[K,N] packed once for many products, such as a weight while decoding: panels of 16 columns,
 // [ceil(N/16)][K][16], the last one padded with zeros. The caller owns the memory. Elements are f32, bf16, or
@@ -49,14 +57,17 @@ struct PackedMatrix {
   const void* data = nullptr;
   int64_t K = 0, N = 0;
   DType dtype = DType::f32;
+  bool in_pairs = false;  // for products in bf16 alone: [ceil(N/16)][ceil(K/2)][16], two k in 32 bits
 };
 
 // The number of elements, of i8 with the bytes of the scales, that the packed form of B[K,N] needs; of blocks
 // the number of bytes. Throws Error when it overflows.
 int64_t packed_size(int64_t K, int64_t N, DType dtype = DType::f32);
 
-// Packs B[K,N] into `out`, packed_size(K, N) elements, best aligned to 64 bytes.
-PackedMatrix pack_matrix(ThreadPool& pool, int64_t K, int64_t N, MatrixView B, float* out);
+// Packs B[K,N] into `out`, packed_size(K, N) elements, best aligned to 64 bytes; for products in bf16 half of
+// them suffice: packed_size(ceil(K/2), N).
+PackedMatrix pack_matrix(ThreadPool& pool, int64_t K, int64_t N, MatrixView B, float* out,
+                         Precision precision = Precision::f32);
 
 // The same as bf16 or i8, of a B whose transpose was rounded by round_rows, which gave `scales`.
 PackedMatrix pack_narrow_matrix(ThreadPool& pool, int64_t K, int64_t N, MatrixView B, DType dtype,
@@ -81,8 +92,9 @@ void round_rows(ThreadPool& pool, int64_t rows, int64_t cols, int64_t stride, DT
                 float* scales);
 
 // As matmul, with the same bits: a narrow form gives those of the f32 matrix that it holds. With few rows it
-// runs at the speed at which the packed matrix comes from memory.
+// runs at the speed at which the packed matrix comes from memory; not so in bf16, which is for training.
 void matmul_packed(ThreadPool& pool, Arena& scratch, int64_t M, MatrixView A, const PackedMatrix& B, float* C,
-                   int64_t ldc, MatmulMode mode = MatmulMode::overwrite, const float* bias = nullptr);
+                   int64_t ldc, MatmulMode mode = MatmulMode::overwrite, const float* bias = nullptr,
+                   Precision precision = Precision::f32);
 
 }  // namespace harmonic

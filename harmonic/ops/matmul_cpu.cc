@@ -22,6 +22,7 @@ HWY_EXPORT(ComputeFewRows);
 HWY_EXPORT(PackNarrowPanels);
 HWY_EXPORT(RoundRowToBf16);
 HWY_EXPORT(RoundRowToInt8);
+HWY_EXPORT(MultipliesPairs);
 
 constexpr int64_t kSharedFloats = 4 << 20;  // most of B that is packed at once for all threads
 constexpr int64_t kSharedDepth = 1024;      // of k that this part has at least
@@ -44,8 +45,8 @@ void pack(ThreadPool& pool, const Product& product, float* out) {
   });
 }
 
-Product of_matrix(int64_t K, int64_t N, MatrixView B) {
-  return {0, N, K, {}, B, {}, nullptr, 0, false, false, nullptr};
+Product of_matrix(int64_t K, int64_t N, MatrixView B, Precision precision = Precision::f32) {
+  return {0, N, K, {}, B, {}, nullptr, 0, false, false, nullptr, precision == Precision::bf16};
 }
 
 // How C is cut into tiles: `rows` by `columns` of them, of nearly equal size.
@@ -81,8 +82,7 @@ void run_tiles(ThreadPool& pool, Arena& scratch, const Product& product, const G
   const auto panel_at = [&](int64_t j) {
     return std::min(panels, ceil_div(panels, 2) * j / grid.columns * 2);
   };
-  const bool in_place = product.packed.data && product.packed.dtype == DType::f32;
-  const int64_t b_floats = in_place ? 0 : 2 * kPanel * std::min(product.K, kBlockK);
+  const int64_t b_floats = is_ready(product) ? 0 : 2 * kPanel * std::min(product.K, kBlockK);
   const ArenaScope scope(scratch);
   float* blocks = scratch.allocate_array<float>(workers * (a_floats + b_floats));
   std::atomic<int64_t> next = 0;
@@ -117,9 +117,11 @@ void run_few_rows(ThreadPool& pool, Arena& scratch, const Product& product) {
   });
 }
 
-void check(int64_t M, int64_t N, int64_t K, int64_t ldc, MatmulMode mode, const float* bias) {
+void check(int64_t M, int64_t N, int64_t K, int64_t ldc, MatmulMode mode, const float* bias,
+           Precision precision) {
   HARMONIC_ASSERT(M >= 0 && N >= 0 && K >= 0 && (ldc >= N || M <= 1));
   HARMONIC_ASSERT(bias == nullptr || mode == MatmulMode::overwrite);
+  HARMONIC_ASSERT(precision == Precision::f32 || multiplies_in_bf16());
 }
 
 }  // namespace
@@ -136,10 +138,19 @@ int64_t packed_size(int64_t K, int64_t N, DType dtype) {
   return checked_mul(columns, K + scales, "packed matrix");
 }
 
-PackedMatrix pack_matrix(ThreadPool& pool, int64_t K, int64_t N, MatrixView B, float* out) {
-  HARMONIC_ASSERT(K >= 0 && N >= 0);
-  pack(pool, of_matrix(K, N, B), out);
-  return {out, K, N};
+bool multiplies_in_bf16() {
+#if defined(__x86_64__)
+  return HWY_DYNAMIC_DISPATCH(MultipliesPairs)() && __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
+}
+
+PackedMatrix pack_matrix(ThreadPool& pool, int64_t K, int64_t N, MatrixView B, float* out,
+                         Precision precision) {
+  HARMONIC_ASSERT(K >= 0 && N >= 0 && (precision == Precision::f32 || multiplies_in_bf16()));
+  pack(pool, of_matrix(K, N, B, precision), out);
+  return {out, K, N, DType::f32, precision == Precision::bf16};
 }
 
 PackedMatrix pack_narrow_matrix(ThreadPool& pool, int64_t K, int64_t N, MatrixView B, DType dtype,
@@ -175,21 +186,25 @@ void round_rows(ThreadPool& pool, int64_t rows, int64_t cols, int64_t stride, DT
 }
 
 void matmul_packed(ThreadPool& pool, Arena& scratch, int64_t M, MatrixView A, const PackedMatrix& B, float* C,
-                   int64_t ldc, MatmulMode mode, const float* bias) {
-  check(M, B.N, B.K, ldc, mode, bias);
+                   int64_t ldc, MatmulMode mode, const float* bias, Precision precision) {
+  const bool in_bf16 = precision == Precision::bf16;
+  check(M, B.N, B.K, ldc, mode, bias, precision);
+  HARMONIC_ASSERT(in_bf16 || !B.in_pairs);
   if (M == 0 || B.N == 0) return;
   const Product product = {
-      M, B.N, B.K, A, {}, B, C, ldc, mode != MatmulMode::overwrite, mode == MatmulMode::subtract, bias};
-  if (M <= kFewRows) return run_few_rows(pool, scratch, product);
+      M,    B.N,    B.K, A, {}, B, C, ldc, mode != MatmulMode::overwrite, mode == MatmulMode::subtract,
+      bias, in_bf16};
+  if (M <= kFewRows && !in_bf16) return run_few_rows(pool, scratch, product);
   run_tiles(pool, scratch, product, grid_for_packed(M, B.N, pool.threads()));
 }
 
 void matmul(ThreadPool& pool, Arena& scratch, int64_t M, int64_t N, int64_t K, MatrixView A, MatrixView B,
-            float* C, int64_t ldc, MatmulMode mode, const float* bias) {
-  check(M, N, K, ldc, mode, bias);
+            float* C, int64_t ldc, MatmulMode mode, const float* bias, Precision precision) {
+  check(M, N, K, ldc, mode, bias, precision);
   if (M == 0 || N == 0) return;
-  Product whole = {M,   N, K, A, B, {}, C, ldc, mode != MatmulMode::overwrite, mode == MatmulMode::subtract,
-                   bias};
+  const bool in_bf16 = precision == Precision::bf16;
+  Product whole = {
+      M, N, K, A, B, {}, C, ldc, mode != MatmulMode::overwrite, mode == MatmulMode::subtract, bias, in_bf16};
 
   // With few tiles of rows each thread packs what it needs of B, which never leaves its cache. With many, B
   // is packed once for all: a block of it at a time, over k in order, so that the copy stays small.
@@ -200,10 +215,11 @@ void matmul(ThreadPool& pool, Arena& scratch, int64_t M, int64_t N, int64_t K, M
       std::min(N, round_up(kSharedFloats / std::clamp<int64_t>(K, 1, kSharedDepth), kPanel));
   const int64_t depth =
       K <= kSharedDepth
-          ? K
+          ? std::max<int64_t>(1, K)
           : std::max(kSharedDepth, kSharedFloats / round_up(columns, kPanel) / kBlockK * kBlockK);
   const ArenaScope scope(scratch);
-  float* packed = scratch.allocate_array<float>(packed_size(std::min(depth, K), columns));
+  float* packed =
+      scratch.allocate_array<float>(packed_size(ceil_div(std::min(depth, K), step_of(whole)), columns));
   for (int64_t n = 0; n < N; n += columns) {
     for (int64_t k = 0; k == 0 || k < K; k += depth) {
       Product part = whole;
@@ -215,7 +231,7 @@ void matmul(ThreadPool& pool, Arena& scratch, int64_t M, int64_t N, int64_t K, M
       part.from_c = whole.from_c || k > 0;
       part.bias = bias ? bias + n : nullptr;
       pack(pool, part, packed);
-      part.packed = {packed, part.K, part.N};
+      part.packed = {packed, part.K, part.N, DType::f32, in_bf16};
       run_tiles(pool, scratch, part, grid_for(M, part.N, pool.threads(), panels_of(part.N)));
     }
   }

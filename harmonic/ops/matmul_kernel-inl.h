@@ -17,7 +17,7 @@
 #include <utility>
 
 #include "harmonic/ops/matmul_blocks-inl.h"
-#include "harmonic/ops/matmul_pack-inl.h"
+#include "harmonic/ops/matmul_pairs-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace harmonic {
@@ -38,7 +38,7 @@ struct Stream {
 };
 
 struct KernelCall {
-  int64_t K;
+  int64_t K;  // steps: of pairs, two k each
   const float* a;
   int64_t a_step;        // floats from one k to the next, when A lies by columns
   const void* b;         // the first panel
@@ -84,7 +84,16 @@ HWY_INLINE void AddBlocks(const KernelCall& call, Vector (&acc)[kRows][kVectors]
   }
 }
 
-// W: what b holds.
+template <class W>
+HWY_INLINE Vector MultiplyAdd(Vector a, Vector b, Vector sum) {
+  if constexpr (std::is_same_v<W, Pair>) {
+    return MultiplyAddPairs(a, b, sum);
+  } else {
+    return hn::MulAdd(a, b, sum);
+  }
+}
+
+// W: what b holds. Of pairs, a holds pairs too.
 template <int64_t kRows, int64_t kPanels, bool kByRows, class W>
 void Kernel(const KernelCall& call) {
   constexpr int64_t kVectors = kPanels * kPanelVectors;
@@ -133,7 +142,7 @@ void Kernel(const KernelCall& call) {
         for (int64_t r = 0; r < kRows; ++r) {
           const Vector av = hn::Set(d, a[r * kNextRow]);
 #pragma GCC unroll 16
-          for (int64_t v = 0; v < kVectors; ++v) acc[r][v] = hn::MulAdd(av, bv[v], acc[r][v]);
+          for (int64_t v = 0; v < kVectors; ++v) acc[r][v] = MultiplyAdd<W>(av, bv[v], acc[r][v]);
         }
         a += a_step;
         b += kPanel;
@@ -178,11 +187,23 @@ HWY_INLINE KernelFunction kernel_for(int64_t rows, int64_t panels, bool by_rows,
   return kernel_by_columns<float>(rows, panels);
 }
 
+// For pairs; at most kMaxPanels.
+template <bool kThereAre = kMultipliesPairs>
+HWY_INLINE KernelFunction pair_kernel_for(int64_t rows, int64_t panels, bool by_rows) {
+  if constexpr (kThereAre) {
+    const auto row = static_cast<size_t>(rows - 1);
+    if (panels == 1)
+      return by_rows ? kKernels<1, true, kMaxRows, Pair>[row] : kKernels<1, false, kMaxRows, Pair>[row];
+    return by_rows ? kKernels<2, true, kMaxRows, Pair>[row] : kKernels<2, false, kMaxRows, Pair>[row];
+  } else {
+    return nullptr;
+  }
+}
+
 // Runs the kernel on `columns` columns, panels * 16 or fewer: fewer go through a buffer, since the last panel
 // of C and bias may be a part of one only.
-HWY_INLINE void RunKernel(int64_t rows, int64_t panels, bool by_rows, DType dtype, int64_t columns,
+HWY_INLINE void RunKernel(KernelFunction kernel, int64_t rows, int64_t panels, int64_t columns,
                           KernelCall call) {
-  const KernelFunction kernel = kernel_for(rows, panels, by_rows, dtype);
   if (columns == panels * kPanel) return kernel(call);
   HWY_ALIGN float buffer[kMaxRows * 4 * kPanel];
   const int64_t width = panels * kPanel;
@@ -206,12 +227,29 @@ HWY_INLINE void RunKernel(int64_t rows, int64_t panels, bool by_rows, DType dtyp
 
 // ---- Parts of a product, run by one thread ----
 
+HWY_INLINE void PackPanelFor(const Product& product, MatrixView B, int64_t K, int64_t columns, float* out) {
+  if constexpr (kMultipliesPairs) {
+    if (product.in_bf16) return PackPairPanel(B, K, columns, out);
+  }
+  PackPanel(B, K, columns, out);
+}
+
+HWY_INLINE void PackRowsFor(const Product& product, MatrixView A, int64_t rows, int64_t K, bool by_rows,
+                            float* out) {
+  if constexpr (kMultipliesPairs) {
+    if (product.in_bf16)
+      return (product.negate ? PackPairRows<true> : PackPairRows<false>)(A, rows, K, by_rows, out);
+  }
+  (product.negate ? PackRows<true> : PackRows<false>)(A, rows, K, by_rows, kSlot, out);
+}
+
 // Panels [begin, end) of B into their places in the packed form.
 void PackPanels(const Product& product, int64_t begin, int64_t end, float* out) {
   const MatrixView B = product.B;
+  const int64_t steps = ceil_div(product.K, step_of(product));
   for (int64_t p = begin; p < end; ++p)
-    PackPanel({B.data + p * kPanel * B.col_stride, B.row_stride, B.col_stride}, product.K,
-              std::min(kPanel, product.N - p * kPanel), out + p * product.K * kPanel);
+    PackPanelFor(product, {B.data + p * kPanel * B.col_stride, B.row_stride, B.col_stride}, product.K,
+                 std::min(kPanel, product.N - p * kPanel), out + p * steps * kPanel);
 }
 
 // Lines of A and B that the next block of k, or the next tile, will pack: one stream at a time, each for the
@@ -267,7 +305,7 @@ void PackNarrowPanels(const Product& product, int64_t begin, int64_t end, DType 
   }
 }
 
-// k [k_begin, k_begin + k_count) of panel p of a narrow form, as floats.
+// k [k_begin, k_begin + k_count) of panel p of a packed matrix, as floats.
 void WidenFrom(const PackedMatrix& packed, int64_t p, int64_t k_begin, int64_t k_count, float* out) {
   const int64_t at = (p * packed.K + k_begin) * kPanel;
   if (is_blocks(packed.dtype)) {
@@ -276,8 +314,11 @@ void WidenFrom(const PackedMatrix& packed, int64_t p, int64_t k_begin, int64_t k
                                                                                       out);
   } else if (packed.dtype == DType::bf16) {
     WidenPanel(static_cast<const Bf16*>(packed.data) + at, k_count, nullptr, out);
-  } else {
+  } else if (packed.dtype == DType::i8) {
     WidenPanel(static_cast<const Int8*>(packed.data) + at, k_count, scales_of(packed) + p * kPanel, out);
+  } else {
+    std::memcpy(out, static_cast<const float*>(packed.data) + at,
+                static_cast<size_t>(k_count * kPanel) * sizeof(float));
   }
 }
 
@@ -288,10 +329,11 @@ int64_t TileAFloats(int64_t rows) {
 
 // The tile of C of the given rows and panels. B comes packed, or is packed here, a block of k at a time.
 void ComputeTile(const Product& product, const Tile& tile, float* a_block, float* b_block) {
-  // A narrow form is widened into b_block, as what is not packed is packed into it.
-  const auto* packed =
-      product.packed.dtype == DType::f32 ? static_cast<const float*>(product.packed.data) : nullptr;
-  const int64_t rows = tile.row_end - tile.row_begin, K = product.K;
+  // Any other form is brought into b_block, as what is not packed is packed into it.
+  const auto* packed = is_ready(product) ? static_cast<const float*>(product.packed.data) : nullptr;
+  // In steps of the kernel, `each` k in one; K and k count these.
+  const int64_t each = step_of(product), K = ceil_div(product.K, each);
+  const int64_t rows = tile.row_end - tile.row_begin;
   const int64_t panels = row_panels(rows);
   const int64_t first_column = tile.panel_begin * kPanel;
   const int64_t columns = std::min(tile.panel_end * kPanel, product.N) - first_column;
@@ -301,27 +343,27 @@ void ComputeTile(const Product& product, const Tile& tile, float* a_block, float
   const int64_t blocks = std::max<int64_t>(1, ceil_div(K, most_k));
   const auto a_at = [&](int64_t row, int64_t k) -> MatrixView {
     const MatrixView& A = product.A;
-    return {A.data + row * A.row_stride + k * A.col_stride, A.row_stride, A.col_stride};
+    return {A.data + row * A.row_stride + k * each * A.col_stride, A.row_stride, A.col_stride};
   };
   const auto b_at = [&](int64_t k, int64_t column) -> MatrixView {
     const MatrixView& B = product.B;
-    return {B.data + k * B.row_stride + column * B.col_stride, B.row_stride, B.col_stride};
+    return {B.data + k * each * B.row_stride + column * B.col_stride, B.row_stride, B.col_stride};
   };
   // A whose columns lie near each other in memory, as the kernel reads them, needs no copy.
-  const bool in_place = !by_rows && product.A.col_stride <= kInPlaceStride && !product.negate;
+  const bool in_place =
+      !by_rows && product.A.col_stride <= kInPlaceStride && !product.negate && !product.in_bf16;
   for (int64_t block = 0; block < blocks; ++block) {
     const int64_t k_begin = K * block / blocks, k_end = K * (block + 1) / blocks, k_count = k_end - k_begin;
-    if (!in_place)
-      (product.negate ? PackRows<true> : PackRows<false>)(a_at(tile.row_begin, k_begin), rows, k_count,
-                                                          by_rows, kSlot, a_block);
+    const int64_t numbers = std::min(k_end * each, product.K) - k_begin * each;  // of k
+    if (!in_place) PackRowsFor(product, a_at(tile.row_begin, k_begin), rows, numbers, by_rows, a_block);
     UpcomingLines upcoming;
     if (block + 1 < blocks) {
-      const int64_t next_count = K * (block + 2) / blocks - k_end;
+      const int64_t next_count = (K * (block + 2) / blocks - k_end) * each;
       AddLines(upcoming, a_at(tile.row_begin, k_end), rows, next_count, k_count);
       if (!product.packed.data)
         AddLines(upcoming, b_at(k_end, first_column).transposed(), columns, next_count, k_count);
     } else if (tile.next_row < product.M) {
-      AddLines(upcoming, a_at(tile.next_row, 0), std::min(rows, product.M - tile.next_row), K / blocks,
+      AddLines(upcoming, a_at(tile.next_row, 0), std::min(rows, product.M - tile.next_row), K / blocks * each,
                k_count);
     }
     for (int64_t p = tile.panel_begin; p < tile.panel_end; p += kMaxPanels) {
@@ -333,11 +375,16 @@ void ComputeTile(const Product& product, const Tile& tile, float* a_block, float
         panel_stride = K * kPanel;
       } else {
         for (int64_t q = 0; q < p_count; ++q) {
-          if (product.packed.data) {
-            WidenFrom(product.packed, p + q, k_begin, k_count, b_block + q * panel_stride);
+          float* to = b_block + q * panel_stride;
+          if (!product.packed.data) {
+            PackPanelFor(product, b_at(k_begin, column + q * kPanel), numbers,
+                         std::min(kPanel, product.N - column - q * kPanel), to);
+          } else if (!product.in_bf16) {
+            WidenFrom(product.packed, p + q, k_begin, numbers, to);
           } else {
-            PackPanel(b_at(k_begin, column + q * kPanel), k_count,
-                      std::min(kPanel, product.N - column - q * kPanel), b_block + q * panel_stride);
+            HWY_ALIGN float wide[2 * kBlockK * kPanel];
+            WidenFrom(product.packed, p + q, k_begin * each, numbers, wide);
+            PackPanelFor(product, {wide, kPanel, 1}, numbers, kPanel, to);
           }
         }
       }
@@ -362,7 +409,9 @@ void ComputeTile(const Product& product, const Tile& tile, float* a_block, float
           return {c_next + (line < 2 ? line * kPanel : 2 * kPanel - 1), product.ldc,
                   line < kMaxPanels || (line == kMaxPanels && third_line) ? height : 0};
         };
-        RunKernel(height, p_count, by_rows, DType::f32, std::min(p_count * kPanel, product.N - column),
+        RunKernel(product.in_bf16 ? pair_kernel_for(height, p_count, by_rows)
+                                  : kernel_for(height, p_count, by_rows, DType::f32),
+                  height, p_count, std::min(p_count * kPanel, product.N - column),
                   {.K = k_count,
                    .a = a,
                    .a_step = in_place ? product.A.col_stride : kSlot,
@@ -405,7 +454,8 @@ void ComputeFewRows(const Product& product, int64_t panel_begin, int64_t panel_e
       const Stream none = {a, 0, 0}, next = {reinterpret_cast<const float*>(b + p_count * panel_step),
                                              kPanel * size_of(dtype) / int64_t{sizeof(float)}, 0};
       const int64_t r = M * i / panels, height = M * (i + 1) / panels - r;
-      RunKernel(height, p_count, false, dtype, std::min(p_count * kPanel, product.N - column),
+      RunKernel(kernel_for(height, p_count, false, dtype), height, p_count,
+                std::min(p_count * kPanel, product.N - column),
                 {.K = K,
                  .a = a + i * K * slot,
                  .a_step = slot,

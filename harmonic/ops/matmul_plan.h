@@ -31,7 +31,17 @@ struct Product {
   bool from_c;  // start from the old C
   bool negate;  // subtract
   const float* bias;
+  bool in_bf16 = false;
 };
+
+// Whether B is packed as the kernel reads it.
+inline bool is_ready(const Product& product) {
+  const PackedMatrix& B = product.packed;
+  return B.data && (product.in_bf16 ? B.in_pairs : B.dtype == DType::f32);
+}
+
+// How many k a step of the kernel takes.
+inline int64_t step_of(const Product& product) { return product.in_bf16 ? 2 : 1; }
 
 // A row whose largest number is below this becomes zero as int8: its scale would be no normal number.
 constexpr float kSmallestRow = 0x1p-100f;

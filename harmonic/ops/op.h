@@ -26,10 +26,15 @@
 
 namespace harmonic {
 
+// What the operands of matrix products are rounded to first; sums are f32 always.
+enum class Precision : uint8_t { f32, bf16 };
+
 // What a kernel may use besides its arguments.
 struct Context {
   ThreadPool& pool;
   Arena& scratch;  // for memory that is gone when the op returns
+  // Of the products of Linear and LinearCrossEntropy. Set by the backend whose op runs, not by callers.
+  Precision precision = Precision::f32;
 };
 
 // Where the gradient of an activation goes. Null: it is not wanted.

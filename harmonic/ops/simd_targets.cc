@@ -1,5 +1,7 @@
 #include "harmonic/ops/simd_targets.h"
 
+#include <fstream>
+
 #include "harmonic/base/error.h"
 
 namespace harmonic {
@@ -30,6 +32,15 @@ void require_simd() {
 std::string_view simd_target_name() {
   const std::vector<std::string_view> names = simd_target_names();
   return names.empty() ? "none" : names.front();
+}
+
+std::string processor_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    const size_t colon = line.find(": ");
+    if (line.starts_with("model name") && colon != line.npos) return line.substr(colon + 2);
+  }
+  return "processor";
 }
 
 std::vector<std::string_view> simd_target_names() {

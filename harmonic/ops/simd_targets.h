@@ -16,6 +16,7 @@
 #include <hwy/targets.h>
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -26,6 +27,9 @@ void require_simd();
 
 // The target that kernels run with: "AVX-512", "AVX2" or "NEON".
 std::string_view simd_target_name();
+
+// The processor's name, as the system has it; "processor" where it has none.
+std::string processor_name();
 
 // Targets that were compiled and that this processor has, best first.
 std::vector<std::string_view> simd_target_names();

@@ -140,7 +140,10 @@ std::vector<Field> TrainConfig::fields() {
       Field("checkpoint_every", &checkpoint_every, "steps between checkpoints; 0 is at the end only")
           .range(0, kMany),
       Field("tensorboard", &tensorboard, "write event files for TensorBoard beside metrics.jsonl"),
-      Field("precision", &precision, "of the matrix products").one_of({"f32", "bf16"}),
+      Field("precision", &precision,
+            "of the matrix products; bf16 on a card and on processors with AVX-512 BF16, whose bits are "
+            "their own")
+          .one_of({"f32", "bf16"}),
       Field("seed", &seed, "of the initial weights and the order of the data").at_least(0),
   };
 }

@@ -114,9 +114,11 @@ void Trainer::begin_profile() {
   profile_->clear();
   profiled_ = {};
   profiled_.processor = simd_target_name();
+  const Backend& backend = model_.backend();
+  if (backend.device == Device::cpu && backend.precision == Precision::bf16) profiled_.processor += " BF16";
   profiled_.threads = pool_.threads();
   profiled_.matrix_peak = peak_;
-  profiled_.bandwidth = measure_bandwidth(pool_, model_.backend());
+  profiled_.bandwidth = measure_bandwidth(pool_, backend);
 }
 
 void Trainer::end_profile() { write_file(out_ / "profile.json", profile_json(*profile_, profiled_)); }
