@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "harmonic/base/file_lock.h"
+#include "harmonic/ops/matmul.h"
 #include "harmonic/train/metrics.h"
 #include "tests/cli_program.h"
 #include "tests/model_folder_fixture.h"
@@ -107,7 +108,6 @@ class Distill : public ::testing::Test {
     EXPECT_NE(outcome.err.find(why), std::string::npos) << why << " in: " << outcome.err;
   }
   static void expect_done(const Outcome& outcome) { EXPECT_EQ(outcome.status, 0) << outcome.err; }
-  bool is_there(const std::string& path) const { return std::filesystem::exists(path); }
 
   TemporaryFolder folder_;
   std::string teacher_ =
@@ -188,8 +188,19 @@ TEST_F(Distill, WhatNoPhaseCanDoIsRefusedBeforeTheFirstStep) {
                  "phase 2: a sequence of 32 tokens does not fit train.memory_mb");
   expect_refused(distill(second("objective = \"layers\"\n"), {"--student", teacher_}),
                  "phase 2: objective \"layers\": the student has the teacher's mixers");
-  expect_refused(distill(second("precision = \"bf16\"\n")), "phase 2: train.precision = \"bf16\"");
+  expect_refused(distill(second("precision = \"bf16\"\n")),
+                 "phase 2: train.precision = \"bf16\": phase 1 has \"f32\"");
   EXPECT_FALSE(is_there(out_));
+}
+
+TEST_F(Distill, LearnsInBf16WhereTheProcessorHasIt) {
+  if (!multiplies_in_bf16()) GTEST_SKIP() << "this processor has no products in bf16";
+  const Outcome run = distill(kTwoPhases, {"--set", "train.precision=bf16"});
+  expect_done(run);
+  EXPECT_NE(run.err.find("products in bf16"), std::string::npos) << run.err;
+  const std::string f32 = folder_ / "f32";
+  expect_done(distill(kTwoPhases, {}, f32));
+  EXPECT_NE(read_file(out_ + "/model.safetensors"), read_file(f32 + "/model.safetensors"));
 }
 
 TEST_F(Distill, ATypoInTheTextsLeavesNothing) {

@@ -11,6 +11,7 @@
 #include "harmonic/convert/surgery.h"
 #include "harmonic/eval/model_folder.h"
 #include "harmonic/model/weights.h"
+#include "harmonic/ops/device_choice.h"
 #include "harmonic/train/run_folder.h"
 #include "harmonic/train/trainer.h"
 
@@ -47,13 +48,17 @@ class Distill : public Command {
     watch_for_interrupts();
     expect_another_folder("--teacher", teacher_);
     expect_another_folder("--student", student_);
-    const LoadedModel teacher = load_model_folder(teacher_, cpu_backend());
+    LoadedModel teacher = load_model_folder(teacher_, cpu_backend());
     LoadedModel student = first_student(teacher);
     if (student.tokenizer->hash() != teacher.tokenizer->hash())
       fail("{}: another tokenizer than that of {}; expected a student that was made of its teacher", student_,
            teacher_);
     const std::vector<DistillPhase> plan =
         load_distill_plan(config_, student.model->config(), data_, valid_, overrides_);
+    if (const std::string precision = precision_of(plan); precision != "f32") {
+      teacher = load_model_folder(teacher_, backend_for("cpu", precision));
+      student = first_student(teacher);
+    }
     DistillFolder folder(out_, resume_,
                          {teacher.model->parameters().hash(), student.model->parameters().hash()});
     ThreadPool pool(context.threads);
@@ -90,8 +95,18 @@ class Distill : public Command {
       fail_usage("--out {}: is the folder of {}, which would be written over; name another", out_, flag);
   }
 
+  // Of the products of teacher and student, in all phases.
+  std::string precision_of(const std::vector<DistillPhase>& plan) const {
+    const std::string& first = plan.front().config.train.precision;
+    for (const DistillPhase& phase : plan)
+      if (phase.config.train.precision != first)
+        fail_usage("{}: phase {}: train.precision = \"{}\": phase {} has \"{}\", and all have the same",
+                   config_, phase.name, phase.config.train.precision, plan.front().name, first);
+    return first;
+  }
+
   LoadedModel first_student(const LoadedModel& teacher) const {
-    if (!student_.empty()) return load_model_folder(student_, cpu_backend(), true);
+    if (!student_.empty()) return load_model_folder(student_, teacher.model->backend(), true);
     SurgeryOptions options;
     options.trained = true;
     return {replace_attention(*teacher.model, options).model,
@@ -107,9 +122,6 @@ class Distill : public Command {
     std::vector<Stage> stages;
     for (const DistillPhase& phase : plan) {
       const RunConfig& config = phase.config;
-      if (config.train.precision != "f32")
-        fail_usage("{}: phase {}: train.precision = \"{}\": distilling computes in f32 alone", config_,
-                   phase.name, config.train.precision);
       Stage& stage = stages.emplace_back(Stage{phase, {}, false, {}, {}});
       if (stages.size() > begun) continue;
       const std::optional<Checkpoint>& checkpoint =
@@ -161,9 +173,9 @@ class Distill : public Command {
     }
     Trainer trainer(config, student, *stage.data, path, pool, stage.objective());
     if (checkpoint) trainer.resume(*checkpoint);
-    log("phase {}: {}, {} trained; {} steps, of which {} are done", stage.phase.name,
+    log("phase {}: {}, {} trained; {} steps, of which {} are done; products in {}", stage.phase.name,
         describe(config.train.objective), config.train.only, trainer.learner().total_steps(),
-        trainer.learner().steps_done());
+        trainer.learner().steps_done(), products_of(student.backend()));
     return trainer.run() == Trainer::End::finished;
   }
 
