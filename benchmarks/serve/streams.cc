@@ -148,8 +148,8 @@ void run_throughput(const LoadOptions& options, int64_t streams, int64_t tokens)
   }
   const auto all = static_cast<double>(streams * tokens);
   const double with = all / quantile(with_seconds, 0.5), plain = all / quantile(without_seconds, 0.5);
-  show(fmt::format("{}: tokens/s of {} streams, the texts being those without HTTP", description_of(without.model()),
-                   streams),
+  show(fmt::format("{}: tokens/s of {} streams, the texts being those without HTTP",
+                   description_of(without.model()), streams),
        asked(options, "85 % of those without"),
        fmt::format("{:.0f}/s, {:.0f}/s without: {:.0f} % (medians of {} in turns)", with, plain,
                    100 * with / plain, kRounds),
