@@ -7,6 +7,24 @@ namespace harmonic {
 
 namespace asio = boost::asio;
 
+void HttpGathering::add(std::shared_ptr<ConnectionExchange> exchange) {
+  waiting_.push_back(std::move(exchange));
+  if (waiting_.size() > 1) return;
+  timer_.expires_after(interval_);
+  timer_.async_wait([this](boost::system::error_code error) {
+    if (!error) flush();
+  });
+}
+
+void HttpGathering::flush() {
+  for (const auto& exchange : std::exchange(waiting_, {})) exchange->flush();
+}
+
+void HttpGathering::clear() {
+  timer_.cancel();
+  waiting_.clear();
+}
+
 ConnectionExchange::~ConnectionExchange() {
   asio::post(loop_, [connection = std::move(connection_)] {});
 }
@@ -17,37 +35,52 @@ void ConnectionExchange::respond(HttpResponse response) {
   });
 }
 
+// A stream's head, pieces and end are kept in one place, in order: the loop may take what its own thread
+// posts after what another's did.
 void ConnectionExchange::start_stream(HttpResponse head) {
-  asio::post(loop_, [self = shared_from_this(), head = std::move(head)] {
-    if (!self->over_) self->connection_->start_stream(head);
-  });
+  const std::lock_guard lock(mutex_);
+  head_ = std::move(head);
+  asio::post(loop_, [self = shared_from_this()] { self->flush(); });
 }
 
 void ConnectionExchange::send(std::string_view piece) {
   const std::lock_guard lock(mutex_);
   unsent_ += piece;
   if (std::exchange(posted_, true)) return;
-  asio::post(loop_, [self = shared_from_this()] { self->flush(); });
+  asio::post(loop_, [self = shared_from_this()] { self->flush_in_time(); });
 }
 
 void ConnectionExchange::end_stream() {
   const std::lock_guard lock(mutex_);
   ending_ = true;
-  if (std::exchange(posted_, true)) return;
   asio::post(loop_, [self = shared_from_this()] { self->flush(); });
 }
 
+void ConnectionExchange::flush_in_time() {
+  if (std::chrono::steady_clock::now() - flushed_ < gathering_.interval()) {
+    gathering_.add(shared_from_this());
+  } else {
+    flush();
+  }
+}
+
 void ConnectionExchange::flush() {
+  std::optional<HttpResponse> head;
   std::string piece;
   bool ending;
   {
     const std::lock_guard lock(mutex_);
+    head.swap(head_);
     piece.swap(unsent_);
     posted_ = false;
     ending = ending_;
   }
   if (over_) return;
-  connection_->send(piece);
+  if (head) connection_->start_stream(*head);
+  if (!piece.empty()) {
+    flushed_ = std::chrono::steady_clock::now();
+    connection_->send(piece);
+  }
   if (ending && !over_) connection_->end_stream();
 }
 
