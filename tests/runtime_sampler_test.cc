@@ -68,7 +68,8 @@ std::vector<Ranked> naive_distribution(const Logits& logits, const SamplingOptio
 
 int32_t naive_sample(const Logits& logits, const SamplingOptions& options, uint64_t index) {
   double remaining = Random(options.seed, stream_of("sample")).uniform(index);
-  const std::vector<Ranked> ranked = naive_distribution(logits, options);
+  std::vector<Ranked> ranked = naive_distribution(logits, options);
+  std::sort(ranked.begin(), ranked.end(), [](const Ranked& a, const Ranked& b) { return a.token < b.token; });
   for (const Ranked& r : ranked) {
     if (remaining < r.probability) return r.token;
     remaining -= r.probability;

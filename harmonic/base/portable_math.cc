@@ -1,6 +1,7 @@
 #include "harmonic/base/portable_math.h"
 
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <numbers>
@@ -38,12 +39,15 @@ double exp2(double x) {
 
 double exp_falling(double x) {
   if (x < -700) return 0;
-  const double n = std::nearbyint(x * std::numbers::log2e);
+  // Rounded to a whole number n by the sum, whose lowest bits are n's then.
+  constexpr double kMagic = 0x1.8p52;
+  const double shifted = x * std::numbers::log2e + kMagic, n = shifted - kMagic;
   // ln 2 in two parts: the first has few enough bits for its product to be exact.
   const double r = (x - n * 0x1.62e42fee00000p-1) - n * 0x1.a39ef35793c76p-33;
   double sum = 0;
   for (size_t i = kInverseFactorials.size(); i-- > 0;) sum = sum * r + kInverseFactorials[i];
-  return std::ldexp(sum, static_cast<int>(n));
+  // 2^n is a normal number, and so is the product: n is added to the exponent.
+  return std::bit_cast<double>(std::bit_cast<uint64_t>(sum) + (std::bit_cast<uint64_t>(shifted) << 52));
 }
 
 double log(double x) {

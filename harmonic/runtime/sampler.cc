@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "harmonic/base/portable_math.h"
 #include "harmonic/base/random.h"
@@ -18,49 +19,56 @@ const Sampler::Candidate& Sampler::ranked(size_t rank) {
 }
 
 int32_t Sampler::sample(const Tensor& logits, uint64_t index) {
-  candidates_.clear();
-  taken_ = 0;
+  double most = -std::numeric_limits<double>::infinity();
+  int32_t likeliest = 0;
   for (int64_t v = 0; v < logits.cols; ++v) {
     const double logit = number_at(logits, 0, v);
     if (!std::isfinite(logit))
       fail("the model's logits are not finite; its weights are damaged or it has diverged");
-    candidates_.push_back({logit, 1, static_cast<int32_t>(v)});
+    if (logit > most) {
+      most = logit;
+      likeliest = static_cast<int32_t>(v);
+    }
   }
-  const Candidate likeliest = *std::max_element(candidates_.begin(), candidates_.end(), less_likely);
-  if (options_.temperature <= 0) return likeliest.token;
+  if (options_.temperature <= 0) return likeliest;
 
-  // Sums are taken in the order of ids or of ranks: in no order that a library could choose.
+  candidates_.clear();
+  taken_ = 0;
+  for (int64_t v = 0; v < logits.cols; ++v)
+    candidates_.push_back({number_at(logits, 0, v), 1, static_cast<int32_t>(v)});
   if (options_.top_k > 0 && options_.top_k < logits.cols) {
     const auto end = candidates_.begin() + options_.top_k;
     std::partial_sort(candidates_.begin(), end, candidates_.end(),
                       [](const Candidate& a, const Candidate& b) { return less_likely(b, a); });
     candidates_.erase(end, candidates_.end());
   }
-  double total = 0, mass = 0;  // of all; of those that are kept
+  // Sums are taken in the order of ids or of ranks: in no order that a library could choose.
+  double total = 0;
   for (Candidate& candidate : candidates_) {
-    candidate.weight = portable::exp_falling((candidate.logit - likeliest.logit) / options_.temperature);
+    candidate.weight = portable::exp_falling((candidate.logit - most) / options_.temperature);
     total += candidate.weight;
-    if (candidate.weight >= options_.min_p) mass += candidate.weight;
   }
-  std::make_heap(candidates_.begin(), candidates_.end(), less_likely);
-  size_t kept = candidates_.size();
   if (options_.top_p < 1) {
-    mass = ranked(0).weight;
-    for (kept = 1; kept < candidates_.size() && mass < options_.top_p * total; ++kept) {
-      if (ranked(kept).weight < options_.min_p) break;
-      mass += ranked(kept).weight;
-    }
+    std::make_heap(candidates_.begin(), candidates_.end(), less_likely);
+    double reached = ranked(0).weight;
+    size_t kept = 1;
+    for (; kept < candidates_.size() && reached < options_.top_p * total; ++kept)
+      reached += ranked(kept).weight;
+    candidates_.erase(candidates_.begin(), candidates_.end() - static_cast<std::ptrdiff_t>(kept));
   }
+  std::erase_if(candidates_, [this](const Candidate& c) { return c.weight < options_.min_p; });
+  if (options_.top_k > 0 || options_.top_p < 1)
+    std::sort(candidates_.begin(), candidates_.end(),
+              [](const Candidate& a, const Candidate& b) { return a.token < b.token; });
+
+  double mass = 0;
+  for (const Candidate& candidate : candidates_) mass += candidate.weight;
   double remaining = Random(options_.seed, stream_of("sample")).uniform(index) * mass;
-  int32_t token = likeliest.token;
-  for (size_t rank = 0; rank < kept; ++rank) {
-    const Candidate& candidate = ranked(rank);
-    if (rank > 0 && candidate.weight < options_.min_p) break;
-    token = candidate.token;
-    if (remaining < candidate.weight) break;
+  for (const Candidate& candidate : candidates_) {
+    if (remaining < candidate.weight) return candidate.token;
     remaining -= candidate.weight;
   }
-  return token;
+  return candidates_.back().token;  // what rounding left
 }
 
 }  // namespace harmonic

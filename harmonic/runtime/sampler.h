@@ -26,7 +26,8 @@ class Sampler {
 
   // A token for one row of logits [1, V]; `index` is the token's place in its text. The filters apply in the
   // order temperature, top_k, top_p, min_p; of equal logits the lower id comes first; at least one token is
-  // always kept. Throws Error when a logit is not finite.
+  // always kept. The random number is looked up in the sums of what is kept, in the order of ids. Throws
+  // Error when a logit is not finite.
   int32_t sample(const Tensor& logits, uint64_t index);
 
  private:
