@@ -57,18 +57,16 @@ class Frequencies {
   std::vector<uint32_t> below_;
 };
 
-// The text of tokens among which the end of text stands for a NUL byte.
+// Of token i of a text in which the end of text stands for a NUL byte.
+std::string_view bytes_of(const Tokenizer& tokenizer, const std::vector<int32_t>& tokens, size_t i) {
+  if (tokens[i] == tokenizer.eot()) return {"\0", 1};
+  const bool first = i == 0 || tokens[i - 1] == tokenizer.eot();
+  return first ? tokenizer.first_bytes_of(tokens[i]) : tokenizer.bytes_of(tokens[i]);
+}
+
 std::string text_of(const Tokenizer& tokenizer, const std::vector<int32_t>& tokens) {
   std::string text;
-  bool first = true;
-  for (const int32_t token : tokens) {
-    if (token == tokenizer.eot()) {
-      text += '\0';
-    } else {
-      text += first ? tokenizer.first_bytes_of(token) : tokenizer.bytes_of(token);
-    }
-    first = token == tokenizer.eot();
-  }
+  for (size_t i = 0; i < tokens.size(); ++i) text += bytes_of(tokenizer, tokens, i);
   return text;
 }
 
@@ -131,8 +129,9 @@ struct Packer::Block {
     block.source_bytes = input.number<uint32_t>();
     block.tokens = input.number<uint32_t>();
     block.payload_bytes = input.number<uint32_t>();
-    // The same bounds as when packing: nobody's file makes this take more.
-    if (kind > 1 || block.source_bytes > kMostBlockBytes || block.tokens > 2 * kMostBlockBytes ||
+    // The same bounds as when packing: nobody's file makes this take more. Of each document one token may be
+    // no bytes.
+    if (kind > 1 || block.source_bytes > kMostBlockBytes || block.tokens > 2 * block.source_bytes ||
         block.payload_bytes > kMostBlockBytes)
       fail("{}: damaged: a block of sizes that none has at byte {}", input.name(), at);
     block.kind = static_cast<Kind>(kind);
@@ -251,6 +250,7 @@ void Packer::decode(std::vector<Block>& blocks, const std::string& source) {
     RangeDecoder decoder;
     Block* block;
     std::vector<int32_t> tokens;
+    int64_t bytes = 0;  // that they are
   };
   std::vector<Lane> lanes;
   for (Block& block : blocks)
@@ -286,6 +286,8 @@ void Packer::decode(std::vector<Block>& blocks, const std::string& source) {
     });
     for (size_t i = lanes.size(); i-- > 0;) {
       Lane& lane = lanes[i];
+      lane.bytes += static_cast<int64_t>(bytes_of(tokenizer_, lane.tokens, lane.tokens.size() - 1).size());
+      if (lane.bytes > lane.block->source_bytes) fail("{}: damaged: a block is longer than it says", source);
       if (static_cast<int64_t>(lane.tokens.size()) < lane.block->tokens) continue;
       lane.block->text = text_of(tokenizer_, lane.tokens);
       const size_t last = lanes.size() - 1;
