@@ -4,7 +4,9 @@
 #   usage: scripts/bench_serve.sh FOLDER_WITH_THE_PROGRAMS [PART...]
 # Parts: connections drip sessions throughput first-token same odd-files pack soak; all of them where none is named.
 # Settings, of the environment:
-#   MODEL=DIR       the model that serves; one of the paper's plain form (d_model 256, bytes, random weights) is made
+#   MODEL=DIR       the model that serves; one of the paper's plain form (d_model 256, bytes, random weights) is made,
+#                   and for throughput and first-token, which are judged by it, one of the paper's preset
+#                   (vocabulary 50,257), beside which the small one, whose steps are short, shows what HTTP costs
 #   SECONDS_EACH    about how long each measurement takes [10]          SOAK_SECONDS [600]
 #   CONNECTIONS [10000]  STREAMS [500]  DRIPS [5000]  SESSIONS [1000000]  SESSIONS_IN_FILE [100000]
 #   PROMPT_TOKENS [100000]  REQUESTS [1000]  FILES [1000]
@@ -28,6 +30,29 @@ ulimit -n "$(ulimit -Hn)"
 
 model=${MODEL:-$work/model}
 [ -n "${MODEL:-}" ] || "$bin/serve_load" model --model "$model"
+
+# with_both_models PART: with the paper's preset, and with the small model unjudged; with MODEL alone where it is given.
+with_both_models() {
+  if [ -z "${MODEL:-}" ]; then
+    local small=$model
+    model=$work/paper
+    [ -d "$model" ] || "$bin/serve_load" model --model "$model" --vocabulary 50257
+    "$1"
+    stop_servers
+    model=$small
+    "$1" --not-judged
+  else
+    "$1"
+  fi
+}
+throughput() {
+  serve one
+  load throughput --port "$one_port" "$@"
+}
+first_token() {
+  serve one --cache-mb 0
+  load first-token --port "$one_port" --prompt "${PROMPT_TOKENS:-100000}" "$@"
+}
 
 # serve NAME [FLAG...]: a server on a port that is free; its port and process are in NAME_port and NAME_pid.
 serve() {
@@ -102,12 +127,8 @@ for part in "${parts[@]}"; do
     drip)
       serve one
       load drip --port "$one_port" --clients "${DRIPS:-5000}" ;;
-    throughput)
-      serve one
-      load throughput --port "$one_port" ;;
-    first-token)
-      serve one --cache-mb 0
-      load first-token --port "$one_port" --prompt "${PROMPT_TOKENS:-100000}" ;;
+    throughput) with_both_models throughput ;;
+    first-token) with_both_models first_token ;;
     sessions)
       load sessions --sessions "${SESSIONS:-1000000}" --in-file "${SESSIONS_IN_FILE:-100000}" --folder "$work" ;;
     same) same ;;

@@ -8,7 +8,7 @@ packages=(
   "$@"
   build-essential cmake ninja-build pkg-config ccache xz-utils curl
   libhwy-dev libfmt-dev libspdlog-dev nlohmann-json3-dev libtomlplusplus-dev libcli11-dev
-  libarchive-dev libsodium-dev libsqlite3-dev libgtest-dev librapidcheck-dev
+  libarchive-dev libsodium-dev libsqlite3-dev libhiredis-dev libgtest-dev librapidcheck-dev
 )
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
@@ -17,7 +17,7 @@ if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
   [ ${#tools[@]} -eq 0 ] && exit 0
   echo "setup: this is not Debian or Ubuntu; missing: ${tools[*]}" >&2
   echo "setup: install them and the development files of: Highway, fmt, spdlog, nlohmann-json, toml++, CLI11," >&2
-  echo "setup: libarchive, libsodium, SQLite, Boost (1.81 or newer), GoogleTest, RapidCheck; then run make again" >&2
+  echo "setup: libarchive, libsodium, SQLite, hiredis, Boost (1.81 or newer), GoogleTest, RapidCheck; then run make again" >&2
   exit 1
 fi
 

@@ -73,6 +73,13 @@ TEST_F(Serve, SessionsSurviveAKill) {
   EXPECT_EQ(process.wait().status, 0);
 }
 
+TEST_F(Serve, AStoreThatIsNotThereIsSaidAtOnce) {
+  const Outcome outcome = run_harmonic(words({"--port", "0", "--sessions", "redis:" + (folder_ / "none")}));
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_NE(outcome.err.find("is Redis running there?"), std::string::npos) << outcome.err;
+  EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
+}
+
 TEST_F(Serve, SettingsComeFromAFileTheEnvironmentAndFlagsInThisOrder) {
   const std::string file =
       folder_.file("serve.toml", "port = 0\nmodel_name = \"file\"\nsessions = \"memory\"\nmax_tokens = 10\n");
@@ -107,6 +114,7 @@ TEST_F(Serve, MistakesAreOneLineAndNameTheSetting) {
                          {{"--host", "0.0.0.0"}, "API key", {}},
                          {{"--host", "nowhere"}, "API key", {}},
                          {{"--sessions", "redis"}, "--sessions", {}},
+                         {{"--sessions", "redis://localhost:0"}, "--sessions", {}},
                          {{}, "did you mean \"HARMONIC_SERVE_PORT\"", {"HARMONIC_SERVE_PROT=1"}},
                          {{"--batch", "0"}, "--batch", {}}}) {
     const Outcome outcome = run_harmonic(words(one.more), one.environment);

@@ -4,10 +4,14 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include <optional>
+
 #include "harmonic/runtime/prefix_cache.h"
+#include "harmonic/runtime/redis_connection.h"
 #include "harmonic/runtime/sessions.h"
 #include "harmonic/runtime/state_seal.h"
 #include "tests/model_folder_fixture.h"
+#include "tests/redis_server.h"
 
 namespace harmonic {
 namespace {
@@ -17,9 +21,16 @@ class SessionsTest : public ::testing::TestWithParam<std::string> {
   SessionsTest() : model_(tiny_config(*make_byte_tokenizer()), cpu_backend(), false) {
     initialise_for_test(model_, 1);
   }
+  void SetUp() override {
+    if (GetParam() != "redis") return;
+    if (!redis_is_installed()) GTEST_SKIP() << kNoRedis;
+    redis_.emplace();
+  }
 
   std::unique_ptr<SessionStore> open(int64_t memory = 1 << 20) const {
     if (GetParam() == "memory") return make_memory_store();
+    if (GetParam() == "redis")
+      return make_redis_store(RedisOptions::of(redis_->address()), model_, "a model", memory);
     return make_sqlite_store(folder_ / "sessions", model_, "a model", memory);
   }
   // A state that differs from others in its numbers.
@@ -33,11 +44,12 @@ class SessionsTest : public ::testing::TestWithParam<std::string> {
   }
 
   TemporaryFolder folder_;
+  std::optional<RedisServer> redis_;
   Model model_;
 };
 
 class Stores : public SessionsTest {};
-INSTANTIATE_TEST_SUITE_P(All, Stores, ::testing::Values("memory", "sqlite"));
+INSTANTIATE_TEST_SUITE_P(All, Stores, ::testing::Values("memory", "sqlite", "redis"));
 
 TEST_P(Stores, KeepWhatWasSavedUnderItsOwnerAndName) {
   const auto store = open();

@@ -25,6 +25,15 @@ class Echo : public HttpHandler {
       exchange->send("two");
       if (request.path == "/stream") exchange->end_stream();
       held_ = exchange;
+    } else if (request.path == "/slowly") {
+      exchange->start_stream({200, "text/plain", {}, {}});
+      flood_ = std::thread([exchange] {
+        for (const char* piece : {"one ", "two ", "three "}) {
+          exchange->send(piece);
+          std::this_thread::sleep_for(std::chrono::milliseconds(50));
+        }
+        exchange->end_stream();
+      });
     } else if (request.path == "/flood") {
       exchange->start_stream({200, "text/plain", {}, {}});
       exchange->when_gone([this] { ++gone; });
@@ -227,6 +236,31 @@ TEST_F(Http, StreamsComeInChunksAndTheConnectionGoesOn) {
   HttpClient client(server->port());
   EXPECT_EQ(client.get("/stream").body, "onetwo");
   EXPECT_EQ(client.get("/y").body, "GET /y  ");
+}
+
+TEST_F(Http, PiecesThatComeSoonAfterAnotherLeaveTogetherButTheFirstAndTheEndAtOnce) {
+  options.gather_seconds = 60;
+  start();
+  HttpClient client(server->port());
+  const auto begin = std::chrono::steady_clock::now();
+  client.send("GET /slowly HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_EQ(client.read_head().status, 200);
+  std::vector<std::string> chunks;
+  for (std::string chunk; client.read_chunk(chunk);) chunks.push_back(chunk);
+  EXPECT_EQ(chunks, (std::vector<std::string>{"one ", "two three "}));
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(30));
+  EXPECT_EQ(client.get("/y").body, "GET /y  ");
+}
+
+TEST_F(Http, WhatIsGatheredLeavesInTime) {
+  options.gather_seconds = 0.02;
+  start();
+  HttpClient client(server->port());
+  client.send("GET /events HTTP/1.1\r\nHost: x\r\n\r\n");  // which goes on after two pieces
+  EXPECT_EQ(client.read_head().status, 200);
+  std::string all;
+  for (std::string chunk; all != "onetwo" && client.read_chunk(chunk);) all += chunk;
+  EXPECT_EQ(all, "onetwo");
 }
 
 TEST_F(Http, ASilentStreamOfEventsSaysThatItLives) {

@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 
 #include "tests/cli_program.h"
+#include "tests/redis_server.h"
 #include "tests/server_fixture.h"
 
 namespace harmonic {
@@ -174,6 +175,90 @@ TEST_F(SessionRoutes, TheSessionsOfOneKeyAreNotThereForAnother) {
   const std::string token = ask("/v1/completions", {{"max_tokens", 1}, {"return_state", true}}, one)["state"];
   EXPECT_EQ(post("/v1/completions", {{"state", token}}, two).status, 400);
   EXPECT_EQ(post("/v1/completions", {{"state", token}}, one).status, 200);
+}
+
+// Two servers, as behind a load balancer, that keep their sessions in one Redis.
+class SharedSessions : public SessionRoutes {
+ protected:
+  void SetUp() override {
+    if (!redis_is_installed()) GTEST_SKIP() << kNoRedis;
+    redis_.emplace();
+    config.sessions = redis_->address();
+    config.session_memory_mb = 1;
+    start();
+    other_.emplace(config, load_model_folder(folder_ / "model", cpu_backend()), "tiny", 1);
+    other_thread_ = std::thread([this] { other_->run(false); });
+  }
+  ~SharedSessions() override {
+    if (!other_) return;
+    other_->stop();
+    other_thread_.join();
+  }
+  HttpReply post_to(int port_of_one, const std::string& path, const Json& body) {
+    return HttpClient(port_of_one).post(path, body.dump());
+  }
+
+  std::optional<RedisServer> redis_;
+  std::optional<Server> other_;
+  std::thread other_thread_;
+};
+
+TEST_F(SharedSessions, ATextGoesOnOnWhicheverServerItsNextTurnReaches) {
+  const std::string expected = text_at_once("Once upon a time", 40);
+  const std::string id = create();
+  std::string text;
+  for (int turn = 0; turn < 8; ++turn) {
+    const Json body = {{"prompt", turn == 0 ? "Once upon a time" : ""},
+                       {"max_tokens", 5},
+                       {"seed", 7},
+                       {"ignore_end", true}};
+    const HttpReply reply = post_to(turn % 2 == 0 ? other_->port() : port(), path(id, "generate"), body);
+    text += text_of(json_of(reply));
+  }
+  EXPECT_EQ(text, expected);
+  EXPECT_EQ(json_of(post_to(other_->port(), path(id, "fork"), {{"n", 3}}))["data"].size(), 3u);
+  EXPECT_EQ(look("/v1/sessions")["data"].size(), 4u);
+  EXPECT_EQ(HttpClient(port()).request("DELETE", "/v1/sessions/" + id).status, 200);
+  EXPECT_EQ(HttpClient(other_->port()).get("/v1/sessions/" + id).status, 404);
+}
+
+TEST_F(SharedSessions, OfTwoThatGoOnAtOnceTheFirstCountsAndTheOtherIsToldSo) {
+  const std::string id = create();
+  HttpClient slow(other_->port());
+  slow.send_post(path(id, "generate"),
+                 R"({"prompt":"slow","max_tokens":60000,"ignore_end":true,"stream":true})");
+  EXPECT_EQ(slow.read_head().status, 200);
+  ask(path(id, "append"), {{"prompt", "ab"}});
+  std::string rest;
+  for (std::string chunk; slow.read_chunk(chunk);) rest += chunk;
+  EXPECT_NE(rest.find("session_in_use"), std::string::npos) << rest.substr(rest.size() - 300);
+  EXPECT_EQ(look("/v1/sessions/" + id)["tokens"], 3);
+}
+
+TEST_F(SharedSessions, WhileTheStoreIsGoneAllElseIsAnsweredAndSessionsSayWhy) {
+  const std::string id = create();
+  redis_->freeze();
+  HttpClient waiting(port());
+  waiting.send_post(path(id, "append"), R"({"prompt":"ab"})");
+  const auto begin = std::chrono::steady_clock::now();
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_EQ(HttpClient(port()).get("/health").status, 200);
+    EXPECT_EQ(post("/v1/completions", {{"prompt", "ab"}, {"max_tokens", 3}}).status, 200);
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(1))
+      << "nobody waits for the store";
+  const HttpReply refused = waiting.read();
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_TRUE(refused.headers.contains("retry-after"));
+  EXPECT_EQ(refused.body.find("redis"), std::string::npos) << "where it is is nobody's business";
+  EXPECT_EQ(HttpClient(port()).get("/metrics").status, 200);
+  redis_->thaw();
+  HttpReply reply;
+  for (int i = 0; i < 500 && reply.status != 200; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    reply = HttpClient(port()).get("/v1/sessions/" + id);
+  }
+  EXPECT_EQ(reply.status, 200);
 }
 
 TEST_F(SessionRoutes, NoMoreSessionsThanAllowed) {

@@ -1,4 +1,4 @@
-// Many clients at once: those that wait, those that read streams, and those that mean no good.
+// Many clients at once: those that wait, and those that read streams.
 #include <atomic>
 #include <thread>
 
@@ -13,13 +13,6 @@ namespace asio = boost::asio;
 namespace {
 
 constexpr int64_t kConnectedAtOnce = 200;
-constexpr int64_t kAddresses = 2500;  // that they come from
-
-// 127.1.x.y
-uint32_t address_of(int64_t client) {
-  const auto number = static_cast<uint32_t>(client % kAddresses);
-  return (1u << 16) + ((number / 250) << 8) + number % 250 + 1;
-}
 
 // Asks /health on a thread of its own, whatever else the load does.
 class HealthProbe {
@@ -151,83 +144,6 @@ void run_connections(const LoadOptions& options, int64_t connections, int64_t st
        fmt::format("{} (median {}, longest {}, {} asked)", milliseconds(p99),
                    milliseconds(quantile(health, 0.5)), milliseconds(quantile(health, 1)), health.size()),
        verdict(p99 < 0.010));
-}
-
-namespace {
-
-asio::awaitable<void> drip(asio::io_context& loop, int port, int64_t number, const bool& ended) {
-  const std::string request = get_request("/v1/models");
-  while (!ended) {
-    LoadClient client(loop);
-    try {
-      co_await client.connect(port, address_of(number));
-      for (size_t i = 0; i < request.size() && !ended; ++i) {
-        co_await client.send(request.substr(i, 1));
-        co_await pause(1);
-      }
-    } catch (const boost::system::system_error&) {  // thrown out, as it should be: it comes again
-    }
-    if (!ended) co_await pause(0.1);
-  }
-}
-
-// One after the other, from four clients: seconds of each.
-asio::awaitable<void> ask_honestly(asio::io_context& loop, int port, uint32_t from, Clock::time_point end,
-                                   std::vector<double>& seconds) {
-  LoadClient client(loop);
-  co_await client.connect(port, from);
-  for (uint64_t seed = 1; Clock::now() < end; ++seed) {
-    const Json body = {
-        {"prompt", "An honest question"}, {"max_tokens", 16}, {"seed", seed}, {"ignore_end", true}};
-    const Answer answer = co_await client.ask(post_request("/v1/completions", body));
-    if (answer.status != 200) fail("an honest request was answered {}: {}", answer.status, answer.body);
-    seconds.push_back(answer.to_end);
-  }
-}
-
-std::vector<double> honest_seconds(int port, double seconds) {
-  Load load;
-  std::vector<double> taken;
-  const auto end =
-      Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
-  for (uint32_t i = 2; i < 6; ++i) load.start(ask_honestly(load.loop(), port, i, end, taken));
-  load.run();
-  return taken;
-}
-
-}  // namespace
-
-void run_drip(const LoadOptions& options, int64_t clients) {
-  const int port = static_cast<int>(options.port);
-  honest_seconds(port, 0.2);  // the server is warm
-  std::vector<double> without = honest_seconds(port, options.seconds / 2);
-  bool ended = false;
-  Load load;
-  for (int64_t i = 0; i < clients; ++i) load.start(drip(load.loop(), port, i, ended));
-  // They come first, and stay until the honest ones have what they need.
-  std::vector<double> with;
-  std::exception_ptr failure;
-  std::thread honest([&] {
-    try {
-      std::this_thread::sleep_for(std::chrono::seconds(2));
-      with = honest_seconds(port, options.seconds);
-    } catch (...) {
-      failure = std::current_exception();
-    }
-    asio::post(load.loop(), [&] { ended = true; });
-  });
-  load.run();
-  honest.join();
-  if (failure) std::rethrow_exception(failure);
-  const std::vector<double> again = honest_seconds(port, options.seconds / 2);
-  without.insert(without.end(), again.begin(), again.end());
-  const double before = quantile(without, 0.99), beside = quantile(with, 0.99);
-  show(fmt::format("{} clients that drip a byte a second: p99 of honest requests", clients),
-       "unchanged within 20 %",
-       fmt::format("{} beside them, {} without: {:+.0f} % ({} and {} requests; medians {} and {})",
-                   milliseconds(beside), milliseconds(before), 100 * (beside / before - 1), with.size(),
-                   without.size(), milliseconds(quantile(with, 0.5)), milliseconds(quantile(without, 0.5))),
-       verdict(beside <= 1.2 * before));
 }
 
 }  // namespace harmonic

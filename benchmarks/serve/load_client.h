@@ -49,6 +49,13 @@ class LoadClient {
   Clock::time_point asked_;
 };
 
+// Of one of many clients: 127.1.x.y, as connect() takes it.
+inline constexpr int64_t kAddresses = 2500;
+inline uint32_t address_of(int64_t client) {
+  const auto number = static_cast<uint32_t>(client % kAddresses);
+  return (1u << 16) + ((number / 250) << 8) + number % 250 + 1;
+}
+
 std::string get_request(std::string_view path);
 std::string post_request(std::string_view path, const Json& body);
 

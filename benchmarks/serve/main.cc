@@ -7,13 +7,35 @@
 #include "benchmarks/serve/parts.h"
 #include "harmonic/bench/bench_model.h"
 #include "harmonic/eval/model_folder.h"
-#include "harmonic/tokenizer/tokenizer.h"
+#include "harmonic/tokenizer/bpe.h"
 
 namespace harmonic {
 
-void make_random_model(const std::string& folder, int64_t d_model) {
-  const auto tokenizer = make_byte_tokenizer();
-  ModelConfig config = bench_config("harmonic", d_model, 256, 0);
+namespace {
+
+// The bytes, then letters that stand for pairs, and pairs with a third.
+std::unique_ptr<Tokenizer> make_tokenizer_of(int64_t vocabulary) {
+  BpeVocabulary made;
+  for (int byte = 0; byte < 256; ++byte) made.tokens.emplace_back(1, static_cast<char>(byte));
+  const auto merged = vocabulary - 1;
+  for (int32_t left = '!'; static_cast<int64_t>(made.tokens.size()) < merged;
+       left = left == '~' ? 256 : left + 1)
+    for (int32_t right = '!'; right <= '~' && static_cast<int64_t>(made.tokens.size()) < merged; ++right) {
+      made.merges.push_back({left, right, static_cast<int32_t>(made.tokens.size())});
+      made.tokens.push_back(made.tokens[static_cast<size_t>(left)] + static_cast<char>(right));
+    }
+  made.eot = static_cast<int32_t>(made.tokens.size());
+  made.tokens.emplace_back("<|endoftext|>");
+  made.special.assign(made.tokens.size(), false);
+  made.special.back() = true;
+  return make_bpe_tokenizer(std::move(made), "the vocabulary");
+}
+
+}  // namespace
+
+void make_random_model(const std::string& folder, int64_t d_model, int64_t vocabulary) {
+  const auto tokenizer = vocabulary == 256 ? make_byte_tokenizer() : make_tokenizer_of(vocabulary);
+  ModelConfig config = bench_config("harmonic", d_model, vocabulary, 0);
   take_vocabulary(config, *tokenizer);
   Model model(config, cpu_backend(), false);
   model.parameters().initialise(1);
@@ -34,7 +56,7 @@ int main(int count, char** arguments) {
   LoadOptions options;
   SameOptions same;
   int64_t connections = 10'000, streams = 500, drips = 5'000, together = 64, tokens = 500, prompt = 100'000,
-          sessions = 1'000'000, in_file = 100'000, files = 1'000, d_model = 256;
+          sessions = 1'000'000, in_file = 100'000, files = 1'000, d_model = 256, vocabulary = 256;
   std::string folder = ".";
   const auto part = [&](const char* name, const char* help, std::function<void()> run) {
     CLI::App* command = app.add_subcommand(name, help);
@@ -43,6 +65,7 @@ int main(int count, char** arguments) {
     command->add_option("--model", options.model, "its folder");
     command->add_option("--threads", options.threads, "of the model, in this process");
     command->add_option("--seconds", options.seconds, "about how long each measurement takes");
+    command->add_flag("!--not-judged", options.judged, "show figures and hold them against nothing");
     command->callback(std::move(run));
     return command;
   };
@@ -78,9 +101,10 @@ int main(int count, char** arguments) {
     run_odd_files(options, files);
   })->add_option("--files", files);
   part("soak", "everything at once for a while", [&] { run_soak(options); });
-  part("model", "write a model of the paper's plain form with random weights", [&] {
-    make_random_model(options.model, d_model);
-  })->add_option("--d-model", d_model);
+  command = part("model", "write a model of the paper's plain form with random weights",
+                 [&] { make_random_model(options.model, d_model, vocabulary); });
+  command->add_option("--d-model", d_model);
+  command->add_option("--vocabulary", vocabulary, "256: bytes")->check(CLI::Range(256, 100'000));
   try {
     app.parse(count, arguments);
   } catch (const CLI::ParseError& error) {

@@ -14,6 +14,7 @@ struct LoadOptions {
   std::string model;    // its folder
   int64_t threads = 2;  // of the model, where it works in this process
   double seconds = 10;  // about how long each measurement takes
+  bool judged = true;   // whether the figures are held against what is asked
 };
 
 // Many open connections and many streams at once, while /health is asked.
@@ -38,7 +39,8 @@ void run_odd_files(const LoadOptions& options, int64_t files);
 // Everything at once for a while: memory and descriptors of the server over time.
 void run_soak(const LoadOptions& options);
 
-// Writes a folder with a model of the paper's plain form, of bytes and random weights.
-void make_random_model(const std::string& folder, int64_t d_model);
+// Writes a folder with a model of the paper's plain form with random weights; of bytes, or with a vocabulary
+// of so many tokens, pairs and triples of letters for the most part.
+void make_random_model(const std::string& folder, int64_t d_model, int64_t vocabulary);
 
 }  // namespace harmonic

@@ -4,6 +4,7 @@
 #include "benchmarks/serve/figures.h"
 #include "benchmarks/serve/load_client.h"
 #include "benchmarks/serve/parts.h"
+#include "harmonic/base/random.h"
 #include "harmonic/eval/model_folder.h"
 #include "harmonic/runtime/batch_scheduler.h"
 
@@ -14,6 +15,19 @@ namespace asio = boost::asio;
 namespace {
 
 constexpr int kRounds = 3;
+
+std::string description_of(const Model& model) {
+  return fmt::format("{:.1f}M weights, vocabulary {}", static_cast<double>(model.parameters().count()) * 1e-6,
+                     model.config().vocab_size);
+}
+
+// A figure of a model for which less is asked is shown as a bound of what the others come to.
+std::string asked(const LoadOptions& options, const char* words) {
+  return options.judged ? words : fmt::format("({})", words);
+}
+Verdict judge(const LoadOptions& options, bool holds) {
+  return options.judged ? verdict(holds) : Verdict::none;
+}
 
 Json stream_request(int64_t number, int64_t tokens) {
   return {{"prompt", fmt::format("Text {}: ", number)},
@@ -76,6 +90,8 @@ class WithoutHttp {
         scheduler_(*loaded_.model, *loaded_.tokenizer,
                    {.threads = static_cast<int>(options.threads), .max_batch = streams}) {}
 
+  const Model& model() const { return *loaded_.model; }
+
   double run(int64_t streams, int64_t tokens, std::vector<std::string>& texts) {
     texts.assign(static_cast<size_t>(streams), {});
     left_ = streams;
@@ -132,16 +148,18 @@ void run_throughput(const LoadOptions& options, int64_t streams, int64_t tokens)
   }
   const auto all = static_cast<double>(streams * tokens);
   const double with = all / quantile(with_seconds, 0.5), plain = all / quantile(without_seconds, 0.5);
-  show(fmt::format("tokens/s of {} streams, the texts being those without HTTP", streams),
-       "85 % of those without",
+  show(fmt::format("{}: tokens/s of {} streams, the texts being those without HTTP", description_of(without.model()),
+                   streams),
+       asked(options, "85 % of those without"),
        fmt::format("{:.0f}/s, {:.0f}/s without: {:.0f} % (medians of {} in turns)", with, plain,
                    100 * with / plain, kRounds),
-       verdict(with >= 0.85 * plain));
+       judge(options, with >= 0.85 * plain));
 }
 
 namespace {
 
 constexpr int kTimes = 40;
+constexpr int64_t kStepTokens = 500;
 
 // Seconds to the first token of short prompts, each new so that nothing is known of it.
 asio::awaitable<void> ask_shortly(LoadClient& client, int64_t first, std::vector<double>& seconds,
@@ -153,7 +171,17 @@ asio::awaitable<void> ask_shortly(LoadClient& client, int64_t first, std::vector
   }
 }
 
-asio::awaitable<void> read_long_prompt(asio::io_context& loop, int port, const std::string& prompt,
+// Of a stream that is alone: its first token leaves at once, and the others take equally long.
+asio::awaitable<void> time_steps(LoadClient& client, std::vector<double>& steps) {
+  for (int i = 0; i < kRounds; ++i) {
+    const Answer answer =
+        co_await client.ask(post_request("/v1/completions", stream_request(i, kStepTokens)));
+    if (answer.status != 200) fail("a stream was answered {}", answer.status);
+    steps.push_back((answer.to_end - answer.to_first) / (kStepTokens - 1));
+  }
+}
+
+asio::awaitable<void> read_long_prompt(asio::io_context& loop, int port, const std::vector<int32_t>& prompt,
                                        double& seconds, bool& ended) {
   LoadClient client(loop);
   co_await client.connect(port, 3 << 16 | 1);
@@ -164,33 +192,37 @@ asio::awaitable<void> read_long_prompt(asio::io_context& loop, int port, const s
   seconds = answer.to_end;
 }
 
+// Of words that have not been read before.
+std::vector<int32_t> new_prompt(const Tokenizer& tokenizer, int64_t tokens) {
+  const Random random(static_cast<uint64_t>(Clock::now().time_since_epoch().count()), 1);
+  std::string text;
+  for (uint64_t i = 0; static_cast<int64_t>(text.size()) < 4 * tokens; ++i)
+    text += i % 6 == 5 ? ' ' : static_cast<char>('a' + random.below(i, 26));
+  std::vector<int32_t> prompt = tokenizer.encode(text);
+  if (static_cast<int64_t>(prompt.size()) < tokens)
+    fail("a prompt of {} tokens, fewer than {}", prompt.size(), tokens);
+  prompt.resize(static_cast<size_t>(tokens));
+  return prompt;
+}
+
 }  // namespace
 
 void run_first_token(const LoadOptions& options, int64_t prompt_tokens) {
   const int port = static_cast<int>(options.port);
+  const LoadedModel loaded = load_model_folder(options.model, cpu_backend());
   Load load;
   LoadClient client(load.loop());
-  std::vector<double> without, with, gaps;
+  std::vector<double> without, with, steps;
   load.start([](LoadClient& one, int to, std::vector<double>& alone,
-                std::vector<double>& steps) -> asio::awaitable<void> {
+                std::vector<double>& each) -> asio::awaitable<void> {
     co_await one.connect(to, 3 << 16 | 2);
     std::vector<double> warm;
     co_await ask_shortly(one, 1'000'000, warm, nullptr);
     co_await ask_shortly(one, 2'000'000, alone, nullptr);
-    Clock::time_point last = Clock::now();
-    const Answer answer =
-        co_await one.ask(post_request("/v1/completions", stream_request(1, 200)), [&](std::string_view) {
-          steps.push_back(seconds_since(last));
-          last = Clock::now();
-        });
-    if (answer.status != 200) fail("a stream was answered {}", answer.status);
-  }(client, port, without, gaps));
+    co_await time_steps(one, each);
+  }(client, port, without, steps));
   load.run();
-  // Any bytes are as good as others here, but they must not have been read before.
-  std::string prompt;
-  for (uint64_t state = static_cast<uint64_t>(Clock::now().time_since_epoch().count());
-       static_cast<int64_t>(prompt.size()) < prompt_tokens; state = state * 6364136223846793005u + 1)
-    prompt += static_cast<char>('a' + (state >> 33) % 26);
+  const std::vector<int32_t> prompt = new_prompt(*loaded.tokenizer, prompt_tokens);
   bool ended = false;
   double long_seconds = 0;
   load.start(read_long_prompt(load.loop(), port, prompt, long_seconds, ended));
@@ -199,15 +231,15 @@ void run_first_token(const LoadOptions& options, int64_t prompt_tokens) {
     co_await ask_shortly(one, 3'000'000, beside, &until);
   }(client, with, ended));
   load.run();
-  const double step = quantile(gaps, 0.5), before = quantile(without, 0.5), beside = quantile(with, 0.5);
-  show(fmt::format("time to the first token beside a prompt of {} tokens (read in {:.2f} s)", prompt_tokens,
-                   long_seconds),
-       "3 decode steps more",
+  const double step = quantile(steps, 0.5), before = quantile(without, 0.5), beside = quantile(with, 0.5);
+  show(fmt::format("{}: time to the first token beside a prompt of {} tokens (read in {:.2f} s)",
+                   description_of(*loaded.model), prompt_tokens, long_seconds),
+       asked(options, "3 decode steps more"),
        fmt::format("{}, {} without: {:.1f} steps of {} more (medians of {} and {}; p99 {} and {})",
                    milliseconds(beside), milliseconds(before), (beside - before) / step, milliseconds(step),
                    with.size(), without.size(), milliseconds(quantile(with, 0.99)),
                    milliseconds(quantile(without, 0.99))),
-       verdict(beside - before <= 3 * step));
+       judge(options, beside - before <= 3 * step));
 }
 
 }  // namespace harmonic

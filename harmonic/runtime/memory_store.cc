@@ -26,15 +26,15 @@ class MemoryStore : public SessionStore {
     own.insert(std::move(node));
   }
 
-  void add(std::vector<Session> sessions) override {
-    if (sessions.empty()) return;
+  void add(const Session& like, const std::vector<std::string>& ids) override {
     const std::lock_guard lock(mutex_);
-    Owned& own = owners_[sessions.front().owner];
-    for (Session& session : sessions) {
-      take(session);
-      own.insert(own.end(), std::move(session));
-    }
-    count_ += static_cast<int64_t>(sessions.size());
+    Owned& own = owners_[like.owner];
+    const auto count = static_cast<int64_t>(ids.size());
+    take(like, count);
+    for (const std::string& id : ids)
+      own.emplace_hint(own.end(), id, like.owner, like.parent, like.created, like.used, like.point,
+                       like.checkpoints);
+    count_ += count;
   }
 
   std::optional<Session> load(const std::string& owner, const std::string& id) override {
@@ -88,9 +88,11 @@ class MemoryStore : public SessionStore {
   using Owned = std::set<Session, ById>;
 
   // Several sessions may share a state: its bytes count once.
-  void take(const Session& session) {
-    each_point(session, [this](const Session::Point& point) {
-      if (++uses_[point.get()] == 1) bytes_ += point->state.bytes();
+  void take(const Session& session, int64_t times = 1) {
+    each_point(session, [&](const Session::Point& point) {
+      int64_t& uses = uses_[point.get()];
+      if (uses == 0) bytes_ += point->state.bytes();
+      uses += times;
     });
   }
   void release(const Session& session) {

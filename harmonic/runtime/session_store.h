@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "harmonic/base/error.h"
 #include "harmonic/runtime/text_point.h"
 
 namespace harmonic {
@@ -20,17 +21,28 @@ struct Session {
   int64_t created = 0, used = 0;  // Unix seconds
   Point point;
   std::map<std::string, Point> checkpoints;
+  // How often it was saved, where several servers share a store; of no meaning elsewhere.
+  int64_t revision = 0;
+};
+
+// The store cannot be reached now; another try may do.
+class StoreUnavailable : public Error {
+ public:
+  using Error::Error;
 };
 
 // Every member may be called from several threads. All throw Error when the store fails; what a call has
-// returned from is there after kill -9 where the store is a file.
+// returned from is there after kill -9 where the store is no memory of this process's.
 class SessionStore {
  public:
   virtual ~SessionStore() = default;
+
+  // Thrown by save(): another server has changed the session, or ended it, since it was loaded.
+  struct Changed {};
   // Adds it, or replaces the one of its owner and id.
   virtual void save(Session session) = 0;
-  // Adds sessions of one owner that are not there yet, in the order of their ids: all, or none.
-  virtual void add(std::vector<Session> sessions) = 0;
+  // Adds copies of a session under ids that nobody has, in their order: all, or none.
+  virtual void add(const Session& like, const std::vector<std::string>& ids) = 0;
   virtual std::optional<Session> load(const std::string& owner, const std::string& id) = 0;
   virtual bool erase(const std::string& owner, const std::string& id) = 0;
   // At most `limit`, after this id in the order of ids; without points.
@@ -46,5 +58,13 @@ std::unique_ptr<SessionStore> make_memory_store();
 // Throws Error for a file of another kind, sessions of another model, and while another process has it.
 std::unique_ptr<SessionStore> make_sqlite_store(const std::string& path, const Model& model,
                                                 const std::string& identity, int64_t memory);
+
+struct RedisOptions;  // redis_connection.h
+// In a Redis server, which several servers of one model may share: each goes on with the sessions of the
+// others. `memory` bytes of states used last are held in memory. Of two servers that change a session at the
+// same time the first counts, and the other's save() throws Changed. Throws StoreUnavailable, as every member
+// does, while Redis cannot be reached or refuses, and Error for what it holds and should not.
+std::unique_ptr<SessionStore> make_redis_store(const RedisOptions& options, const Model& model,
+                                               const std::string& identity, int64_t memory);
 
 }  // namespace harmonic

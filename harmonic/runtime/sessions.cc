@@ -6,6 +6,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <string_view>
 
 namespace harmonic {
 namespace {
@@ -15,12 +16,14 @@ int64_t now() {
       .count();
 }
 
-void put_hex(std::string& text, uint64_t value, int digits) {
-  for (int shift = 4 * (digits - 1); shift >= 0; shift -= 4) text += "0123456789abcdef"[value >> shift & 15];
+// Writes the last `digits` hexadecimal digits of a number.
+void put_hex(char* text, uint64_t value, int digits) {
+  for (; digits > 0; value >>= 4) text[--digits] = "0123456789abcdef"[value & 15];
 }
 
 // The time comes first, so that stores add at their end; and then what nobody can guess.
 std::vector<std::string> new_session_ids(int64_t count) {
+  constexpr std::string_view kPrefix = "sess-";
   static std::atomic<int64_t> last{0};
   const int64_t microseconds = std::chrono::duration_cast<std::chrono::microseconds>(
                                    std::chrono::system_clock::now().time_since_epoch())
@@ -34,11 +37,11 @@ std::vector<std::string> new_session_ids(int64_t count) {
   std::vector<std::string> ids;
   ids.reserve(secrets.size());
   for (const auto& secret : secrets) {
-    std::string& id = ids.emplace_back("sess-");
-    id.reserve(52);
-    put_hex(id, static_cast<uint64_t>(first++), 15);
-    put_hex(id, secret[0], 16);
-    put_hex(id, secret[1], 16);
+    std::string& id = ids.emplace_back(kPrefix.size() + 15 + 16 + 16, '\0');
+    char* digits = std::copy(kPrefix.begin(), kPrefix.end(), id.data());
+    put_hex(digits, static_cast<uint64_t>(first++), 15);
+    put_hex(digits + 15, secret[0], 16);
+    put_hex(digits + 31, secret[1], 16);
   }
   return ids;
 }
@@ -52,6 +55,7 @@ Sessions::Lease::~Lease() {
 void Sessions::Lease::save() {
   session.used = now();
   sessions_->store_->save(session);
+  ++session.revision;
 }
 
 void Sessions::check_room(int64_t more) const {
@@ -83,12 +87,11 @@ void Sessions::create_as(const std::string& id, const std::string& owner, Sessio
 std::vector<std::string> Sessions::fork(const Session& parent, int64_t n) {
   check_room(n);
   std::vector<std::string> ids = new_session_ids(n);
-  std::vector<Session> forks;
-  forks.reserve(ids.size());
-  const int64_t time = now();
-  for (const std::string& id : ids)
-    forks.push_back({id, parent.owner, parent.id, time, time, parent.point, parent.checkpoints});
-  store_->add(std::move(forks));
+  Session fork = parent;
+  fork.parent = parent.id;
+  fork.created = fork.used = now();
+  fork.revision = 0;
+  store_->add(fork, ids);
   return ids;
 }
 

@@ -30,7 +30,7 @@ class Sessions {
     }
     Lease& operator=(Lease&&) = delete;
     ~Lease();
-    // Writes what has been made of it.
+    // Writes what has been made of it. Throws SessionStore::Changed where another server shares the store.
     void save();
 
    private:

@@ -155,13 +155,20 @@ class SqliteStore : public SessionStore {
     keep(session);
   }
 
-  void add(std::vector<Session> sessions) override {
+  void add(const Session& like, const std::vector<std::string>& ids) override {
     const std::lock_guard lock(mutex_);
+    Session session = like;
     change([&] {
-      for (const Session& session : sessions) put(session);
+      for (const std::string& id : ids) {
+        session.id = id;
+        put(session);
+      }
     });
-    sessions_ += static_cast<int64_t>(sessions.size());
-    for (const Session& session : sessions) keep(session);
+    sessions_ += static_cast<int64_t>(ids.size());
+    for (const std::string& id : ids) {
+      session.id = id;
+      keep(session);
+    }
   }
 
   std::optional<Session> load(const std::string& owner, const std::string& id) override {

@@ -205,7 +205,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
       if (!plan_.stream) continue;
       const std::string logprobs =
           scoring() ? answer_.logprobs(*shared, !plan_.from, choices_[i].offset) : "null";
-      send_event(answer_.piece(i, prompt_of(i).text, logprobs, "null"));
+      send_event(i, prompt_of(i).text, logprobs, "null");
     }
   }
 
@@ -237,7 +237,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
       choice.text += token.text;
       if (plan_.alternatives >= 0) choice.tokens.push_back(token);
     } else if (!token.text.empty() || plan_.alternatives >= 0) {
-      send_event(answer_.piece(i, token.text, answer_.logprobs({&token, 1}, false, choice.offset), "null"));
+      send_event(i, token.text, answer_.logprobs({&token, 1}, false, choice.offset), "null");
     }
   }
 
@@ -260,7 +260,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
       keep_end(choice);
       if (plan_.stream && end.finish != GenerationEnd::Finish::failed &&
           end.finish != GenerationEnd::Finish::cancelled)
-        send_event(answer_.piece(i, choice.end.text, "null", finish_of(choice.end)));
+        send_event(i, choice.end.text, "null", finish_of(choice.end));
     }
     if (remaining_.fetch_sub(count) == count)
       service_.workers.post([self = shared_from_this()] { self->answer(); });
@@ -285,13 +285,14 @@ class Generation : public std::enable_shared_from_this<Generation> {
     std::call_once(begun_, [this] {
       call_.exchange->start_stream(
           {200, "text/event-stream; charset=utf-8", {}, {{"Cache-Control", "no-cache"}}});
-      for (size_t i = 0; chat() && i < choices_.size(); ++i)
-        call_.exchange->send(answer_.event(answer_.opening(i)));
+      for (size_t i = 0; chat() && i < choices_.size(); ++i) event_ += answer_.opening_event(i);
     });
   }
-  void send_event(const std::string& choice) {
+  void send_event(size_t choice, std::string_view text, std::string_view logprobs, std::string_view finish) {
     begin_stream();
-    call_.exchange->send(answer_.event(choice));
+    answer_.append_event(event_, choice, text, logprobs, finish);
+    call_.exchange->send(event_);
+    event_.clear();
   }
 
   // Every text has ended. On a worker's thread.
@@ -334,6 +335,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
 
   void end_stream(const std::string& more, const std::optional<ApiError>& error) {
     begin_stream();
+    call_.exchange->send(event_);
     if (error) {
       call_.exchange->send(fmt::format("data: {}\n\n", json_of(*error)));
     } else if (plan_.include_usage || !more.empty()) {
@@ -371,6 +373,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
   const Clock::time_point begin_ = Clock::now(), deadline_ = begin_ + service_.config.longest_request();
   const GenerationAnswer answer_;
   std::vector<Choice> choices_;
+  std::string event_;  // that is being made, on the scheduler's thread; at first, what opens a stream
   std::atomic<int64_t> remaining_{0}, prompt_tokens_{0}, cached_tokens_{0}, written_tokens_{0};
   bool seen_token_ = false;
   std::atomic<bool> late_{false};

@@ -1,5 +1,7 @@
 #include "harmonic/server/generation_answer.h"
 
+#include <iterator>
+
 #include "harmonic/server/json_text.h"
 #include "harmonic/server/token_text.h"
 
@@ -28,31 +30,52 @@ std::string GenerationAnswer::logprobs(std::span<const TokenReport> tokens, bool
                 : completion_logprobs(service_, tokens, first_is_unknown, plan_.token_ids, offset);
 }
 
-std::string GenerationAnswer::piece(size_t choice, std::string_view text, std::string_view logprobs,
-                                    std::string_view finish) const {
-  if (!chat())
-    return fmt::format(R"({{"index":{},"text":{},"logprobs":{},"finish_reason":{}}})", choice,
-                       json_text(text), logprobs, finish);
-  return fmt::format(R"({{"index":{},"delta":{{{}}},"logprobs":{},"finish_reason":{}}})", choice,
-                     text.empty() ? std::string() : "\"content\":" + json_text(text), logprobs, finish);
+// By hand: it is done for every token.
+void GenerationAnswer::append_piece(std::string& out, size_t choice, std::string_view text,
+                                    std::string_view logprobs, std::string_view finish) const {
+  fmt::format_to(std::back_inserter(out), R"({{"index":{},)", choice);
+  if (!chat()) {
+    out += R"("text":)";
+    append_json_text(out, text);
+  } else {
+    out += R"("delta":{)";
+    if (!text.empty()) {
+      out += R"("content":)";
+      append_json_text(out, text);
+    }
+    out += '}';
+  }
+  out += R"(,"logprobs":)";
+  out += logprobs;
+  out += R"(,"finish_reason":)";
+  out += finish;
+  out += '}';
+}
+
+void GenerationAnswer::append_event(std::string& out, size_t choice, std::string_view text,
+                                    std::string_view logprobs, std::string_view finish) const {
+  out += "data: ";
+  out += prefix_;
+  append_piece(out, choice, text, logprobs, finish);
+  out += after_choice();
 }
 
 std::string GenerationAnswer::whole(size_t choice, std::string_view text, std::string_view logprobs,
                                     std::string_view finish) const {
-  if (!chat()) return piece(choice, text, logprobs, finish);
+  if (!chat()) {
+    std::string out;
+    append_piece(out, choice, text, logprobs, finish);
+    return out;
+  }
   return fmt::format(
       R"({{"index":{},"message":{{"role":"assistant","content":{},"refusal":null}},"logprobs":{},"finish_reason":{}}})",
       choice, json_text(text), logprobs, finish);
 }
 
-std::string GenerationAnswer::opening(size_t choice) const {
+std::string GenerationAnswer::opening_event(size_t choice) const {
   return fmt::format(
-      R"({{"index":{},"delta":{{"role":"assistant","content":""}},"logprobs":null,"finish_reason":null}})",
-      choice);
-}
-
-std::string GenerationAnswer::event(std::string_view choice) const {
-  return fmt::format("data: {}{}{}\n\n", prefix_, choice, plan_.include_usage ? "],\"usage\":null}" : "]}");
+      R"(data: {}{{"index":{},"delta":{{"role":"assistant","content":""}},"logprobs":null,"finish_reason":null}}{})",
+      prefix_, choice, after_choice());
 }
 
 std::string GenerationAnswer::last_event(std::string_view fields) const {

@@ -24,27 +24,29 @@ class GenerationAnswer {
   // `first_is_unknown` nothing stood before the first.
   std::string logprobs(std::span<const TokenReport> tokens, bool first_is_unknown, int64_t& offset) const;
 
-  // A choice of a stream: its index, text, log-probabilities and reason to finish, the last two as JSON.
-  std::string piece(size_t choice, std::string_view text, std::string_view logprobs,
+  // Appends the event of a stream with one choice: its index, text, log-probabilities and reason to finish,
+  // the last two as JSON.
+  void append_event(std::string& out, size_t choice, std::string_view text, std::string_view logprobs,
                     std::string_view finish) const;
-  // The same of an answer that is given whole.
+  // The same choice of an answer that is given whole, by itself.
   std::string whole(size_t choice, std::string_view text, std::string_view logprobs,
                     std::string_view finish) const;
   // With which each choice of a chat's stream begins.
-  std::string opening(size_t choice) const;
-
-  // An event with one choice; the last one, without any, with `fields` in its place.
-  std::string event(std::string_view choice) const;
+  std::string opening_event(size_t choice) const;
+  // The last one, without a choice, with `fields` in its place.
   std::string last_event(std::string_view fields) const;
   // The whole answer: the choices with commas between, and more fields.
   std::string body(std::string_view choices, std::string_view fields) const;
 
  private:
+  void append_piece(std::string& out, size_t choice, std::string_view text, std::string_view logprobs,
+                    std::string_view finish) const;
+  std::string_view after_choice() const { return plan_.include_usage ? "],\"usage\":null}\n\n" : "]}\n\n"; }
   bool chat() const { return plan_.form == GenerationPlan::Form::chat; }
 
   const Service& service_;
   const GenerationPlan& plan_;
-  std::string prefix_;
+  std::string prefix_;  // of the whole, up to the choices
 };
 
 }  // namespace harmonic

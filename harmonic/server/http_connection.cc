@@ -283,7 +283,8 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
     answered_ = streaming_ = finished_ = pieces_ = events_ = false;
     status_ = 0;
     outbox_.begin_answer();
-    exchange_ = std::make_shared<ConnectionExchange>(shared_from_this(), shared_.loop, std::move(request));
+    exchange_ = std::make_shared<ConnectionExchange>(shared_from_this(), shared_.loop, shared_.gathering,
+                                                     std::move(request));
   }
 
   // What follows on the connection cannot be trusted to begin a request.

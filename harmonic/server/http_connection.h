@@ -15,20 +15,17 @@ namespace harmonic {
 
 // What the connections of a server share. Of the loop's thread, but for the counter.
 struct HttpShared {
-  HttpShared(const HttpOptions& options_, HttpHandler& handler_) : options(options_), handler(handler_) {}
+  HttpShared(const HttpOptions& options_, HttpHandler& handler_)
+      : options(options_), handler(handler_), gathering(loop, seconds_of(options_.gather_seconds)) {}
   const HttpOptions options;
   HttpHandler& handler;
   boost::asio::io_context loop{1};
+  HttpGathering gathering;
   std::unordered_set<HttpConnection*> connections;
   std::atomic<int64_t> count{0};
   int64_t held = 0;  // bytes of bodies
   bool draining = false;
 };
-
-inline std::chrono::steady_clock::duration seconds_of(double seconds) {
-  return std::chrono::duration_cast<std::chrono::steady_clock::duration>(
-      std::chrono::duration<double>(seconds));
-}
 
 // Serves the client at the other end, known by this name, until it or the server closes: the connection keeps
 // itself. On the loop's thread.

@@ -7,6 +7,24 @@ namespace harmonic {
 
 namespace asio = boost::asio;
 
+void HttpGathering::add(std::shared_ptr<ConnectionExchange> exchange) {
+  waiting_.push_back(std::move(exchange));
+  if (waiting_.size() > 1) return;
+  timer_.expires_after(interval_);
+  timer_.async_wait([this](boost::system::error_code error) {
+    if (!error) flush();
+  });
+}
+
+void HttpGathering::flush() {
+  for (const auto& exchange : std::exchange(waiting_, {})) exchange->flush();
+}
+
+void HttpGathering::clear() {
+  timer_.cancel();
+  waiting_.clear();
+}
+
 ConnectionExchange::~ConnectionExchange() {
   asio::post(loop_, [connection = std::move(connection_)] {});
 }
@@ -27,14 +45,21 @@ void ConnectionExchange::send(std::string_view piece) {
   const std::lock_guard lock(mutex_);
   unsent_ += piece;
   if (std::exchange(posted_, true)) return;
-  asio::post(loop_, [self = shared_from_this()] { self->flush(); });
+  asio::post(loop_, [self = shared_from_this()] { self->flush_in_time(); });
 }
 
 void ConnectionExchange::end_stream() {
   const std::lock_guard lock(mutex_);
   ending_ = true;
-  if (std::exchange(posted_, true)) return;
   asio::post(loop_, [self = shared_from_this()] { self->flush(); });
+}
+
+void ConnectionExchange::flush_in_time() {
+  if (std::chrono::steady_clock::now() - flushed_ < gathering_.interval()) {
+    gathering_.add(shared_from_this());
+  } else {
+    flush();
+  }
 }
 
 void ConnectionExchange::flush() {
@@ -47,6 +72,7 @@ void ConnectionExchange::flush() {
     ending = ending_;
   }
   if (over_) return;
+  flushed_ = std::chrono::steady_clock::now();
   connection_->send(piece);
   if (ending && !over_) connection_->end_stream();
 }

@@ -2,11 +2,14 @@
 #pragma once
 
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "harmonic/server/http_server.h"
 
@@ -25,11 +28,40 @@ class HttpConnection {
   virtual void next_piece(std::function<void(std::string)> take) = 0;
 };
 
+inline std::chrono::steady_clock::duration seconds_of(double seconds) {
+  return std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+      std::chrono::duration<double>(seconds));
+}
+
+class ConnectionExchange;
+
+// When what streams have to say leaves: all that came since the last time, of all of them together. Of the
+// loop's thread.
+class HttpGathering {
+ public:
+  HttpGathering(boost::asio::io_context& loop, std::chrono::steady_clock::duration interval)
+      : timer_(loop), interval_(interval) {}
+  std::chrono::steady_clock::duration interval() const { return interval_; }
+  // It is flushed within the interval.
+  void add(std::shared_ptr<ConnectionExchange> exchange);
+  void clear();
+
+ private:
+  void flush();
+
+  boost::asio::steady_timer timer_;
+  const std::chrono::steady_clock::duration interval_;
+  std::vector<std::shared_ptr<ConnectionExchange>> waiting_;
+};
+
 class ConnectionExchange : public HttpExchange, public std::enable_shared_from_this<ConnectionExchange> {
  public:
   ConnectionExchange(std::shared_ptr<HttpConnection> connection, boost::asio::io_context& loop,
-                     HttpRequest request)
-      : connection_(std::move(connection)), loop_(loop), request_(std::move(request)) {}
+                     HttpGathering& gathering, HttpRequest request)
+      : connection_(std::move(connection)),
+        loop_(loop),
+        gathering_(gathering),
+        request_(std::move(request)) {}
   // A connection belongs to the loop's thread, and ends there.
   ~ConnectionExchange() override;
 
@@ -42,16 +74,18 @@ class ConnectionExchange : public HttpExchange, public std::enable_shared_from_t
   void next_piece(std::function<void(std::string)> take) override;
 
   // On the loop's thread, the connection's own: a piece of the body has come (before the handler has the
-  // exchange); the client went away; the answer is whole and has left.
+  // exchange); the client went away; the answer is whole and has left; what has come for the stream leaves.
   std::string& body() { return request_.body; }
   void client_went();
   void complete();
+  void flush();
 
  private:
-  void flush();
+  void flush_in_time();
 
   std::shared_ptr<HttpConnection> connection_;
   boost::asio::io_context& loop_;
+  HttpGathering& gathering_;
   HttpRequest request_;
   std::mutex mutex_;
   std::string unsent_;   // pieces on their way to the loop
@@ -60,6 +94,7 @@ class ConnectionExchange : public HttpExchange, public std::enable_shared_from_t
   // Of the loop's thread.
   std::function<void()> gone_;
   bool went_ = false, over_ = false;
+  std::chrono::steady_clock::time_point flushed_{};
 };
 
 }  // namespace harmonic

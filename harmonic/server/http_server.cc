@@ -192,6 +192,7 @@ class HttpServer::Implementation {
     signals_.cancel(ignored);
     pause_.cancel();
     deadline_.cancel();
+    shared_.gathering.clear();
     for (HttpConnection* connection : std::vector(shared_.connections.begin(), shared_.connections.end()))
       connection->close();
   }

@@ -2,16 +2,27 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "harmonic/base/utf8.h"
 
 namespace harmonic {
 
-std::string json_text(std::string_view text) {
-  std::string out = "\"";
-  out.reserve(text.size() + 2);
+void append_json_text(std::string& out, std::string_view text) {
+  out += '"';
   while (!text.empty()) {
+    // Most of most texts goes out as it is.
+    const size_t plain = static_cast<size_t>(std::find_if(text.begin(), text.end(),
+                                                          [](char c) {
+                                                            return static_cast<signed char>(c) < 0x20 ||
+                                                                   c == 0x7F || c == '"' || c == '\\';
+                                                          }) -
+                                             text.begin());
+    out += text.substr(0, plain);
+    text.remove_prefix(plain);
+    if (text.empty()) break;
     const Utf8Step step = read_utf8(text);
     const std::string_view bytes = text.substr(0, static_cast<size_t>(step.length));
     text.remove_prefix(bytes.size());
@@ -23,12 +34,19 @@ std::string json_text(std::string_view text) {
     } else if (step.code == '\n') {
       out += "\\n";
     } else if (step.code < 0x20 || step.code == 0x7F) {
-      out += fmt::format("\\u{:04x}", static_cast<int>(step.code));
+      fmt::format_to(std::back_inserter(out), "\\u{:04x}", static_cast<int>(step.code));
     } else {
       out += bytes;
     }
   }
-  return out += '"';
+  out += '"';
+}
+
+std::string json_text(std::string_view text) {
+  std::string out;
+  out.reserve(text.size() + 2);
+  append_json_text(out, text);
+  return out;
 }
 
 std::string json_number(double number) { return std::isfinite(number) ? fmt::format("{}", number) : "null"; }

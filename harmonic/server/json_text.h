@@ -8,6 +8,7 @@ namespace harmonic {
 
 // The text in quotes. Bytes that are no UTF-8 become U+FFFD.
 std::string json_text(std::string_view text);
+void append_json_text(std::string& out, std::string_view text);
 // The shortest text that reads back as the same number; null where it is not finite.
 std::string json_number(double number);
 

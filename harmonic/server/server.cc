@@ -15,6 +15,7 @@
 #include "harmonic/base/files.h"
 #include "harmonic/base/json.h"
 #include "harmonic/base/log.h"
+#include "harmonic/runtime/redis_connection.h"
 #include "harmonic/server/access_rules.h"
 #include "harmonic/server/api_error.h"
 #include "harmonic/server/clients.h"
@@ -46,10 +47,12 @@ void raise_descriptor_limit() {
   ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-std::string environment_key() {
-  const char* key = std::getenv("HARMONIC_API_KEY");
-  return key ? key : "";
+// Secrets come from the environment: other users can read a command line.
+std::string secret(const char* name) {
+  const char* value = std::getenv(name);
+  return value ? value : "";
 }
+std::string environment_key() { return secret("HARMONIC_API_KEY"); }
 
 // Bytes of memory that this process has.
 double resident_bytes() {
@@ -71,6 +74,7 @@ HttpOptions http_options(const ServerConfig& config) {
   options.header_seconds = config.header_seconds;
   options.body_seconds = config.body_seconds;
   options.write_seconds = config.write_seconds;
+  options.gather_seconds = config.gather_milliseconds / 1e3;
   return options;
 }
 
@@ -90,6 +94,11 @@ std::string own_session_file(const std::string& identity) {
 std::unique_ptr<SessionStore> store_of(const ServerConfig& config, const Model& model,
                                        const std::string& identity) {
   if (config.sessions == "memory") return make_memory_store();
+  if (config.sessions.starts_with("redis:")) {
+    RedisOptions options = RedisOptions::of(config.sessions);
+    options.password = secret("HARMONIC_REDIS_PASSWORD");
+    return make_redis_store(options, model, identity, config.session_memory_mb << 20);
+  }
   constexpr std::string_view kFile = "sqlite:";
   const std::string file =
       config.sessions == "sqlite" ? own_session_file(identity) : config.sessions.substr(kFile.size());
@@ -282,7 +291,7 @@ class Server::Implementation : public HttpHandler {
            gauge("harmonic_texts_working", "Texts at work.", load.working) +
            gauge("harmonic_cache_bytes", "Of states of prompts' beginnings.", cache_.bytes()) +
            gauge("harmonic_cache_entries", "States of prompts' beginnings.", cache_.entries()) +
-           gauge("harmonic_sessions", "Sessions that are kept.", sessions_.count()) +
+           sessions_gauge() +
            gauge("harmonic_sessions_memory_bytes", "Of their states in memory.",
                  sessions_.bytes_in_memory()) +
            gauge("harmonic_state_bytes", "Of the state of one text.", loaded_.model->state_layout().bytes()) +
@@ -291,6 +300,16 @@ class Server::Implementation : public HttpHandler {
                "# HELP harmonic_build_info The program and its model.\n# TYPE harmonic_build_info "
                "gauge\nharmonic_build_info{{identity=\"{:.16}\"}} 1\n",
                service_.identity);
+  }
+
+  // Nothing while their store cannot be reached.
+  std::string sessions_gauge() const {
+    try {
+      return metric_text("harmonic_sessions", "Sessions that are kept.", "gauge",
+                         static_cast<double>(sessions_.count()));
+    } catch (const Error&) {
+      return {};
+    }
   }
 
   void drain() {

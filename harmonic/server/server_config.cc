@@ -1,6 +1,7 @@
 #include "harmonic/server/server_config.h"
 
 #include "harmonic/base/error.h"
+#include "harmonic/runtime/redis_connection.h"
 
 namespace harmonic {
 
@@ -30,11 +31,17 @@ std::vector<Field> ServerConfig::fields() {
             "about how long a step of reading prompts may take while nobody writes, and whoever comes waits; "
             "while others write it takes no longer than they do")
           .range(0.1, 10'000),
-      Field("sessions", &sessions,
-            "where sessions are kept: sqlite:FILE; sqlite, a file of the model's own in XDG_STATE_HOME or "
-            "~/.local/state; or memory, until the end of the program"),
+      Field("gather_milliseconds", &gather_milliseconds,
+            "tokens of a stream leave together where they come within so long; the first leaves at once; 0 "
+            "sends each by itself")
+          .range(0, 1000),
+      Field(
+          "sessions", &sessions,
+          "where sessions are kept: sqlite:FILE; sqlite, a file of the model's own in XDG_STATE_HOME or "
+          "~/.local/state; redis://HOST:PORT or redis:SOCKET_FILE, which servers may share; or memory, until "
+          "the end of the program"),
       Field("session_memory_mb", &session_memory_mb,
-            "of sessions' states in memory: before a file, those used last; without one, all that may be")
+            "of sessions' states in memory: before a store, those used last; without one, all that may be")
           .range(1, 1e7),
       count("max_sessions", &max_sessions, "sessions kept, of all clients together"),
       Field("cache_mb", &cache_mb, "states of prompts' beginnings that are kept; 0 keeps none").range(0, 1e7),
@@ -72,9 +79,13 @@ void ServerConfig::validate(bool has_key) const {
         "or "
         "HARMONIC_API_KEY, or say --without-api-key",
         host);
+  if (sessions.starts_with("redis:")) {
+    RedisOptions::of(sessions);
+    return;
+  }
   if (sessions != "memory" && sessions != "sqlite" &&
       !(sessions.starts_with("sqlite:") && sessions.size() > 7))
-    fail_usage("--sessions {}: expected memory, sqlite or sqlite:FILE", sessions);
+    fail_usage("--sessions {}: expected memory, sqlite, sqlite:FILE or redis://HOST:PORT", sessions);
 }
 
 }  // namespace harmonic

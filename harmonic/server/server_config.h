@@ -24,6 +24,7 @@ struct ServerConfig {
   int64_t batch = 64;
   int64_t queue = 256;
   double step_milliseconds = 0.5;
+  double gather_milliseconds = 10;
 
   std::string sessions = "sqlite";
   int64_t session_memory_mb = 512;

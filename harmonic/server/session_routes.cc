@@ -68,7 +68,7 @@ void change(Service& service, const Call& call, const Change& apply) {
   {
     Sessions::Lease lease = with_sessions([&] { return service.sessions.lease(call.owner, call.id); });
     apply(lease.session);
-    lease.save();
+    with_sessions([&] { lease.save(); });
     text = text_of(lease.session);
   }
   answer(call, std::move(text));
@@ -88,7 +88,7 @@ void go_on(Service& service, const Call& call, bool writes) {
     fail_field("n", "a session goes on in one way: expected one prompt and n = 1; fork it for more");
   plan.ended = [lease = std::move(lease)](std::vector<TextPoint> points) {
     lease->session.point = std::make_shared<const TextPoint>(std::move(points.front()));
-    lease->save();
+    with_sessions([&] { lease->save(); });
     return fmt::format(R"("session":{})", text_of(lease->session));
   };
   generate(service, call, std::move(plan));
@@ -102,7 +102,7 @@ void route_create_session(Service& service, const Call& call) {
   fields.done();
   if (!point) point = std::make_shared<const TextPoint>(beginning_of_text(service.model()));
   const std::string id = with_sessions([&] { return service.sessions.create(call.owner, point); });
-  answer(call, text_of(service.sessions.look(call.owner, id)));
+  answer(call, text_of(with_sessions([&] { return service.sessions.look(call.owner, id); })));
 }
 
 void route_list_sessions(Service& service, const Call& call) {
@@ -124,7 +124,8 @@ void route_list_sessions(Service& service, const Call& call) {
   if (limit < 1 || limit > kMostListed)
     fail_field("limit", "limit: expected a number from 1 to {}", kMostListed);
   std::string list;
-  const std::vector<Session> sessions = service.sessions.list(call.owner, after, limit);
+  const std::vector<Session> sessions =
+      with_sessions([&] { return service.sessions.list(call.owner, after, limit); });
   for (const Session& session : sessions)
     list += fmt::format("{}{{{}}}", list.empty() ? "" : ",", summary_of(session));
   answer(call, fmt::format(R"({{"object":"list","data":[{}],"has_more":{}}})", list,
@@ -210,7 +211,7 @@ void route_import(Service& service, const Call& call) {
   }
   const auto shared = std::make_shared<const TextPoint>(std::move(point));
   const std::string id = with_sessions([&] { return service.sessions.create(call.owner, shared); });
-  answer(call, text_of(service.sessions.look(call.owner, id)));
+  answer(call, text_of(with_sessions([&] { return service.sessions.look(call.owner, id); })));
 }
 
 }  // namespace harmonic

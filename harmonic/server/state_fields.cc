@@ -1,5 +1,6 @@
 #include "harmonic/server/state_fields.h"
 
+#include "harmonic/base/log.h"
 #include "harmonic/server/api_error.h"
 
 namespace harmonic {
@@ -39,6 +40,12 @@ void fail_session_in_use() {
 }
 void fail_too_many_sessions() {
   throw ApiError{503, "as many sessions are kept as there may be; delete some", "", "too_many_sessions", 60};
+}
+void fail_store(const Error& error) {
+  warn("sessions: {}", error.what());
+  if (dynamic_cast<const StoreUnavailable*>(&error))
+    throw ApiError{503, "the store of sessions cannot be reached", "", "store_unavailable", 1};
+  throw ApiError{500, "the store of sessions has failed", "", "store_failed", 0};
 }
 
 }  // namespace harmonic

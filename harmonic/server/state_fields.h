@@ -23,6 +23,8 @@ auto with_sessions(const Use& use);
 [[noreturn]] void fail_no_session();
 [[noreturn]] void fail_session_in_use();
 [[noreturn]] void fail_too_many_sessions();
+// The store does not do what it should. Why and where is for the log, not for clients.
+[[noreturn]] void fail_store(const Error& error);
 
 template <typename Use>
 auto with_sessions(const Use& use) {
@@ -32,8 +34,12 @@ auto with_sessions(const Use& use) {
     fail_no_session();
   } catch (const Sessions::InUse&) {
     fail_session_in_use();
+  } catch (const SessionStore::Changed&) {
+    fail_session_in_use();
   } catch (const Sessions::TooMany&) {
     fail_too_many_sessions();
+  } catch (const Error& error) {
+    fail_store(error);
   }
 }
 

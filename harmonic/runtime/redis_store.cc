@@ -1,0 +1,376 @@
+#include <sodium.h>
+
+#include <array>
+#include <charconv>
+#include <list>
+#include <mutex>
+#include <unordered_map>
+#include <utility>
+
+#include "harmonic/runtime/redis_connection.h"
+
+namespace harmonic {
+namespace {
+
+constexpr int kTries = 4;
+constexpr int64_t kLargestState = 256 << 20;  // half of what Redis takes as one value
+
+// Redis runs a script whole, alone, or not at all. Both keep count of the sessions and checkpoints that have
+// a state, and drop it with the last of them.
+//
+// Writes a session under one or more ids. Words: the beginning of its owner's keys, the key of the count, the
+// revision that is replaced ("0": none), a number of this write, how many ids, states and words of fields
+// follow; the ids; the name and bytes of each state, without the bytes where they should be there; the
+// fields.
+constexpr std::string_view kPut = R"(
+local prefix, all, before, write = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local ids, states, words = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local at = 7
+for i = 1, ids do
+  local found = redis.call('HMGET', prefix .. 'session:' .. ARGV[at + i], 'revision', 'write')
+  if found[2] == write then return 'done' end
+  if (found[1] or '0') ~= before then return 'changed' end
+end
+local first = at + ids
+for i = 1, states do
+  if ARGV[first + 2 * i] == '' and redis.call('EXISTS', prefix .. 'state:' .. ARGV[first + 2 * i - 1]) == 0 then
+    return 'missing'
+  end
+end
+for i = 1, states do
+  if ARGV[first + 2 * i] ~= '' then
+    redis.call('HSETNX', prefix .. 'state:' .. ARGV[first + 2 * i - 1], 'bytes', ARGV[first + 2 * i])
+  end
+end
+local fields = {unpack(ARGV, first + 2 * states + 1, first + 2 * states + words)}
+local uses = {}
+local function count(list, by)
+  for i = 1, #list, 2 do
+    if list[i] == 'state' or string.sub(list[i], 1, 3) == 'at:' then
+      uses[list[i + 1]] = (uses[list[i + 1]] or 0) + by
+    end
+  end
+end
+for i = 1, ids do
+  local key = prefix .. 'session:' .. ARGV[at + i]
+  local old = redis.call('HGETALL', key)
+  count(old, -1)
+  if #old > 0 then
+    redis.call('DEL', key)
+  else
+    redis.call('ZADD', prefix .. 'ids', 0, ARGV[at + i])
+    redis.call('INCR', all)
+  end
+  redis.call('HSET', key, unpack(fields))
+  count(fields, 1)
+end
+for name, by in pairs(uses) do
+  local key = prefix .. 'state:' .. name
+  if by ~= 0 and redis.call('HINCRBY', key, 'uses', by) <= 0 then redis.call('DEL', key) end
+end
+return 'done'
+)";
+
+// Ends a session: the beginning of its owner's keys, the key of the count, its id. Whether there was one.
+constexpr std::string_view kErase = R"(
+local key = ARGV[1] .. 'session:' .. ARGV[3]
+local old = redis.call('HGETALL', key)
+if #old == 0 then return 0 end
+for i = 1, #old, 2 do
+  if old[i] == 'state' or string.sub(old[i], 1, 3) == 'at:' then
+    local state = ARGV[1] .. 'state:' .. old[i + 1]
+    if redis.call('HINCRBY', state, 'uses', -1) <= 0 then redis.call('DEL', state) end
+  end
+end
+redis.call('DEL', key)
+redis.call('ZREM', ARGV[1] .. 'ids', ARGV[3])
+redis.call('DECR', ARGV[2])
+return 1
+)";
+
+std::string hex(const unsigned char* bytes, size_t count) {
+  std::string text(2 * count + 1, '\0');
+  ::sodium_bin2hex(text.data(), text.size(), bytes, count);
+  text.pop_back();
+  return text;
+}
+
+// A state's name is what it holds: the same on every server, and never another state's.
+std::string name_of(std::string_view bytes) {
+  std::array<unsigned char, 32> hash;
+  ::crypto_generichash(hash.data(), hash.size(), reinterpret_cast<const unsigned char*>(bytes.data()),
+                       bytes.size(), nullptr, 0);
+  return hex(hash.data(), hash.size());
+}
+
+// The states used last, by name. Not thread-safe.
+class KnownPoints {
+ public:
+  explicit KnownPoints(int64_t memory) : memory_(memory) {}
+
+  // Null where it is not known.
+  Session::Point find(const std::string& name) {
+    const auto found = by_name_.find(name);
+    if (found == by_name_.end()) return nullptr;
+    order_.splice(order_.begin(), order_, found->second);
+    return found->second->point;
+  }
+  // Empty where it is not known.
+  std::string name_of(const Session::Point& point) const {
+    const auto found = by_point_.find(point.get());
+    return found == by_point_.end() ? std::string() : found->second->name;
+  }
+  void keep(const std::string& name, const Session::Point& point) {
+    if (find(name)) return;
+    order_.push_front({name, point});
+    by_name_[name] = by_point_[point.get()] = order_.begin();
+    bytes_ += bytes_of(*point);
+    while (bytes_ > memory_ && order_.size() > 1) {
+      bytes_ -= bytes_of(*order_.back().point);
+      by_name_.erase(order_.back().name);
+      by_point_.erase(order_.back().point.get());
+      order_.pop_back();
+    }
+  }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  struct Known {
+    std::string name;
+    Session::Point point;
+  };
+  static int64_t bytes_of(const TextPoint& point) { return point.state.bytes() + 512; }
+
+  const int64_t memory_;
+  std::list<Known> order_;  // the last used first
+  std::unordered_map<std::string, std::list<Known>::iterator> by_name_;
+  std::unordered_map<const TextPoint*, std::list<Known>::iterator> by_point_;
+  int64_t bytes_ = 0;
+};
+
+// Keys begin with the model and the owner, so that neither sees anything of another's (docs/formats.md).
+class RedisStore : public SessionStore {
+ public:
+  RedisStore(const RedisOptions& options, const Model& model, const std::string& identity, int64_t memory)
+      : model_(model),
+        model_keys_("harmonic:" + identity + ":"),
+        count_key_(model_keys_ + "sessions"),
+        redis_(options),
+        known_(memory) {
+    if (model.state_layout().bytes() > kLargestState)
+      fail_usage(
+          "{}: a state of this model has {} bytes; Redis is given at most {}; keep the sessions in a file "
+          "(--sessions sqlite:FILE)",
+          redis_.address(), model.state_layout().bytes(), kLargestState);
+    count();  // whether it is there, and lets us in
+  }
+
+  void save(Session session) override { put(session, {session.id}, session.revision); }
+  void add(const Session& like, const std::vector<std::string>& ids) override { put(like, ids, 0); }
+
+  std::optional<Session> load(const std::string& owner, const std::string& id) override {
+    const std::string prefix = keys_of(owner), key = prefix + "session:" + id;
+    for (int i = 0; i < kTries; ++i) {
+      const RedisValue fields = list_in(redis_.ask({"HGETALL", key}));
+      if (fields.list.empty()) return {};
+      Session session;
+      session.owner = owner;
+      session.id = id;
+      std::vector<std::pair<Session::Point*, std::string>> wanted;
+      for (size_t f = 0; f + 1 < fields.list.size(); f += 2) {
+        const std::string &name = text_in(fields.list[f]), &value = text_in(fields.list[f + 1]);
+        if (name == "state") wanted.emplace_back(&session.point, value);
+        if (name == "parent") session.parent = value;
+        if (name == "created") session.created = number_in(value);
+        if (name == "used") session.used = number_in(value);
+        if (name == "revision") session.revision = number_in(value);
+        if (name.starts_with("at:")) wanted.emplace_back(&session.checkpoints[name.substr(3)], value);
+      }
+      // A state may go while it is asked for, with a session that goes on elsewhere: that is then read again.
+      if (take_states(prefix, wanted) && session.point) return session;
+    }
+    fail("{}: damaged: a session's state is missing; does Redis drop keys (maxmemory-policy)?",
+         redis_.address());
+  }
+
+  bool erase(const std::string& owner, const std::string& id) override {
+    const RedisValue ended = redis_.ask({"EVAL", kErase, "0", keys_of(owner), count_key_, id});
+    if (ended.kind != RedisValue::Kind::number) fail_kind("the end");
+    return ended.number == 1;
+  }
+
+  std::vector<Session> list(const std::string& owner, const std::string& after, int64_t limit) override {
+    const std::string prefix = keys_of(owner), from = after.empty() ? "-" : "(" + after,
+                      most = std::to_string(limit);
+    const RedisValue ids =
+        list_in(redis_.ask({"ZRANGEBYLEX", prefix + "ids", from, "+", "LIMIT", "0", most}));
+    std::vector<std::string> keys;
+    std::vector<RedisConnection::Words> questions;
+    keys.reserve(ids.list.size());
+    for (const RedisValue& id : ids.list) {
+      keys.push_back(prefix + "session:" + text_in(id));
+      questions.push_back({"HMGET", keys.back(), "parent", "created", "used"});
+    }
+    std::vector<Session> sessions;
+    const std::vector<RedisValue> answers = redis_.ask_all(questions);
+    for (size_t i = 0; i < answers.size(); ++i) {
+      const RedisValue& fields = list_in(answers[i]);
+      // It may have ended meanwhile.
+      if (fields.list.size() != 3 || fields.list[1].kind == RedisValue::Kind::nothing) continue;
+      Session& session = sessions.emplace_back();
+      session.owner = owner;
+      session.id = text_in(ids.list[i]);
+      session.parent = text_in(fields.list[0]);
+      session.created = number_in(text_in(fields.list[1]));
+      session.used = number_in(text_in(fields.list[2]));
+    }
+    return sessions;
+  }
+
+  int64_t count() const override {
+    const RedisValue value = redis_.ask({"GET", count_key_});
+    return value.kind == RedisValue::Kind::nothing ? 0 : number_in(text_in(value));
+  }
+
+  int64_t bytes_in_memory() const override {
+    const std::lock_guard lock(mutex_);
+    return known_.bytes();
+  }
+
+ private:
+  std::string keys_of(const std::string& owner) const { return model_keys_ + owner + ":"; }
+
+  void put(const Session& session, const std::vector<std::string>& ids, int64_t before) {
+    if (ids.empty()) return;
+    std::map<std::string, Session::Point> states;
+    std::vector<std::string> fields = {
+        "revision", std::to_string(before + 1),      "parent", session.parent,
+        "created",  std::to_string(session.created), "used",   std::to_string(session.used)};
+    const auto add = [&](std::string field, const Session::Point& point) {
+      const std::string name = name_of_point(point);
+      states[name] = point;
+      fields.push_back(std::move(field));
+      fields.push_back(name);
+    };
+    add("state", session.point);
+    for (const auto& [name, point] : session.checkpoints) add("at:" + name, point);
+    // By which a write is known again that came through before the connection broke off.
+    unsigned char write[16];
+    ::randombytes_buf(write, sizeof write);
+    fields.push_back("write");
+    fields.push_back(hex(write, sizeof write));
+
+    std::vector<std::string> words = {"EVAL",
+                                      std::string(kPut),
+                                      "0",
+                                      keys_of(session.owner),
+                                      count_key_,
+                                      std::to_string(before),
+                                      fields.back(),
+                                      std::to_string(ids.size()),
+                                      std::to_string(states.size()),
+                                      std::to_string(fields.size())};
+    words.insert(words.end(), ids.begin(), ids.end());
+    const size_t first = words.size();
+    for (const auto& [name, point] : states) {
+      words.push_back(name);
+      words.push_back(is_known(name) ? std::string() : encode_point(*point));
+    }
+    words.insert(words.end(), fields.begin(), fields.end());
+    for (int i = 0; i < kTries; ++i) {
+      const std::string answer = text_in(redis_.ask({words.begin(), words.end()}));
+      if (answer == "changed") throw Changed{};
+      if (answer == "done") {
+        const std::lock_guard lock(mutex_);
+        for (const auto& [name, point] : states) known_.keep(name, point);
+        return;
+      }
+      // The last session with a state that is known here has ended elsewhere.
+      size_t at = first;
+      for (const auto& [name, point] : states) words[(at += 2) - 1] = encode_point(*point);
+    }
+    fail("{}: an answer that its script does not give", redis_.address());
+  }
+
+  std::string name_of_point(const Session::Point& point) const {
+    {
+      const std::lock_guard lock(mutex_);
+      if (const std::string name = known_.name_of(point); !name.empty()) return name;
+    }
+    return name_of(encode_point(*point));
+  }
+  bool is_known(const std::string& name) {
+    const std::lock_guard lock(mutex_);
+    return known_.find(name) != nullptr;
+  }
+
+  // Gives each its point; false where one is not there.
+  bool take_states(const std::string& prefix,
+                   const std::vector<std::pair<Session::Point*, std::string>>& wanted) {
+    std::map<std::string, Session::Point> states;
+    std::vector<std::string> keys;
+    std::vector<RedisConnection::Words> questions;
+    {
+      const std::lock_guard lock(mutex_);
+      for (const auto& [target, name] : wanted) states[name] = known_.find(name);
+    }
+    keys.reserve(states.size());
+    for (const auto& [name, point] : states) {
+      if (point) continue;
+      keys.push_back(prefix + "state:" + name);
+      questions.push_back({"HGET", keys.back(), "bytes"});
+    }
+    const std::vector<RedisValue> answers = redis_.ask_all(questions);
+    auto answer = answers.begin();
+    for (auto& [name, point] : states) {
+      if (point) continue;
+      const RedisValue& bytes = *answer++;
+      if (bytes.kind == RedisValue::Kind::nothing) return false;
+      if (name_of(text_in(bytes)) != name)
+        fail("{}: damaged: the state {} holds other bytes than those that were written", redis_.address(),
+             name);
+      point = std::make_shared<const TextPoint>(decode_point(model_, bytes.text, redis_.address()));
+      const std::lock_guard lock(mutex_);
+      known_.keep(name, point);
+    }
+    for (const auto& [target, name] : wanted) *target = states[name];
+    return true;
+  }
+
+  // --- replies, which are as they should be or an error ---
+
+  const std::string& text_in(const RedisValue& value) const {
+    if (value.kind != RedisValue::Kind::text) fail_kind("a text");
+    return value.text;
+  }
+  const RedisValue& list_in(const RedisValue& value) const {
+    if (value.kind != RedisValue::Kind::list) fail_kind("a list");
+    return value;
+  }
+  int64_t number_in(const std::string& text) const {
+    int64_t number = 0;
+    const char* last = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(text.data(), last, number);
+    if (error != std::errc() || stop != last) fail_kind("a number");
+    return number;
+  }
+  [[noreturn]] void fail_kind(const char* expected) const {
+    fail("{}: damaged: expected {} of a session and found something else; are these keys of another program?",
+         redis_.address(), expected);
+  }
+
+  const Model& model_;
+  const std::string model_keys_, count_key_;
+  mutable RedisConnection redis_;
+  mutable std::mutex mutex_;
+  KnownPoints known_;  // under the mutex
+};
+
+}  // namespace
+
+std::unique_ptr<SessionStore> make_redis_store(const RedisOptions& options, const Model& model,
+                                               const std::string& identity, int64_t memory) {
+  return std::make_unique<RedisStore>(options, model, identity, memory);
+}
+
+}  // namespace harmonic
