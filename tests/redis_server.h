@@ -2,6 +2,7 @@
 #pragma once
 
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -45,6 +46,7 @@ class RedisServer {
     pointers.push_back(nullptr);
     child_ = ::fork();
     if (child_ == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // it does not outlive the test, whatever becomes of that
       ::execvp(pointers[0], pointers.data());
       ::_exit(127);
     }

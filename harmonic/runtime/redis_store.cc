@@ -1,5 +1,6 @@
 #include <sodium.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <list>
@@ -12,8 +13,9 @@
 namespace harmonic {
 namespace {
 
-constexpr int kTries = 4;
-constexpr int64_t kLargestState = 256 << 20;  // half of what Redis takes as one value
+constexpr int kTries = 2;  // of a write: with the states that are not known there, with all
+constexpr std::string_view kCheckpoint = "at:";  // and a name: the field of a checkpoint
+constexpr int64_t kLargestState = 256 << 20;     // half of what Redis takes as one value
 
 // Redis runs a script whole, alone, or not at all. Both keep count of the sessions and checkpoints that have
 // a state, and drop it with the last of them.
@@ -69,6 +71,22 @@ for name, by in pairs(uses) do
   if by ~= 0 and redis.call('HINCRBY', key, 'uses', by) <= 0 then redis.call('DEL', key) end
 end
 return 'done'
+)";
+
+// Reads a session: the beginning of its owner's keys, its id, and names of states that are known. Its fields,
+// and the names and bytes of the states that are not known; two empty lists where there is none.
+constexpr std::string_view kLoad = R"(
+local fields, states, known = redis.call('HGETALL', ARGV[1] .. 'session:' .. ARGV[2]), {}, {}
+for i = 3, #ARGV do known[ARGV[i]] = true end
+for i = 1, #fields, 2 do
+  local name = fields[i + 1]
+  if (fields[i] == 'state' or string.sub(fields[i], 1, 3) == 'at:') and not known[name] then
+    known[name] = true
+    states[#states + 1] = name
+    states[#states + 1] = redis.call('HGET', ARGV[1] .. 'state:' .. name, 'bytes') or ''
+  end
+end
+return {fields, states}
 )";
 
 // Ends a session: the beginning of its owner's keys, the key of the count, its id. Whether there was one.
@@ -170,27 +188,35 @@ class RedisStore : public SessionStore {
 
   std::optional<Session> load(const std::string& owner, const std::string& id) override {
     const std::string prefix = keys_of(owner), key = prefix + "session:" + id;
-    for (int i = 0; i < kTries; ++i) {
-      const RedisValue fields = list_in(redis_.ask({"HGETALL", key}));
-      if (fields.list.empty()) return {};
-      Session session;
-      session.owner = owner;
-      session.id = id;
-      std::vector<std::pair<Session::Point*, std::string>> wanted;
-      for (size_t f = 0; f + 1 < fields.list.size(); f += 2) {
-        const std::string &name = text_in(fields.list[f]), &value = text_in(fields.list[f + 1]);
-        if (name == "state") wanted.emplace_back(&session.point, value);
-        if (name == "parent") session.parent = value;
-        if (name == "created") session.created = number_in(value);
-        if (name == "used") session.used = number_in(value);
-        if (name == "revision") session.revision = number_in(value);
-        if (name.starts_with("at:")) wanted.emplace_back(&session.checkpoints[name.substr(3)], value);
-      }
-      // A state may go while it is asked for, with a session that goes on elsewhere: that is then read again.
-      if (take_states(prefix, wanted) && session.point) return session;
+    RedisValue fields = redis_.ask({"HGETALL", key});
+    if (list_in(fields).list.empty()) return {};
+    std::map<std::string, Session::Point> states = known_states(fields);
+    if (std::any_of(states.begin(), states.end(), [](const auto& state) { return !state.second; })) {
+      // The session and what is not known are taken together: it may go on elsewhere meanwhile.
+      RedisConnection::Words words = {"EVAL", kLoad, "0", prefix, id};
+      for (const auto& [name, point] : states)
+        if (point) words.push_back(name);
+      RedisValue loaded = redis_.ask(words);
+      if (list_in(loaded).list.size() != 2) fail_kind("a session and states");
+      const RedisValue& others = list_in(loaded.list[1]);
+      for (size_t i = 0; i + 1 < others.list.size(); i += 2)
+        states[text_in(others.list[i])] = point_of(others.list[i].text, text_in(others.list[i + 1]));
+      fields = std::move(loaded.list[0]);
+      if (list_in(fields).list.empty()) return {};
     }
-    fail("{}: damaged: a session's state is missing; does Redis drop keys (maxmemory-policy)?",
-         redis_.address());
+    Session session;
+    session.owner = owner;
+    session.id = id;
+    each_field(fields, [&](const std::string& name, const std::string& value) {
+      if (name == "parent") session.parent = value;
+      if (name == "created") session.created = number_in(value);
+      if (name == "used") session.used = number_in(value);
+      if (name == "revision") session.revision = number_in(value);
+      if (name == "state") session.point = states[value];
+      if (name.starts_with(kCheckpoint)) session.checkpoints[name.substr(kCheckpoint.size())] = states[value];
+    });
+    if (!session.point) fail_kind("a state");
+    return session;
   }
 
   bool erase(const std::string& owner, const std::string& id) override {
@@ -253,7 +279,7 @@ class RedisStore : public SessionStore {
       fields.push_back(name);
     };
     add("state", session.point);
-    for (const auto& [name, point] : session.checkpoints) add("at:" + name, point);
+    for (const auto& [name, point] : session.checkpoints) add(std::string(kCheckpoint) + name, point);
     // By which a write is known again that came through before the connection broke off.
     unsigned char write[16];
     ::randombytes_buf(write, sizeof write);
@@ -304,40 +330,35 @@ class RedisStore : public SessionStore {
     return known_.find(name) != nullptr;
   }
 
-  // Gives each its point; false where one is not there.
-  bool take_states(const std::string& prefix,
-                   const std::vector<std::pair<Session::Point*, std::string>>& wanted) {
+  // The states that a session's fields name, each once; null where it is not known here.
+  std::map<std::string, Session::Point> known_states(const RedisValue& fields) {
     std::map<std::string, Session::Point> states;
-    std::vector<std::string> keys;
-    std::vector<RedisConnection::Words> questions;
-    {
-      const std::lock_guard lock(mutex_);
-      for (const auto& [target, name] : wanted) states[name] = known_.find(name);
-    }
-    keys.reserve(states.size());
-    for (const auto& [name, point] : states) {
-      if (point) continue;
-      keys.push_back(prefix + "state:" + name);
-      questions.push_back({"HGET", keys.back(), "bytes"});
-    }
-    const std::vector<RedisValue> answers = redis_.ask_all(questions);
-    auto answer = answers.begin();
-    for (auto& [name, point] : states) {
-      if (point) continue;
-      const RedisValue& bytes = *answer++;
-      if (bytes.kind == RedisValue::Kind::nothing) return false;
-      if (name_of(text_in(bytes)) != name)
-        fail("{}: damaged: the state {} holds other bytes than those that were written", redis_.address(),
-             name);
-      point = std::make_shared<const TextPoint>(decode_point(model_, bytes.text, redis_.address()));
-      const std::lock_guard lock(mutex_);
-      known_.keep(name, point);
-    }
-    for (const auto& [target, name] : wanted) *target = states[name];
-    return true;
+    const std::lock_guard lock(mutex_);
+    each_field(fields, [&](const std::string& name, const std::string& value) {
+      if (name == "state" || name.starts_with(kCheckpoint)) states[value] = known_.find(value);
+    });
+    return states;
+  }
+
+  Session::Point point_of(const std::string& name, const std::string& bytes) {
+    if (name_of(bytes) != name)
+      fail(
+          "{}: damaged: the bytes of the state {} are not those that were written; does Redis drop keys "
+          "(maxmemory-policy)?",
+          redis_.address(), name);
+    const auto point = std::make_shared<const TextPoint>(decode_point(model_, bytes, redis_.address()));
+    const std::lock_guard lock(mutex_);
+    known_.keep(name, point);
+    return point;
   }
 
   // --- replies, which are as they should be or an error ---
+
+  template <typename Use>
+  void each_field(const RedisValue& fields, const Use& use) const {
+    for (size_t i = 0; i + 1 < fields.list.size(); i += 2)
+      use(text_in(fields.list[i]), text_in(fields.list[i + 1]));
+  }
 
   const std::string& text_in(const RedisValue& value) const {
     if (value.kind != RedisValue::Kind::text) fail_kind("a text");
