@@ -7,6 +7,7 @@
 #include "harmonic/base/files.h"
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/portable_math.h"
+#include "harmonic/base/put_number.h"
 #include "harmonic/runtime/range_coder.h"
 
 namespace harmonic {
@@ -20,11 +21,6 @@ constexpr size_t kBlocksAtOnce = 16;                        // that are unpacked
 constexpr uint32_t kFollows = 1, kIndex = 2;
 
 enum class Kind : uint32_t { stored, coded };
-
-template <typename T>
-void put(std::string& bytes, T value) {
-  bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
-}
 
 // Whole numbers that stand for a row's probabilities: each at least 1, so that every token can be coded, and
 // the same on every machine.
@@ -214,24 +210,24 @@ Packer::Sizes Packer::pack(const Read& read, const Write& write) {
         kind = Kind::coded;
       }
     }
-    put(index, static_cast<uint64_t>(sizes.packed));
+    put_number(index, static_cast<uint64_t>(sizes.packed));
     ++blocks;
     std::string head;
-    put(head, kFollows);
-    put(head, static_cast<uint32_t>(kind));
-    put(head, static_cast<uint32_t>(source.size()));
-    put(head, static_cast<uint32_t>(tokens.size()));
-    put(head, static_cast<uint32_t>(payload.size()));
+    put_number(head, kFollows);
+    put_number(head, static_cast<uint32_t>(kind));
+    put_number(head, static_cast<uint32_t>(source.size()));
+    put_number(head, static_cast<uint32_t>(tokens.size()));
+    put_number(head, static_cast<uint32_t>(payload.size()));
     out(head + sha256(source));
     out(payload);
     if (static_cast<int64_t>(source.size()) < block_bytes_) break;
   }
   const auto index_at = static_cast<uint64_t>(sizes.packed);
   std::string tail;
-  put(tail, kIndex);
+  put_number(tail, kIndex);
   tail += index;
-  put(tail, blocks);
-  put(tail, index_at);
+  put_number(tail, blocks);
+  put_number(tail, index_at);
   out(tail + std::string(kEnd));
   return sizes;
 }
@@ -319,7 +315,7 @@ Packer::Sizes Packer::unpack(const Read& read, const Write& write, const std::st
         if (what != kIndex) fail("{}: damaged: neither a block nor the end at byte {}", source, at);
         break;
       }
-      put(index, at);
+      put_number(index, at);
       ++count;
       Block block = Block::read_head(input, static_cast<int64_t>(at));
       block.read_payload(input);
