@@ -75,7 +75,7 @@ RedisValue value_of(const redisReply& reply, const std::string& address) {
 // The connection is of no use any more.
 struct RedisConnection::Broken {
   std::string why;
-  bool in_time;  // the other end closed it; otherwise nothing came
+  bool in_time;  // it broke off; otherwise nothing came for too long
 };
 
 RedisOptions RedisOptions::of(const std::string& address) {
@@ -116,17 +116,15 @@ std::string RedisOptions::address() const {
 RedisConnection::RedisConnection(const RedisOptions& options) : options_(options) {}
 RedisConnection::~RedisConnection() { close(); }
 
-RedisValue RedisConnection::ask(const Words& command) { return std::move(ask_all({command}).front()); }
-
-std::vector<RedisValue> RedisConnection::ask_all(const std::vector<Words>& commands) {
+RedisValue RedisConnection::ask(const Words& command) {
   const std::lock_guard lock(mutex_);
   const WithoutBrokenPipes guard;
   for (;;) {
     const bool fresh = connect();
     try {
-      std::vector<RedisValue> values = exchange(commands);
+      RedisValue value = exchange(command);
       pause_ = {};
-      return values;
+      return value;
     } catch (const Broken& broken) {
       close();
       if (fresh || !broken.in_time) fail_for_now(broken.why);
@@ -153,8 +151,7 @@ bool RedisConnection::connect() {
   }
   if (!options_.password.empty()) {
     try {
-      const Words command = {"AUTH", options_.password};
-      exchange({command});
+      exchange({"AUTH", options_.password});
     } catch (const Broken& broken) {
       close();
       fail_for_now(broken.why);
@@ -178,7 +175,7 @@ void RedisConnection::fail_for_now(const std::string& why) {
   throw StoreUnavailable(fmt::format("{}: {}; is Redis running there?", address(), why));
 }
 
-std::vector<RedisValue> RedisConnection::exchange(const std::vector<Words>& commands) {
+RedisValue RedisConnection::exchange(const Words& command) {
   const auto check = [this](int result) {
     if (result == REDIS_OK) return;
     const bool in_time = !(context_->err == REDIS_ERR_IO && (errno == EAGAIN || errno == EWOULDBLOCK));
@@ -188,26 +185,15 @@ std::vector<RedisValue> RedisConnection::exchange(const std::vector<Words>& comm
   };
   std::vector<const char*> words;
   std::vector<size_t> sizes;
-  for (const Words& command : commands) {
-    words.clear();
-    sizes.clear();
-    for (const std::string_view word : command) {
-      words.push_back(word.data());
-      sizes.push_back(word.size());
-    }
-    check(::redisAppendCommandArgv(context_, static_cast<int>(words.size()), words.data(), sizes.data()));
+  for (const std::string_view word : command) {
+    words.push_back(word.data());
+    sizes.push_back(word.size());
   }
-  // All are read, whatever one of them says: the next command's reply comes after them.
-  std::vector<Reply> replies;
-  for (size_t i = 0; i < commands.size(); ++i) {
-    void* reply = nullptr;
-    errno = 0;
-    check(::redisGetReply(context_, &reply));
-    replies.emplace_back(static_cast<redisReply*>(reply));
-  }
-  std::vector<RedisValue> values;
-  for (const Reply& reply : replies) values.push_back(value_of(*reply, address()));
-  return values;
+  check(::redisAppendCommandArgv(context_, static_cast<int>(words.size()), words.data(), sizes.data()));
+  void* reply = nullptr;
+  errno = 0;
+  check(::redisGetReply(context_, &reply));
+  return value_of(*Reply(static_cast<redisReply*>(reply)), address());
 }
 
 }  // namespace harmonic

@@ -46,11 +46,10 @@ class RedisConnection {
   RedisConnection& operator=(const RedisConnection&) = delete;
 
   using Words = std::vector<std::string_view>;
-  // Sends commands together and gives their replies. A connection that the server has closed since the last
-  // time is made anew, and the commands are sent again: each must be one that may come twice. Throws
+  // Sends a command and gives the reply. A connection that the server has closed since the last time is made
+  // anew, and the command is sent again: it must be one that may come twice. Throws
   // StoreUnavailable when the server cannot be reached, does not answer in time or refuses, and, so that
   // nobody waits in a row, for a moment after it was not there.
-  std::vector<RedisValue> ask_all(const std::vector<Words>& commands);
   RedisValue ask(const Words& command);
 
   std::string address() const { return options_.address(); }
@@ -60,7 +59,7 @@ class RedisConnection {
   bool connect();
   void close();
   [[noreturn]] void fail_for_now(const std::string& why);
-  std::vector<RedisValue> exchange(const std::vector<Words>& commands);
+  RedisValue exchange(const Words& command);
 
   const RedisOptions options_;
   std::mutex mutex_;

@@ -17,8 +17,8 @@ constexpr int kTries = 2;  // of a write: with the states that are not known the
 constexpr std::string_view kCheckpoint = "at:";  // and a name: the field of a checkpoint
 constexpr int64_t kLargestState = 256 << 20;     // half of what Redis takes as one value
 
-// Redis runs a script whole, alone, or not at all. Both keep count of the sessions and checkpoints that have
-// a state, and drop it with the last of them.
+// Redis runs a script whole, alone, or not at all. Those that write count the sessions and checkpoints that
+// have a state, and drop it with the last of them.
 //
 // Writes a session under one or more ids. Words: the beginning of its owner's keys, the key of the count, the
 // revision that is replaced ("0": none), a number of this write, how many ids, states and words of fields
@@ -89,7 +89,19 @@ end
 return {fields, states}
 )";
 
-// Ends a session: the beginning of its owner's keys, the key of the count, its id. Whether there was one.
+// Lists sessions: the beginning of their owner's keys, after which id, at most how many. Four words each.
+constexpr std::string_view kList = R"(
+local found = {}
+for _, id in ipairs(redis.call('ZRANGEBYLEX', ARGV[1] .. 'ids', ARGV[2], '+', 'LIMIT', 0, ARGV[3])) do
+  local fields = redis.call('HMGET', ARGV[1] .. 'session:' .. id, 'parent', 'created', 'used')
+  found[#found + 1] = id
+  for i = 1, 3 do found[#found + 1] = fields[i] end
+end
+return found
+)";
+
+// Ends a session: the beginning of its owner's keys, the key of the count, its id. Whether there was one,
+// though not where the connection breaks off between two tries.
 constexpr std::string_view kErase = R"(
 local key = ARGV[1] .. 'session:' .. ARGV[3]
 local old = redis.call('HGETALL', key)
@@ -226,29 +238,16 @@ class RedisStore : public SessionStore {
   }
 
   std::vector<Session> list(const std::string& owner, const std::string& after, int64_t limit) override {
-    const std::string prefix = keys_of(owner), from = after.empty() ? "-" : "(" + after,
-                      most = std::to_string(limit);
-    const RedisValue ids =
-        list_in(redis_.ask({"ZRANGEBYLEX", prefix + "ids", from, "+", "LIMIT", "0", most}));
-    std::vector<std::string> keys;
-    std::vector<RedisConnection::Words> questions;
-    keys.reserve(ids.list.size());
-    for (const RedisValue& id : ids.list) {
-      keys.push_back(prefix + "session:" + text_in(id));
-      questions.push_back({"HMGET", keys.back(), "parent", "created", "used"});
-    }
+    const std::string from = after.empty() ? "-" : "(" + after, most = std::to_string(limit);
+    const RedisValue found = redis_.ask({"EVAL", kList, "0", keys_of(owner), from, most});
     std::vector<Session> sessions;
-    const std::vector<RedisValue> answers = redis_.ask_all(questions);
-    for (size_t i = 0; i < answers.size(); ++i) {
-      const RedisValue& fields = list_in(answers[i]);
-      // It may have ended meanwhile.
-      if (fields.list.size() != 3 || fields.list[1].kind == RedisValue::Kind::nothing) continue;
+    for (size_t i = 0; i + 3 < list_in(found).list.size(); i += 4) {
       Session& session = sessions.emplace_back();
       session.owner = owner;
-      session.id = text_in(ids.list[i]);
-      session.parent = text_in(fields.list[0]);
-      session.created = number_in(text_in(fields.list[1]));
-      session.used = number_in(text_in(fields.list[2]));
+      session.id = text_in(found.list[i]);
+      session.parent = text_in(found.list[i + 1]);
+      session.created = number_in(text_in(found.list[i + 2]));
+      session.used = number_in(text_in(found.list[i + 3]));
     }
     return sessions;
   }
