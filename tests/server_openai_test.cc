@@ -321,6 +321,8 @@ TEST_F(OpenAi, MistakesAreNamedInTheFormThatClientsKnow) {
   EXPECT_EQ(says({{"content", "a"}, {"name", "b"}, {"tool_calls", nullptr}}), 200);
   EXPECT_EQ(says({{"content", "a"}, {"tool_calls", {{{"id", "b"}}}}}), 400);
   EXPECT_EQ(says({{"content", "a"}, {"contents", "b"}}), 400);
+  EXPECT_EQ(says({{"content", {{{"type", "text"}, {"text", "a"}}}}}), 200);
+  EXPECT_EQ(says({{"content", {{{"type", "text"}, {"text", "a"}, {"texts", "b"}}}}}), 400);
   EXPECT_EQ(post("/v1/completions", {{"model", "other"}}).status, 404);
   EXPECT_EQ(HttpClient(port()).post("/v1/completions", "{\"prompt\":").status, 400);
   EXPECT_EQ(HttpClient(port()).post("/v1/completions", "[]").status, 400);

@@ -142,6 +142,10 @@ std::string content_of(const Json& message) {
     if (!part.is_object() || type == part.end() || *type != "text" || found == part.end() ||
         !found->is_string())
       fail_field("messages", "messages: only parts of the type text are known here");
+    JsonFields fields(part);
+    fields.ignore("type");
+    fields.ignore("text");
+    fields.done();
     text += found->get<std::string>();
   }
   return text;

@@ -83,7 +83,10 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
     head += fmt::format("Content-Length: {}\r\n\r\n", response.body.size());
     finished_ = true;
     if (exchange_->request().method == "HEAD") response.body.clear();
-    write(std::move(response.body.insert(0, head)));
+    // Small ones leave together; large ones are not copied once more on this thread.
+    if (response.body.size() <= kPieceBytes) head += std::exchange(response.body, {});
+    write(std::move(head));
+    if (!response.body.empty()) write(std::move(response.body));
   }
 
   void start_stream(const HttpResponse& head) override {
