@@ -1,6 +1,7 @@
 // Sessions in Redis: what several servers that share them see of each other, and what they do when it fails.
 // What it does as other stores do is in runtime_session_test.cc.
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <sys/un.h>
 
@@ -227,6 +228,35 @@ TEST_F(RedisStore, AServerThatHangsIsWaitedForOnlySoLong) {
   session.point = point(2);
   store->save(session);
   EXPECT_EQ(*store->load("me", "a")->point, *point(2));
+}
+
+TEST_F(RedisStore, WhileOneWaitsForAReplyOthersDoNotWaitAsLong) {
+  const auto store = open();
+  redis_->freeze();
+  std::thread first([&] { EXPECT_THROW(store->load("me", "a"), StoreUnavailable); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_LT(seconds_of([&] { EXPECT_THROW(store->load("me", "a"), StoreUnavailable); }), 1);
+  first.join();
+  redis_->thaw();
+}
+
+TEST_F(RedisStore, AHostAndPortServeAsASocketFileDoes) {
+  const int file = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  auto* name = reinterpret_cast<sockaddr*>(&address);
+  ASSERT_EQ(::bind(file, name, size) | ::getsockname(file, name, &size), 0);
+  ::close(file);  // a port that is free
+  const std::string port = std::to_string(ntohs(address.sin_port));
+  redis_->stop();
+  redis_->start({"--bind", "127.0.0.1", "--port", port});
+  const auto store = make_redis_store(RedisOptions::of("redis://127.0.0.1:" + port), model_, "a model", 1);
+  store->save({"a", "me", "", 0, 0, point(1), {}});
+  EXPECT_EQ(*open()->load("me", "a")->point, *point(1));
+  redis_->stop();
+  EXPECT_THROW(store->load("me", "a"), StoreUnavailable);
 }
 
 TEST_F(RedisStore, APasswordIsAskedForAndGiven) {

@@ -14,6 +14,7 @@ namespace harmonic {
 namespace {
 
 constexpr std::chrono::milliseconds kFirstPause{50}, kLongestPause{2000};
+constexpr double kShareForOthers = 0.125;  // of the time for a reply, to wait for another's
 constexpr std::string_view kScheme = "redis:";
 
 // hiredis before 1.0.1 multiplies the length of a list without a check (CVE-2021-32765), which cannot
@@ -117,7 +118,9 @@ RedisConnection::RedisConnection(const RedisOptions& options) : options_(options
 RedisConnection::~RedisConnection() { close(); }
 
 RedisValue RedisConnection::ask(const Words& command) {
-  const std::lock_guard lock(mutex_);
+  const std::unique_lock lock(mutex_, std::chrono::duration<double>(options_.seconds * kShareForOthers));
+  if (!lock)
+    throw StoreUnavailable(fmt::format("{}: has not answered another request yet; try again", address()));
   const WithoutBrokenPipes guard;
   for (;;) {
     const bool fresh = connect();

@@ -36,8 +36,7 @@ struct RedisValue {
   std::vector<RedisValue> list;
 };
 
-// Every member may be called from several threads; they wait for each other. Never to be called by a thread
-// that must not wait.
+// Every member may be called from several threads. Never to be called by a thread that must not wait.
 class RedisConnection {
  public:
   explicit RedisConnection(const RedisOptions& options);
@@ -48,8 +47,8 @@ class RedisConnection {
   using Words = std::vector<std::string_view>;
   // Sends a command and gives the reply. A connection that the server has closed since the last time is made
   // anew, and the command is sent again: it must be one that may come twice. Throws
-  // StoreUnavailable when the server cannot be reached, does not answer in time or refuses, and, so that
-  // nobody waits in a row, for a moment after it was not there.
+  // StoreUnavailable when the server cannot be reached, does not answer in time or refuses. So that nobody
+  // waits in a row, it is also thrown for a moment after that, and where another thread's command takes long.
   RedisValue ask(const Words& command);
 
   std::string address() const { return options_.address(); }
@@ -62,7 +61,7 @@ class RedisConnection {
   RedisValue exchange(const Words& command);
 
   const RedisOptions options_;
-  std::mutex mutex_;
+  std::timed_mutex mutex_;
   redisContext* context_ = nullptr;
   // After a failure nothing is tried before this time.
   std::chrono::steady_clock::time_point not_before_{};
