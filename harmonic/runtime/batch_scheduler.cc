@@ -158,11 +158,12 @@ BatchScheduler::Queue::iterator BatchScheduler::next_waiting(std::chrono::steady
   return largest.working > (*next)->share->second.working + 1 ? next : waiting_.end();
 }
 
+// Of its texts the one that came last, or about so.
 size_t BatchScheduler::slot_of_largest_share() const {
-  const auto most = std::max_element(jobs_.begin(), jobs_.end(), [](const auto& a, const auto& b) {
-    return a->share->second.working < b->share->second.working;
-  });
-  return static_cast<size_t>(most - jobs_.begin());
+  size_t largest = 0;
+  for (size_t slot = 1; slot < jobs_.size(); ++slot)
+    if (jobs_[slot]->share->second.working >= jobs_[largest]->share->second.working) largest = slot;
+  return largest;
 }
 
 void BatchScheduler::leave(const Job& job, int64_t Share::*count) {
@@ -439,6 +440,7 @@ void BatchScheduler::end(size_t slot, GenerationEnd::Finish finish, std::string 
   {
     const std::lock_guard lock(mutex_);
     leave(job, &Share::working);
+    load_.working = static_cast<int64_t>(jobs_.size()) - 1;
   }
   job.listener->on_end(std::move(ended));
   // Of a row that failed nothing is known: not even how much of it is used.

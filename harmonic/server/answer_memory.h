@@ -16,8 +16,9 @@ class AnswerMemory {
 
   // Counts them while what is returned lives. Throws ApiError 503 where they are too many.
   std::shared_ptr<void> take(int64_t bytes) {
+    const int64_t taken = taken_ += bytes;
     std::shared_ptr<void> held(nullptr, [this, bytes](void*) { taken_ -= bytes; });
-    if (taken_ += bytes; taken_ > kMostBytes)
+    if (taken > kMostBytes)
       throw ApiError{503, "the server is busy: too many large answers are being made", "", "overloaded", 1};
     return held;
   }
