@@ -27,6 +27,7 @@ class MemoryStore : public SessionStore {
   }
 
   void add(const Session& like, const std::vector<std::string>& ids) override {
+    if (ids.empty()) return;
     const std::lock_guard lock(mutex_);
     Owned& own = owners_[like.owner];
     const auto count = static_cast<int64_t>(ids.size());
