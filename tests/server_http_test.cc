@@ -72,10 +72,11 @@ class Echo : public HttpHandler {
     return {status, "text/plain", std::string(why), {}};
   }
   void ended(const HttpRequest&, int status, int64_t, double) override { last_status = status; }
-  void let_go() { held_.reset(); }
-  ~Echo() override {
+  void let_go() {
+    held_.reset();
     if (flood_.joinable()) flood_.join();
   }
+  ~Echo() override { let_go(); }
 
   std::atomic<int> gone{0}, last_status{0}, kept{0};
 

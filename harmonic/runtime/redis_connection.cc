@@ -79,6 +79,31 @@ struct RedisConnection::Broken {
   bool in_time;  // it broke off; otherwise nothing came for too long
 };
 
+// A thread's use of the connection, which the others wait for, but not long.
+class RedisConnection::Turn {
+ public:
+  explicit Turn(RedisConnection& connection) : connection_(connection) {
+    std::unique_lock lock(connection.mutex_);
+    const std::chrono::duration<double> wait(connection.options_.seconds * kShareForOthers);
+    if (!connection.free_.wait_for(lock, wait, [&] { return !connection.taken_; }))
+      throw StoreUnavailable(
+          fmt::format("{}: has not answered another request yet; try again", connection.address()));
+    connection.taken_ = true;
+  }
+  ~Turn() {
+    {
+      const std::lock_guard lock(connection_.mutex_);
+      connection_.taken_ = false;
+    }
+    connection_.free_.notify_one();
+  }
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+
+ private:
+  RedisConnection& connection_;
+};
+
 RedisOptions RedisOptions::of(const std::string& address) {
   const auto wrong = [&] {
     fail_usage("--sessions {}: expected redis://HOST:PORT, or redis:FILE with a socket's file", address);
@@ -118,9 +143,7 @@ RedisConnection::RedisConnection(const RedisOptions& options) : options_(options
 RedisConnection::~RedisConnection() { close(); }
 
 RedisValue RedisConnection::ask(const Words& command) {
-  const std::unique_lock lock(mutex_, std::chrono::duration<double>(options_.seconds * kShareForOthers));
-  if (!lock)
-    throw StoreUnavailable(fmt::format("{}: has not answered another request yet; try again", address()));
+  const Turn turn(*this);
   const WithoutBrokenPipes guard;
   for (;;) {
     const bool fresh = connect();

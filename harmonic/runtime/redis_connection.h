@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <mutex>
 #include <string>
@@ -55,13 +56,16 @@ class RedisConnection {
 
  private:
   struct Broken;
+  class Turn;
   bool connect();
   void close();
   [[noreturn]] void fail_for_now(const std::string& why);
   RedisValue exchange(const Words& command);
 
   const RedisOptions options_;
-  std::timed_mutex mutex_;
+  std::mutex mutex_;
+  std::condition_variable free_;
+  bool taken_ = false;  // under the mutex: by the thread whose turn it is, which alone uses the following
   redisContext* context_ = nullptr;
   // After a failure nothing is tried before this time.
   std::chrono::steady_clock::time_point not_before_{};

@@ -35,10 +35,12 @@ void ConnectionExchange::respond(HttpResponse response) {
   });
 }
 
+// A stream's head, pieces and end are kept in one place, in order: the loop may take what its own thread
+// posts after what another's did.
 void ConnectionExchange::start_stream(HttpResponse head) {
-  asio::post(loop_, [self = shared_from_this(), head = std::move(head)] {
-    if (!self->over_) self->connection_->start_stream(head);
-  });
+  const std::lock_guard lock(mutex_);
+  head_ = std::move(head);
+  asio::post(loop_, [self = shared_from_this()] { self->flush(); });
 }
 
 void ConnectionExchange::send(std::string_view piece) {
@@ -63,17 +65,22 @@ void ConnectionExchange::flush_in_time() {
 }
 
 void ConnectionExchange::flush() {
+  std::optional<HttpResponse> head;
   std::string piece;
   bool ending;
   {
     const std::lock_guard lock(mutex_);
+    head.swap(head_);
     piece.swap(unsent_);
     posted_ = false;
     ending = ending_;
   }
   if (over_) return;
-  flushed_ = std::chrono::steady_clock::now();
-  connection_->send(piece);
+  if (head) connection_->start_stream(*head);
+  if (!piece.empty()) {
+    flushed_ = std::chrono::steady_clock::now();
+    connection_->send(piece);
+  }
   if (ending && !over_) connection_->end_stream();
 }
 

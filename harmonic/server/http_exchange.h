@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -91,8 +92,9 @@ class ConnectionExchange : public HttpExchange, public std::enable_shared_from_t
   HttpGathering& gathering_;
   HttpRequest request_;
   std::mutex mutex_;
-  std::string unsent_;   // pieces on their way to the loop
-  bool posted_ = false;  // flush() will be called
+  std::optional<HttpResponse> head_;  // of a stream, on its way to the loop
+  std::string unsent_;                // pieces on theirs
+  bool posted_ = false;               // flush() will be called
   bool ending_ = false;
   // Of the loop's thread.
   std::function<void()> gone_;
