@@ -76,7 +76,7 @@ bool AccessLog::write(std::string_view line) {
 bool AccessLog::write_to_standard_error(std::string_view line) {
   while (!line.empty()) {
     pollfd out = {STDERR_FILENO, POLLOUT, 0};
-    if (::poll(&out, 1, kBetweenLooks) == 0) {
+    if (::poll(&out, 1, kBetweenLooks) <= 0) {
       const std::lock_guard lock(mutex_);
       if (stopping_) return false;
       continue;
