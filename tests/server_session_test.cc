@@ -265,9 +265,11 @@ TEST_F(SessionRoutes, ASessionThatAnotherRequestEndsAtOnceIsAnsweredAllTheSame) 
   port();
   std::atomic<bool> over{false};
   std::thread other([&] {
-    while (!over)
-      for (const Json& session : look("/v1/sessions")["data"])
+    while (!over) {
+      const Json list = look("/v1/sessions");
+      for (const Json& session : list["data"])
         HttpClient(port()).request("DELETE", "/v1/sessions/" + session["id"].get<std::string>());
+    }
   });
   for (int i = 0; i < 400; ++i) EXPECT_EQ(post("/v1/sessions", Json::object()).status, 200);
   over = true;
