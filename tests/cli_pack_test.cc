@@ -1,5 +1,6 @@
 // harmonic pack and unpack, as child processes.
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include "tests/cli_process.h"
 
@@ -28,6 +29,18 @@ TEST_F(Pack, AFileComesBackThroughFilesAndPipes) {
   const Outcome piped = run("pack", "-", "-", text);
   EXPECT_EQ(piped.out, read_file(packed));
   EXPECT_EQ(run("unpack", "-", "-", piped.out).out, text);
+}
+
+TEST_F(Pack, WhoMayNotReadTheSourceMayNotReadWhatIsMadeOfIt) {
+  const std::string in = folder_.file("in", "a secret"), packed = folder_ / "packed", out = folder_ / "out";
+  ::chmod(in.c_str(), 0600);
+  ASSERT_EQ(run("pack", in, packed).status, 0);
+  ASSERT_EQ(run("unpack", packed, out).status, 0);
+  for (const std::string& file : {packed, out}) {
+    struct stat found;
+    ASSERT_EQ(::stat(file.c_str(), &found), 0);
+    EXPECT_EQ(found.st_mode & 0777, 0600u) << file;
+  }
 }
 
 TEST_F(Pack, WhatCannotBeUnpackedLeavesNoFile) {

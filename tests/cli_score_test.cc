@@ -323,6 +323,20 @@ TEST_F(Score, OnlySurprisingLinesAreShownAboveAThreshold) {
   EXPECT_EQ(run_with_input(words, "text\n").status, 2);
 }
 
+TEST_F(Score, AStateThatAnotherRunGoesOnFromIsRefused) {
+  std::vector<std::string> words = arguments(bytes_, "line", true);
+  words.insert(words.end(), {"--state", folder_ / "state"});
+  HarmonicProcess first(words);
+  first.write("a line\nand another\n");
+  ASSERT_TRUE(first.shows("\"line\":1,"));
+  const Outcome second = run_with_input(words, "a line\n");
+  EXPECT_EQ(second.status, 1);
+  EXPECT_NE(second.err.find("another harmonic score"), std::string::npos) << second.err;
+  first.close_input();
+  EXPECT_EQ(first.wait().status, 0);
+  EXPECT_EQ(run_with_input(words, "a line\n").status, 0);
+}
+
 TEST_F(Score, GoesOnFromItsStateAfterAnEndAKillAndAnInterrupt) {
   for (const std::string& model : {bytes_, bpe_, pieces_}) {
     const auto words = [&](const std::string& state) {

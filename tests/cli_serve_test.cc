@@ -112,7 +112,7 @@ TEST_F(Serve, MistakesAreOneLineAndNameTheSetting) {
        std::vector<Case>{{{"--config", file}, "did you mean \"port\"", {}},
                          {{"--port", "70000"}, "--port", {}},
                          {{"--host", "0.0.0.0"}, "API key", {}},
-                         {{"--host", "nowhere"}, "API key", {}},
+                         {{"--host", "nowhere"}, "expected an address", {}},
                          {{"--sessions", "redis"}, "--sessions", {}},
                          {{"--sessions", "redis://localhost:0"}, "--sessions", {}},
                          {{}, "did you mean \"HARMONIC_SERVE_PORT\"", {"HARMONIC_SERVE_PROT=1"}},

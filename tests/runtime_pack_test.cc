@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cmath>
+#include <cstring>
 
 #include "harmonic/runtime/range_coder.h"
 #include "harmonic/runtime/sampler.h"
@@ -76,6 +78,18 @@ class PackTest : public ::testing::Test {
     packer().unpack(
         reader(packed), [&](std::string_view bytes) { out += bytes; }, "the file");
     return out;
+  }
+  // What the model writes itself, and so knows as well as it can.
+  std::vector<int32_t> written_by_the_model(size_t size) {
+    TextStream stream(*inference_, tokenizer_->bos());
+    Sampler sampler({.temperature = 0.2});
+    std::vector<int32_t> tokens;
+    while (tokens.size() < size) {
+      const int32_t token = sampler.sample(stream.next_logits(), tokens.size());
+      tokens.push_back(token);
+      stream.append({token});
+    }
+    return tokens;
   }
   static std::string noise(size_t size, uint64_t seed, uint64_t values = 256) {
     const Random random(seed, 7);
@@ -172,15 +186,7 @@ TEST_F(PackTest, ModelsWithABoundedMemoryBeginAnew) {
 }
 
 TEST_F(PackTest, ATextCostsAsManyBitsAsTheModelSays) {
-  // One that the model writes itself, and so knows as well as it can.
-  TextStream stream(*inference_, tokenizer_->bos());
-  Sampler sampler({.temperature = 0.2});
-  std::vector<int32_t> tokens;
-  while (tokens.size() < 4000) {
-    const int32_t token = sampler.sample(stream.next_logits(), tokens.size());
-    tokens.push_back(token);
-    stream.append({token});
-  }
+  const std::vector<int32_t> tokens = written_by_the_model(4000);
   std::string text;
   for (const int32_t token : tokens) text += static_cast<char>(token);
   TextStream scored(*inference_, tokenizer_->bos());
@@ -217,6 +223,19 @@ TEST_F(PackTest, AnotherModelAndDamageAreRefused) {
   }
   model_->parameters()[0].value.row<float>(0)[0] += 1;
   EXPECT_THROW(unpack(packed), Error);
+}
+
+TEST_F(PackTest, ABlockThatClaimsMoreTokensThanItHasBytesIsRefusedAtOnce) {
+  std::string text;
+  for (const int32_t token : written_by_the_model(2000)) text += static_cast<char>(token);
+  std::string packed = pack(text);
+  const size_t tokens = 8 + 64 + 3 * sizeof(uint32_t);  // behind the magic, the identity and three numbers
+  for (const uint32_t claimed : {1u << 21, 2 * 2000u + 1, 4000u}) {
+    std::memcpy(packed.data() + tokens, &claimed, sizeof claimed);
+    const auto begin = std::chrono::steady_clock::now();
+    EXPECT_THROW(unpack(packed), Error) << claimed;
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5)) << claimed;
+  }
 }
 
 }  // namespace

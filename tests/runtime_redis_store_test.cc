@@ -117,7 +117,7 @@ TEST_F(RedisStore, OfTwoThatChangeASessionTheFirstCountsAndNoneIsMixed) {
   EXPECT_EQ(keys("*:state:*"), 0);
   // A lease that was saved can be saved again.
   Sessions sessions(open(), 10);
-  Sessions::Lease lease = sessions.lease("me", sessions.create("me", point(1)));
+  Sessions::Lease lease = sessions.lease("me", sessions.create("me", point(1)).id);
   lease.save();
   EXPECT_NO_THROW(lease.save());
 }

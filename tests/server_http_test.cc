@@ -19,6 +19,8 @@ class Echo : public HttpHandler {
  public:
   void handle(std::shared_ptr<HttpExchange> exchange) override {
     const HttpRequest& request = exchange->request();
+    ++kept;
+    exchange->keep(std::shared_ptr<void>(nullptr, [this](void*) { --kept; }));
     if (request.path == "/stream" || request.path == "/events") {
       exchange->start_stream({200, request.path == "/events" ? "text/event-stream" : "text/plain", {}, {}});
       exchange->send("one");
@@ -50,6 +52,8 @@ class Echo : public HttpHandler {
     } else if (request.path == "/pieces") {
       exchange->when_gone([this] { ++gone; });
       take(exchange, 0);
+    } else if (request.path == "/size") {
+      exchange->respond({200, "text/plain", fmt::format("{}", request.body.size()), {}});
     } else if (request.path == "/large") {
       exchange->respond({200, "text/plain", std::string(20'000'000, 'y'), {}});
     } else {
@@ -74,7 +78,7 @@ class Echo : public HttpHandler {
   }
   ~Echo() override { let_go(); }
 
-  std::atomic<int> gone{0}, last_status{0};
+  std::atomic<int> gone{0}, last_status{0}, kept{0};
 
  private:
   void take(const std::shared_ptr<HttpExchange>& exchange, size_t total) {
@@ -193,6 +197,56 @@ TEST_F(Http, BoundsHeadersAndBodies) {
       200);
 }
 
+TEST_F(Http, WhatFramesABodyIsBoundedToo) {
+  options.max_header_bytes = 2000;
+  start();
+  // Extensions of a chunk, zeros before its size, trailers behind the last: none of them is a body.
+  for (const std::string& framing :
+       {"1;a=" + std::string(400'000, 'x'), std::string(400'000, '0') + "1\r\nx\r\n",
+        "0\r\nA: " + std::string(400'000, 'x')}) {
+    HttpClient client(server->port());
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + framing);
+    EXPECT_EQ(client.read().status, 400) << framing.substr(0, 10);
+  }
+}
+
+TEST_F(Http, ABodyThatIsALittleTooLargeIsReadSoThatTheAnswerIsSeen) {
+  options.max_body_bytes = 8'000'000;
+  start();
+  HttpClient client(server->port());
+  EXPECT_TRUE(client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8000001\r\n\r\n"));
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  EXPECT_TRUE(client.send(std::string(8'000'001, 'x')));
+  EXPECT_EQ(client.read().status, 413);
+}
+
+TEST_F(Http, AnswersThatNobodyTakesAreHeldLikeBodies) {
+  options.max_held_bytes = 30'000'000;
+  start();
+  HttpClient one(server->port()), two(server->port());
+  one.receive_buffer(4096);
+  one.send("GET /large HTTP/1.1\r\nHost: x\r\n\r\n");
+  one.read_head();
+  EXPECT_EQ(two.get("/large").status, 503);
+  EXPECT_EQ(two.get("/small").status, 200) << "there is always room for small ones";
+  one.close();
+  for (int i = 0; i < 1000 && echo.last_status != 200; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_EQ(two.get("/large").status, 200);
+}
+
+TEST_F(Http, WhoTakesNothingOfALargeAnswerIsDroppedAsSoonAsOfASmallOne) {
+  options.write_seconds = 0.3;
+  start();
+  HttpClient client(server->port());
+  client.receive_buffer(4096);
+  client.send("GET /large HTTP/1.1\r\nHost: x\r\n\r\n");
+  client.read_head();
+  for (int i = 0; i < 1000 && server->connections() > 0; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_EQ(server->connections(), 0);
+}
+
 TEST_F(Http, WhoMayNotAskIsAnsweredBeforeTheBodyComes) {
   start();
   const HttpReply reply = send("POST /forbidden HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n");
@@ -204,13 +258,13 @@ TEST_F(Http, TheBodiesOfAllConnectionsTogetherAreBounded) {
   options.max_held_bytes = 100'000;
   start();
   HttpClient one(server->port()), two(server->port());
-  one.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n" + std::string(80'000, 'x'));
+  one.send("POST /size HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n" + std::string(80'000, 'x'));
   std::this_thread::sleep_for(std::chrono::milliseconds(200));
-  two.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n" + std::string(80'000, 'x'));
+  two.send("POST /size HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n" + std::string(80'000, 'x'));
   EXPECT_EQ(two.read().status, 503);
   one.send(std::string(10'000, 'x'));
   EXPECT_EQ(one.read().status, 200);
-  EXPECT_EQ(one.post("/", std::string(90'000, 'y')).status, 200) << "what was answered is let go of";
+  EXPECT_EQ(one.post("/size", std::string(90'000, 'y')).status, 200) << "what was answered is let go of";
 }
 
 TEST_F(Http, AHeadHasABodyElsewhere) {
@@ -328,6 +382,33 @@ TEST_F(Http, AClientThatGoesAwayIsNoticed) {
   EXPECT_EQ(echo.last_status, 499);
 }
 
+TEST_F(Http, AClientThatSentMoreBeforeItWentAwayIsNoticedToo) {
+  start();
+  HttpClient client(server->port());
+  client.send("GET /never HTTP/1.1\r\nHost: x\r\n\r\n");
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  client.send("G");
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_EQ(echo.gone, 0);
+  client.close();
+  for (int i = 0; i < 1000 && echo.gone == 0; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_EQ(echo.gone, 1);
+}
+
+TEST_F(Http, WhatIsKeptForARequestIsLetGoOfWhenItsAnswerHasLeft) {
+  start();
+  HttpClient slow(server->port()), quick(server->port());
+  slow.receive_buffer(4096);
+  slow.send("GET /large HTTP/1.1\r\nHost: x\r\n\r\n");
+  slow.read_head();
+  EXPECT_EQ(quick.get("/y").status, 200);
+  for (int i = 0; i < 100 && echo.kept > 1; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_EQ(echo.kept, 1) << "the large answer is on its way";
+  slow.close();
+  for (int i = 0; i < 1000 && echo.kept > 0; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_EQ(echo.kept, 0);
+}
+
 TEST_F(Http, AnUploadInPiecesHasNoLimitButPasses) {
   start();
   HttpClient client(server->port());
@@ -381,6 +462,25 @@ TEST_F(Http, ASocketFileServesToo) {
   EXPECT_FALSE(std::filesystem::exists(options.unix_socket));
   folder.file("socket", "");
   EXPECT_THROW(HttpServer(options, echo), Error) << "a file that is no socket";
+}
+
+TEST_F(Http, TheSocketFileOfASuccessorStays) {
+  TemporaryFolder folder;
+  options.unix_socket = folder / "socket";
+  start();
+  HttpClient busy(options.unix_socket);
+  busy.send("GET /events HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_EQ(busy.read_head().status, 200);
+  server->drain(30);
+  while (HttpClient(options.unix_socket).connected())
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  {
+    HttpServer successor(options, echo);
+    stop();
+    EXPECT_TRUE(std::filesystem::exists(options.unix_socket));
+    EXPECT_TRUE(HttpClient(options.unix_socket).connected());
+  }
+  EXPECT_FALSE(std::filesystem::exists(options.unix_socket));
 }
 
 TEST_F(Http, AnAddressThatIsTakenOrIsNoneIsAnError) {

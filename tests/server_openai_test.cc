@@ -144,6 +144,51 @@ TEST_F(OpenAi, WhatTheEvaluationHarnessSendsIsAnsweredAsItExpects) {
   EXPECT_EQ(ask("/detokenize", {{"tokens", {72, 105}}})["prompt"], "Hi");
 }
 
+TEST_F(OpenAi, AModelOfAnyNameIsFoundByIt) {
+  config.model_name = "org/my m\u00f6del";
+  EXPECT_EQ(look("/v1/models/org/my%20m%C3%B6del")["id"], config.model_name);
+  EXPECT_EQ(look("/v1/models/org%2Fmy%20m%c3%b6del")["id"], config.model_name);
+  for (const char* path :
+       {"/v1/models/org", "/v1/models/", "/v1/models/%", "/v1/models/%4", "/v1/models/%zz"})
+    EXPECT_EQ(HttpClient(port()).get(path).status, 404) << path;
+}
+
+TEST_F(OpenAi, ALongEchoStreamsToWhatAWholeAnswerSays) {
+  std::vector<int> prompt;
+  for (int i = 0; i < 12'000; ++i) prompt.push_back(i % 7 == 3 ? 0xC3 + (i % 2) : 97 + i % 26);
+  Json body = {{"prompt", prompt}, {"echo", true}, {"logprobs", 20},           {"max_tokens", 5},
+               {"n", 2},           {"seed", 3},    {"return_token_ids", true}, {"ignore_end", true}};
+  const Json whole = ask("/v1/completions", body);
+  body["stream"] = true;
+  HttpReply reply = post("/v1/completions", body);
+  ASSERT_EQ(reply.status, 200);
+  EXPECT_GT(reply.body.size(), 10u << 20) << "more than a stream's reader may leave";
+  std::vector<std::string> texts(2);
+  std::vector<Json> logprobs(2);
+  for (const Json& event : events_of(reply.body)) {
+    const Json& choice = event["choices"][0];
+    const size_t i = choice["index"].get<size_t>();
+    texts[i] += choice["text"].get<std::string>();
+    for (const auto& [key, list] : choice["logprobs"].items())
+      for (const Json& one : list) logprobs[i][key].push_back(one);
+  }
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(texts[i] == whole["choices"][i]["text"], true);
+    for (const auto& [key, list] : whole["choices"][i]["logprobs"].items())
+      EXPECT_EQ(logprobs[i][key] == list, true) << key;
+  }
+}
+
+TEST_F(OpenAi, AnEchoShowsACharacterThatIsCutOnce) {
+  Json body = {{"prompt", {0x61, 0xC3}}, {"echo", true}, {"max_tokens", 0}};
+  EXPECT_EQ(ask("/v1/completions", body)["choices"][0]["text"], "a\xEF\xBF\xBD");
+  body["stream"] = true;
+  std::string text;
+  for (const Json& event : events_of(post("/v1/completions", body).body))
+    text += event["choices"][0]["text"].get<std::string>();
+  EXPECT_EQ(text, "a\xEF\xBF\xBD");
+}
+
 TEST_F(OpenAi, ATextThatTheModelEndsSaysSo) {
   // Of many seeds some end early.
   bool ended = false;
@@ -252,6 +297,7 @@ TEST_F(OpenAi, MistakesAreNamedInTheFormThatClientsKnow) {
       {{{"best_of", 4}}, "best_of"},
       {{{"frequency_penalty", 1}}, "frequency_penalty"},
       {{{"max_token", 5}}, "max_token"},
+      {{{"stream", true}, {"stream_options", {{"include_usages", true}}}}, "stream_options"},
   };
   for (const auto& [body, field] : mistakes) {
     const HttpReply reply = post("/v1/completions", body);
@@ -268,6 +314,15 @@ TEST_F(OpenAi, MistakesAreNamedInTheFormThatClientsKnow) {
                                      {"max_tokens", 1}})
                 .status,
             200);
+  const auto says = [&](Json message) {
+    message["role"] = "user";
+    return post("/v1/chat/completions", {{"messages", {message}}, {"max_tokens", 1}}).status;
+  };
+  EXPECT_EQ(says({{"content", "a"}, {"name", "b"}, {"tool_calls", nullptr}}), 200);
+  EXPECT_EQ(says({{"content", "a"}, {"tool_calls", {{{"id", "b"}}}}}), 400);
+  EXPECT_EQ(says({{"content", "a"}, {"contents", "b"}}), 400);
+  EXPECT_EQ(says({{"content", {{{"type", "text"}, {"text", "a"}}}}}), 200);
+  EXPECT_EQ(says({{"content", {{{"type", "text"}, {"text", "a"}, {"texts", "b"}}}}}), 400);
   EXPECT_EQ(post("/v1/completions", {{"model", "other"}}).status, 404);
   EXPECT_EQ(HttpClient(port()).post("/v1/completions", "{\"prompt\":").status, 400);
   EXPECT_EQ(HttpClient(port()).post("/v1/completions", "[]").status, 400);

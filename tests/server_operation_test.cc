@@ -1,5 +1,11 @@
 // What keeps a server standing: keys, names, limits, deadlines, numbers about its work.
+#include <fcntl.h>
+
+#include <future>
+
+#include "harmonic/server/access_log.h"
 #include "harmonic/server/clients.h"
+#include "harmonic/server/workers.h"
 #include "tests/server_fixture.h"
 
 namespace harmonic {
@@ -123,6 +129,56 @@ TEST_F(Operation, MoreThanAClientMayIsRefusedWithATimeToComeBack) {
   EXPECT_EQ(reply.status, 200);
 }
 
+TEST_F(Operation, ARequestCountsAsItsClientsUntilItsAnswerHasLeft) {
+  config.concurrent_per_client = 1;
+  HttpClient slow(port());
+  slow.receive_buffer(4096);
+  // About 12 MB of answer.
+  slow.send_post(
+      "/v1/completions",
+      Json{{"prompt", std::string(20'000, 'x')}, {"echo", true}, {"logprobs", 20}, {"max_tokens", 1}}.dump());
+  EXPECT_EQ(slow.read_head().status, 200);
+  const Json small = {{"prompt", "a"}, {"max_tokens", 1}};
+  EXPECT_EQ(post("/v1/completions", small).status, 429);
+  EXPECT_EQ(look("/health")["status"], "ok");
+  slow.close();
+  HttpReply reply = post("/v1/completions", small);
+  for (int i = 0; i < 1000 && reply.status == 429; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    reply = post("/v1/completions", small);
+  }
+  EXPECT_EQ(reply.status, 200);
+  for (int i = 0; i < 50; ++i) EXPECT_EQ(post("/v1/completions", small).status, 200) << "one after the other";
+}
+
+TEST_F(Operation, AnswersThatWouldBeTooLargeAreRefused) {
+  Json body = {{"prompt", "a"}, {"n", 128}, {"max_tokens", 65'536}, {"ignore_end", true}};
+  HttpReply reply = post("/v1/completions", body);
+  EXPECT_EQ(reply.status, 400) << reply.body.substr(0, 200);
+  EXPECT_EQ(parse_json(reply.body, "x")["error"]["param"], "max_tokens");
+  body = {{"prompt", "a"}, {"n", 128}, {"max_tokens", 1500}, {"ignore_end", true}, {"logprobs", 20}};
+  EXPECT_EQ(post("/v1/completions", body).status, 400);
+  // What leaves at once is not held.
+  body["stream"] = true;
+  HttpClient stream(port());
+  stream.send_post("/v1/completions", body.dump());
+  EXPECT_EQ(stream.read_head().status, 200);
+}
+
+TEST_F(Operation, OneRequestForManyLongTextsLeavesRoomForOthers) {
+  config.api_key_file = folder_.file("keys", std::string(kKey) + "\n" + kOther + "\n");
+  config.batch = 4;
+  HttpClient greedy(port());
+  greedy.send_post("/v1/completions",
+                   R"({"prompt":"a","n":32,"max_tokens":65536,"ignore_end":true,"stream":true})",
+                   bearer(kKey));
+  EXPECT_EQ(greedy.read_head().status, 200);
+  while (HttpClient(port()).get("/metrics", bearer(kKey)).body.find("harmonic_texts_working 4\n") ==
+         std::string::npos)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  ask("/v1/completions", {{"prompt", "a"}, {"max_tokens", 3}}, bearer(kOther));
+}
+
 TEST_F(Operation, ATooFullQueueIsSaid) {
   config.batch = 1;
   config.queue = 1;
@@ -160,6 +216,21 @@ TEST_F(Operation, ARequestThatTakesTooLongIsCut) {
   EXPECT_LT(answer["usage"]["completion_tokens"], 65536);
 }
 
+TEST_F(Operation, APromptThatIsNotReadInTimeIsRefusedWithATimeToComeBack) {
+  config.request_seconds = 0.05;
+  const std::string text(1'000'000, 'x');
+  for (const char* path : {"/v1/completions", "/v1/score"}) {
+    const HttpReply reply = post(path, {{path[4] == 'c' ? "prompt" : "text", text}});
+    EXPECT_EQ(reply.status, 503) << reply.body;
+    EXPECT_TRUE(reply.headers.contains("retry-after")) << path;
+  }
+}
+
+TEST_F(Operation, WithoutAQueueARequestIsAnsweredWhileTheBatchHasRoom) {
+  config.queue = 0;
+  EXPECT_EQ(post("/v1/completions", {{"max_tokens", 3}}).status, 200);
+}
+
 TEST_F(Operation, OfSeveralTextsThatDoNotFitInTheQueueTheRequestIsRefusedAsAWhole) {
   config.batch = 1;
   config.queue = 2;
@@ -188,6 +259,108 @@ TEST_F(Operation, TheAccessLogHasALineARequestAndNothingOfTheClients) {
   EXPECT_EQ(std::count(log.begin(), log.end(), '\n'), 2);
   EXPECT_EQ(log.find("secret"), std::string::npos);
   EXPECT_EQ(parse_json(log.substr(0, log.find('\n')), "log")["status"], 404);
+}
+
+TEST_F(Operation, TheAccessLogKnowsWhoSentWhatIsNoRequest) {
+  config.access_log = folder_ / "access";
+  HttpClient client(port());
+  client.send("nonsense\r\n\r\n");
+  EXPECT_EQ(client.read().status, 400);
+  stop();
+  EXPECT_EQ(parse_json(read_file(folder_ / "access"), "log")["client"], "127.0.0.1");
+}
+
+// Standard error as a pipe that nobody reads until the end of this.
+class UnreadErrors {
+ public:
+  UnreadErrors() : before_(::dup(STDERR_FILENO)) {
+    if (::pipe2(ends_, O_CLOEXEC) != 0) std::abort();
+    ::dup2(ends_[1], STDERR_FILENO);
+    ::close(ends_[1]);
+  }
+  ~UnreadErrors() {
+    restore();
+    ::close(ends_[0]);
+  }
+  // What was written, once this process has let go of the pipe.
+  std::string read_all() {
+    restore();
+    std::string all;
+    char bytes[4096];
+    for (ssize_t got; (got = ::read(ends_[0], bytes, sizeof bytes)) > 0;)
+      all.append(bytes, static_cast<size_t>(got));
+    return all;
+  }
+
+ private:
+  void restore() {
+    if (before_ < 0) return;
+    ::dup2(before_, STDERR_FILENO);
+    ::close(before_);
+    before_ = -1;
+  }
+  int before_, ends_[2];
+};
+
+TEST_F(Operation, ALogWhoseReaderStandsStillHoldsUpNobody) {
+  UnreadErrors errors;
+  config.access_log = "-";
+  HttpClient client(port());
+  for (int i = 0; i < 3000; ++i) ASSERT_EQ(client.get("/health").status, 200) << i;
+  stop();  // what nobody reads is not waited for
+  const std::string log = errors.read_all();
+  EXPECT_GT(log.size(), 10'000u);
+  EXPECT_EQ(parse_json(log.substr(0, log.find('\n')), "log")["route"], "/health");
+}
+
+TEST(AccessLog, LinesBeyondThoseThatMayWaitAreCounted) {
+  TemporaryFolder folder;
+  {
+    AccessLog log(folder / "log");
+    for (size_t i = 0; i < 20 * AccessLog::kMostWaiting; ++i) log.add("x");
+  }
+  size_t written = 0, dropped = 0;
+  const std::string text = read_file(folder / "log");
+  for (size_t at = 0; at < text.size(); at = text.find('\n', at) + 1) {
+    if (text[at] == 'x') {
+      ++written;
+    } else {
+      dropped += parse_json(text.substr(at, text.find('\n', at) - at), "log")["dropped"].get<size_t>();
+    }
+  }
+  EXPECT_EQ(written + dropped, 20 * AccessLog::kMostWaiting);
+}
+
+TEST(Workers, SurviveWhateverTheirWorkThrows) {
+  Workers workers(1);
+  workers.post([] { throw 1; });
+  workers.post([] { throw std::runtime_error("this test's"); });
+  std::promise<void> done;
+  workers.post([&] { done.set_value(); });
+  done.get_future().wait();
+}
+
+TEST_F(Operation, NamesThatAreWrittenInOtherLettersAreTheSame) {
+  config.api_key_file = folder_.file("keys", std::string(kKey) + "\n");
+  HttpClient client(port());
+  const auto status = [&](const std::string& host, const std::string& scheme, const std::string& type) {
+    client.send("POST /tokenize HTTP/1.1\r\nHost: " + host + "\r\nAuthorization: " + scheme + " " + kKey +
+                "\r\nContent-Type: " + type + "\r\nContent-Length: 14\r\n\r\n{\"prompt\":\"a\"}");
+    return client.read().status;
+  };
+  EXPECT_EQ(status("LocalHost", "Bearer", "application/json"), 200);
+  EXPECT_EQ(status("localhost", "bearer", "Application/JSON; charset=utf-8"), 200);
+  EXPECT_EQ(status("localhost", "Bearer", "application/jsonp"), 415);
+}
+
+TEST_F(Operation, AHostThatIsNoAddressIsSaidToBeNone) {
+  config.host = "localhost";
+  try {
+    start();
+    FAIL() << "localhost is a name";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("expected an address"), std::string::npos) << error.what();
+  }
 }
 
 TEST_F(Operation, GoingDownFinishesWhatIsAtWork) {

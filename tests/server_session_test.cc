@@ -261,6 +261,44 @@ TEST_F(SharedSessions, WhileTheStoreIsGoneAllElseIsAnsweredAndSessionsSayWhy) {
   EXPECT_EQ(reply.status, 200);
 }
 
+TEST_F(SessionRoutes, ASessionThatAnotherRequestEndsAtOnceIsAnsweredAllTheSame) {
+  port();
+  std::atomic<bool> over{false};
+  std::thread other([&] {
+    while (!over) {
+      const Json list = look("/v1/sessions");
+      for (const Json& session : list["data"])
+        HttpClient(port()).request("DELETE", "/v1/sessions/" + session["id"].get<std::string>());
+    }
+  });
+  for (int i = 0; i < 400; ++i) EXPECT_EQ(post("/v1/sessions", Json::object()).status, 200);
+  over = true;
+  other.join();
+}
+
+TEST_F(SessionRoutes, AListSaysWhetherThereAreMore) {
+  for (int i = 0; i < 3; ++i) ask("/v1/sessions", Json::object());
+  for (const auto& [limit, more] : {std::pair(2, true), std::pair(3, false), std::pair(4, false)}) {
+    const Json list = look("/v1/sessions?limit=" + std::to_string(limit));
+    EXPECT_EQ(list["data"].size(), static_cast<size_t>(std::min(limit, 3)));
+    EXPECT_EQ(list["has_more"], more) << limit;
+  }
+}
+
+TEST_F(SessionRoutes, AStateIsExportedWithoutAFile) {
+  ::setenv("TMPDIR", "/nonexistent", 1);
+  const std::string id = ask("/v1/sessions", Json::object())["id"];
+  const HttpReply state = HttpClient(port()).get("/v1/sessions/" + id + "/export");
+  EXPECT_EQ(state.status, 200) << state.body;
+  HttpClient client(port());
+  client.send(
+      "POST /v1/sessions/import HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+      "application/octet-stream\r\nContent-Length: " +
+      std::to_string(state.body.size()) + "\r\n\r\n" + state.body);
+  EXPECT_EQ(client.read().status, 200);
+  ::unsetenv("TMPDIR");
+}
+
 TEST_F(SessionRoutes, NoMoreSessionsThanAllowed) {
   config.max_sessions = 2;
   create();

@@ -80,7 +80,7 @@ void run_sessions(const LoadOptions& options, int64_t wanted, int64_t in_file, c
     const int pid = ::getpid();
     const int64_t before = use_of_process(pid).resident;
     for (int64_t i = 0; i < count; ++i)
-      ids.push_back(sessions.create("", std::make_shared<const TextPoint>(point_of(model, i))));
+      ids.push_back(sessions.create("", std::make_shared<const TextPoint>(point_of(model, i))).id);
     // The names kept here are not the store's.
     const int64_t names = count * static_cast<int64_t>(sizeof(std::string) + ids[0].capacity() + 1);
     const auto taken = static_cast<double>(use_of_process(pid).resident - before - names);
@@ -108,7 +108,7 @@ void run_sessions(const LoadOptions& options, int64_t wanted, int64_t in_file, c
     Sessions sessions(make_sqlite_store(file, model, "bench", 1 << 20), INT64_MAX);
     const auto begin = Clock::now();
     for (int64_t i = 0; i < in_file; ++i)
-      ids.push_back(sessions.create("", std::make_shared<const TextPoint>(point_of(model, i))));
+      ids.push_back(sessions.create("", std::make_shared<const TextPoint>(point_of(model, i))).id);
     const double writes = static_cast<double>(in_file) / seconds_since(begin);
     show("new sessions in SQLite", "", fmt::format("{:.0f}/s", writes));
   }

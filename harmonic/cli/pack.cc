@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <optional>
 
 #include "harmonic/base/error.h"
 #include "harmonic/base/files.h"
@@ -36,6 +37,12 @@ class Source {
     if (::fstat(descriptor_, &found) != 0 || !S_ISREG(found.st_mode))
       fail("{}: --from and --bytes need a regular file, which can be read from anywhere", name_);
     return found.st_size;
+  }
+  // Of a regular file: who may read and write it.
+  std::optional<mode_t> mode() const {
+    struct stat found;
+    if (::fstat(descriptor_, &found) != 0 || !S_ISREG(found.st_mode)) return {};
+    return found.st_mode & 0777;
   }
   std::string read_at(int64_t offset, int64_t most) const {
     std::string bytes(static_cast<size_t>(most), '\0');
@@ -96,6 +103,8 @@ class PackCommand : public Command {
       sizes = work(packer, source, [](std::string_view bytes) { write_output(bytes); });
       flush_output();
     } else {
+      // Who may not read the source may not read what is made of it.
+      if (const auto mode = source.mode()) ::umask(::umask(0) | (~*mode & 0777));
       AtomicFile file{std::filesystem::path(out_)};
       sizes = work(packer, source, [&](std::string_view bytes) { file.write(bytes); });
       file.commit();

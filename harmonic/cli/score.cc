@@ -8,14 +8,15 @@
 #include <optional>
 
 #include "harmonic/base/divergence.h"
+#include "harmonic/base/file_lock.h"
 #include "harmonic/base/interrupt.h"
-#include "harmonic/base/json.h"
 #include "harmonic/cli/command.h"
 #include "harmonic/cli/model_option.h"
 #include "harmonic/cli/standard_input.h"
 #include "harmonic/runtime/score_state.h"
 #include "harmonic/runtime/stream_encoder.h"
 #include "harmonic/runtime/text_stream.h"
+#include "harmonic/server/json_text.h"
 
 namespace harmonic {
 namespace {
@@ -25,10 +26,6 @@ constexpr size_t kBytesPerReadWithState = 1 << 12;  // between two of which it m
 constexpr int kQuietMilliseconds = 200;             // without input, after which the state is saved
 constexpr std::chrono::seconds kBetweenSaves{1};    // while input comes
 constexpr size_t kShownBytes = 1 << 16;             // of a line; a longer one is shown cut
-
-std::string json_text(std::string_view bytes) {
-  return Json(std::string(bytes)).dump(-1, ' ', false, Json::error_handler_t::replace);
-}
 
 // The tokens are those of the whole document (but see StreamEncoder), so the results do not depend on how a
 // pipe hands the text over and are those of harmonic eval, which passes over empty documents too.
@@ -121,6 +118,9 @@ class Score : public Command {
 
   // The same with a state that outlives the run.
   void score_on(const Model& model, const std::string& identity, TextStream& stream, StreamEncoder& encoder) {
+    const FileLock lock(state_file_ + ".lock", FileLock::Kind::exclusive);
+    if (lock.state() == FileLock::State::taken)
+      fail("{}: another harmonic score goes on from it now; name another file with --state", state_file_);
     if (auto state = load_score_state(state_file_, model, identity)) {
       has_text_ = state->begun || !state->waiting.empty();
       begun_ = state->begun;

@@ -204,8 +204,15 @@ std::string_view name_of(StoredType type) { return kTypes[static_cast<size_t>(ty
 int64_t size_of(StoredType type) { return kTypes[static_cast<size_t>(type)].size; }
 
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path), file_(path) {
-  const std::string name = path.string();
-  const std::span<const uint8_t> bytes = file_.bytes();
+  read_head(file_.bytes());
+}
+
+SafetensorsFile::SafetensorsFile(const std::string& name, std::span<const uint8_t> bytes) : path_(name) {
+  read_head(bytes);
+}
+
+void SafetensorsFile::read_head(std::span<const uint8_t> bytes) {
+  const std::string name = path_.string();
   const auto total = static_cast<int64_t>(bytes.size());
   if (total < 8) fail("{}: {} bytes; a safetensors file has at least 10", name, total);
   uint64_t length;
@@ -259,10 +266,10 @@ void SafetensorsFile::read(std::string_view name, std::span<const int64_t> shape
   }
 }
 
-SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, const std::vector<Entry>& entries,
-                                     Metadata metadata)
-    : file_(path), name_(path.string()) {
+SafetensorsHead safetensors_head(const std::string& file, const std::vector<SafetensorsEntry>& entries,
+                                 Metadata metadata) {
   metadata.emplace("format", "pt");
+  int64_t end = 0;
   // Written by hand: an ordered JSON object would search all its keys at each new one.
   const auto text_of = [](std::string_view text) {
     return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
@@ -274,24 +281,30 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, const st
   }
   header += '}';
   std::set<std::string_view> names = {kMetadata};
-  for (const Entry& entry : entries) {
-    if (!names.insert(entry.name).second) fail("{}: two tensors would be named \"{}\"", name_, entry.name);
-    const std::string what = fmt::format("{}: tensor \"{}\": size", name_, entry.name);
+  for (const SafetensorsEntry& entry : entries) {
+    if (!names.insert(entry.name).second) fail("{}: two tensors would be named \"{}\"", file, entry.name);
+    const std::string what = fmt::format("{}: tensor \"{}\": size", file, entry.name);
     for (const int64_t size : entry.shape) HARMONIC_ASSERT(size >= 0);
-    const int64_t begin = expected_;
-    expected_ =
-        checked_add(begin, checked_mul(elements_of(entry.shape, what), size_of(entry.type), what), what);
+    const int64_t begin = end;
+    end = checked_add(begin, checked_mul(elements_of(entry.shape, what), size_of(entry.type), what), what);
     header += fmt::format(R"(,{}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", text_of(entry.name),
-                          name_of(entry.type), fmt::join(entry.shape, ","), begin, expected_);
+                          name_of(entry.type), fmt::join(entry.shape, ","), begin, end);
   }
   header += '}';
   // Spaces to a multiple of 8, so that the data of a mapped file are aligned.
   header.resize(static_cast<size_t>(round_up(static_cast<int64_t>(header.size()), 8)), ' ');
   if (static_cast<int64_t>(header.size()) > kLongestHeader)
-    fail("{}: a header of {} bytes; at most {} can be read back", name_, header.size(), kLongestHeader);
+    fail("{}: a header of {} bytes; at most {} can be read back", file, header.size(), kLongestHeader);
   const uint64_t length = header.size();
-  file_.write(&length, sizeof length);
-  file_.write(header);
+  return {std::string(reinterpret_cast<const char*>(&length), sizeof length) + header, end};
+}
+
+SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, const std::vector<Entry>& entries,
+                                     Metadata metadata)
+    : file_(path), name_(path.string()) {
+  const SafetensorsHead head = safetensors_head(name_, entries, std::move(metadata));
+  expected_ = head.data_bytes;
+  file_.write(head.text);
 }
 
 void SafetensorsWriter::append(const void* data, int64_t size) {

@@ -36,6 +36,8 @@ class SafetensorsFile {
  public:
   // Throws Error naming the file, what was expected and what was found.
   explicit SafetensorsFile(const std::filesystem::path& path);
+  // The bytes of such a file, which outlive this; `name` is theirs in errors.
+  SafetensorsFile(const std::string& name, std::span<const uint8_t> bytes);
 
   const std::map<std::string, StoredTensor, std::less<>>& tensors() const { return tensors_; }
   const Metadata& metadata() const { return metadata_; }
@@ -50,22 +52,33 @@ class SafetensorsFile {
   void release(const StoredTensor& tensor) const { file_.release(tensor.bytes); }
 
  private:
+  void read_head(std::span<const uint8_t> bytes);
+
   std::filesystem::path path_;
   MappedFile file_;
   std::map<std::string, StoredTensor, std::less<>> tensors_;
   Metadata metadata_;
 };
 
+struct SafetensorsEntry {
+  std::string name;  // not "__metadata__", none twice
+  StoredType type = StoredType::f32;
+  std::vector<int64_t> shape;
+};
+// What stands in a file before the tensors' bytes, which lie in the order of `entries`, and how many those
+// are. "format": "pt" is added to the metadata when it is missing, as the Hugging Face library wants it.
+// Throws Error, naming `name`.
+struct SafetensorsHead {
+  std::string text;
+  int64_t data_bytes = 0;
+};
+SafetensorsHead safetensors_head(const std::string& name, const std::vector<SafetensorsEntry>& entries,
+                                 Metadata metadata = {});
+
 // Writes a file tensor by tensor; it appears under its name when commit() has returned. Not thread-safe.
 class SafetensorsWriter {
  public:
-  struct Entry {
-    std::string name;  // not "__metadata__", none twice
-    StoredType type = StoredType::f32;
-    std::vector<int64_t> shape;
-  };
-  // The tensors will lie in the order of `entries`. "format": "pt" is added to the metadata when it is
-  // missing, as the Hugging Face library wants it.
+  using Entry = SafetensorsEntry;
   SafetensorsWriter(const std::filesystem::path& path, const std::vector<Entry>& entries,
                     Metadata metadata = {});
 

@@ -28,6 +28,15 @@ struct BatchScheduler::Job {
     return cancelled->load(std::memory_order_relaxed) || now >= request.deadline;
   }
 
+  // What was held back and can be shown now that nothing follows.
+  std::string flush() {
+    std::string released;
+    stops.flush(released);
+    return characters.push(released);
+  }
+
+  std::map<std::string, Share>::iterator share;
+  bool begun = false;  // it has been at work
   int32_t first = 0, pending = 0;
   uint64_t earlier = 0;
   bool at_beginning = false;  // no token of the document has been written or read
@@ -108,7 +117,14 @@ BatchScheduler::Ticket BatchScheduler::submit(GenerationRequest request,
   const Ticket ticket(job->cancelled);
   {
     const std::lock_guard lock(mutex_);
-    if (stopping_ || static_cast<int64_t>(waiting_.size()) >= options_.max_waiting) throw QueueFull{};
+    const auto known = shares_.find(job->request.client);
+    const int64_t own = known == shares_.end() ? 0 : known->second.waiting;
+    // Those that a free place in the batch awaits do not wait.
+    const int64_t places = options_.max_waiting + std::max<int64_t>(0, options_.max_batch - load_.working) -
+                           static_cast<int64_t>(waiting_.size());
+    if (stopping_ || places <= 0 || (places <= options_.max_waiting / 4 && own >= places)) throw QueueFull{};
+    job->share = known == shares_.end() ? shares_.try_emplace(job->request.client).first : known;
+    ++job->share->second.waiting;
     waiting_.push_back(std::move(job));
   }
   wake_.notify_one();
@@ -128,6 +144,34 @@ void BatchScheduler::run() {
   for (size_t slot = jobs_.size(); slot-- > 0;) end(slot, GenerationEnd::Finish::cancelled);
 }
 
+// Whose turn it is: the first text of the client that has the fewest at work. With the batch full, one that
+// is over, or the one whose client has so few that another is to give up a place; the end when there is none.
+BatchScheduler::Queue::iterator BatchScheduler::next_waiting(std::chrono::steady_clock::time_point now) {
+  const auto next = std::min_element(waiting_.begin(), waiting_.end(), [](const auto& a, const auto& b) {
+    return a->share->second.working < b->share->second.working;
+  });
+  if (next == waiting_.end() || static_cast<int64_t>(jobs_.size()) < options_.max_batch) return next;
+  const auto over = std::find_if(waiting_.begin(), waiting_.end(),
+                                 [&](const auto& waiting) { return waiting->is_over(now); });
+  if (over != waiting_.end()) return over;
+  const Share& largest = jobs_[slot_of_largest_share()]->share->second;
+  return largest.working > (*next)->share->second.working + 1 ? next : waiting_.end();
+}
+
+// Of its texts the one that came last, or about so.
+size_t BatchScheduler::slot_of_largest_share() const {
+  size_t largest = 0;
+  for (size_t slot = 1; slot < jobs_.size(); ++slot)
+    if (jobs_[slot]->share->second.working >= jobs_[largest]->share->second.working) largest = slot;
+  return largest;
+}
+
+void BatchScheduler::leave(const Job& job, int64_t Share::*count) {
+  Share& share = job.share->second;
+  --(share.*count);
+  if (share.waiting == 0 && share.working == 0) shares_.erase(job.share);
+}
+
 // Fills the batch from the queue, and lets go of what was cancelled; waits while there is nothing to do.
 // False when the scheduler is to stop.
 bool BatchScheduler::take_jobs() {
@@ -142,31 +186,48 @@ bool BatchScheduler::take_jobs() {
       load_.working = static_cast<int64_t>(jobs_.size());
       if (jobs_.empty()) wake_.wait(lock, [&] { return stopping_ || !waiting_.empty(); });
       stop = stopping_;
-      const bool room = static_cast<int64_t>(jobs_.size()) < options_.max_batch;
-      auto next = waiting_.begin();
-      // With the batch full, only those leave the queue that were cancelled in it.
-      if (!stop && !room)
-        next = std::find_if(waiting_.begin(), waiting_.end(),
-                            [&](const auto& waiting) { return waiting->is_over(now); });
+      const auto next = stop ? waiting_.begin() : next_waiting(now);
       if (next == waiting_.end()) return !stop;
       job = std::move(*next);
       waiting_.erase(next);
+      stop |= job->is_over(std::chrono::steady_clock::now());
+      if (!stop) {
+        ++job->share->second.working;
+        load_.working = static_cast<int64_t>(jobs_.size()) + 1;
+      }
+      leave(*job, &Share::waiting);
     }
-    if (stop || job->is_over(std::chrono::steady_clock::now())) {
+    if (stop) {
       GenerationEnd ended;
       ended.finish = GenerationEnd::Finish::cancelled;
+      ended.text = job->flush();
       ended.point = std::move(job->request.from);
+      ended.point.unfinished = job->characters.held();
       job->listener->on_end(std::move(ended));
       continue;
     }
+    if (static_cast<int64_t>(jobs_.size()) == options_.max_batch) put_back(slot_of_largest_share());
     states().set(static_cast<int64_t>(jobs_.size()), job->request.from.state);
     job->request.from.state = State();
-    job->listener->on_start();
+    if (!std::exchange(job->begun, true)) job->listener->on_start();
     jobs_.push_back(std::move(job));
     const size_t slot = jobs_.size() - 1;
     if (!jobs_[slot]->reading() && (jobs_[slot]->request.max_tokens <= 0 || full(slot)))
       end(slot, GenerationEnd::Finish::length);
   }
+}
+
+// A text at work goes to the head of the queue, before the others of its client, as it is.
+void BatchScheduler::put_back(size_t slot) {
+  jobs_[slot]->request.from = point_of(slot);
+  {
+    const std::lock_guard lock(mutex_);
+    Share& share = jobs_[slot]->share->second;
+    --share.working;
+    ++share.waiting;
+    waiting_.push_front(std::move(jobs_[slot]));
+  }
+  remove(slot);
 }
 
 bool BatchScheduler::full(size_t slot) const {
@@ -346,6 +407,11 @@ void BatchScheduler::write(size_t slot) {
     job.at_beginning = false;
     job.pending = token;
     job.chosen.text = job.characters.push(released);
+    if (stopped) {
+      // What stands before the stop string is shown to its end; the text itself ends after it.
+      job.chosen.text += job.characters.flush();
+      job.characters.push(job.stops.rest());
+    }
   }
   job.listener->on_token(job.chosen);
   if (stopped) {
@@ -368,14 +434,22 @@ void BatchScheduler::end(size_t slot, GenerationEnd::Finish finish, std::string 
   ended.finish = finish;
   ended.error = std::move(error);
   if (finish != GenerationEnd::Finish::failed) {
-    std::string released;
-    if (finish != GenerationEnd::Finish::stop) job.stops.flush(released);
-    ended.text = job.characters.push(released);
+    if (finish != GenerationEnd::Finish::stop) ended.text = job.flush();
     ended.point = point_of(slot);
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    leave(job, &Share::working);
+    load_.working = static_cast<int64_t>(jobs_.size()) - 1;
   }
   job.listener->on_end(std::move(ended));
   // Of a row that failed nothing is known: not even how much of it is used.
   if (finish == GenerationEnd::Finish::failed) std::memset(row(slot), 0, static_cast<size_t>(row_bytes_));
+  remove(slot);
+}
+
+// The last text at work takes the place of this one.
+void BatchScheduler::remove(size_t slot) {
   if (slot + 1 < jobs_.size()) {
     model_.state_layout().shape()->copy(row(jobs_.size() - 1), row(slot));
     jobs_[slot] = std::move(jobs_.back());

@@ -9,12 +9,16 @@
 // tokens; of those that write, the next one. So a text begins at the next step, whatever the others do, and a
 // long prompt delays nobody by more than its piece. What comes out depends on the request alone, to the bit:
 // not on who else is there, nor on the pieces.
+//
+// Clients share alike: whoever has the fewest texts at work is next, and where the batch is full, a text of
+// the client that has most of it goes back to the queue, as it is, to go on later.
 #pragma once
 
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -46,6 +50,7 @@ struct GenerationRequest {
   bool activity = false;          // of the levels, with each token that is written
   int32_t end_token = -1;      // stops the text too, which it becomes part of unshown: the end of an answer
   int64_t boundary_every = 0;  // on_boundary() is called at positions that are multiples of it; 0 is never
+  std::string client;          // whose it is: clients share the batch and the queue
   // Then it is cancelled, wherever it stands: the queue counts.
   std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
 };
@@ -127,7 +132,8 @@ class BatchScheduler {
     std::shared_ptr<std::atomic<bool>> cancelled_;
   };
 
-  // Thrown by submit() when as many requests wait as may.
+  // Thrown by submit() when as many requests wait as may. The last quarter of the queue is for clients of
+  // whom fewer wait than places are left.
   struct QueueFull {};
 
   // Cancels what is at work and what waits, and waits for it to end; submit() throws QueueFull from now on.
@@ -146,9 +152,19 @@ class BatchScheduler {
  private:
   struct Job;
   class PointOfRow;
+  using Queue = std::deque<std::unique_ptr<Job>>;
+  // How many texts of a client there are.
+  struct Share {
+    int64_t waiting = 0, working = 0;
+  };
 
   void run();
   bool take_jobs();
+  Queue::iterator next_waiting(std::chrono::steady_clock::time_point now);
+  size_t slot_of_largest_share() const;
+  void put_back(size_t slot);
+  void remove(size_t slot);
+  void leave(const Job& job, int64_t Share::*count);
   void step();
   void score(Job& job, const Tensor& hidden, int64_t fed, int64_t count);
   void choose(const std::vector<size_t>& writers, const Tensor& hidden, const std::vector<int64_t>& rows);
@@ -179,7 +195,8 @@ class BatchScheduler {
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;
-  std::deque<std::unique_ptr<Job>> waiting_;
+  Queue waiting_;
+  std::map<std::string, Share> shares_;  // of the clients that have texts here
   Load load_;
   bool stopping_ = false;
   std::thread thread_;  // the last: it uses the others

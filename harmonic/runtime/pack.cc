@@ -7,6 +7,7 @@
 #include "harmonic/base/files.h"
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/portable_math.h"
+#include "harmonic/base/put_number.h"
 #include "harmonic/runtime/range_coder.h"
 
 namespace harmonic {
@@ -20,11 +21,6 @@ constexpr size_t kBlocksAtOnce = 16;                        // that are unpacked
 constexpr uint32_t kFollows = 1, kIndex = 2;
 
 enum class Kind : uint32_t { stored, coded };
-
-template <typename T>
-void put(std::string& bytes, T value) {
-  bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
-}
 
 // Whole numbers that stand for a row's probabilities: each at least 1, so that every token can be coded, and
 // the same on every machine.
@@ -57,18 +53,16 @@ class Frequencies {
   std::vector<uint32_t> below_;
 };
 
-// The text of tokens among which the end of text stands for a NUL byte.
+// Of token i of a text in which the end of text stands for a NUL byte.
+std::string_view bytes_of(const Tokenizer& tokenizer, const std::vector<int32_t>& tokens, size_t i) {
+  if (tokens[i] == tokenizer.eot()) return {"\0", 1};
+  const bool first = i == 0 || tokens[i - 1] == tokenizer.eot();
+  return first ? tokenizer.first_bytes_of(tokens[i]) : tokenizer.bytes_of(tokens[i]);
+}
+
 std::string text_of(const Tokenizer& tokenizer, const std::vector<int32_t>& tokens) {
   std::string text;
-  bool first = true;
-  for (const int32_t token : tokens) {
-    if (token == tokenizer.eot()) {
-      text += '\0';
-    } else {
-      text += first ? tokenizer.first_bytes_of(token) : tokenizer.bytes_of(token);
-    }
-    first = token == tokenizer.eot();
-  }
+  for (size_t i = 0; i < tokens.size(); ++i) text += bytes_of(tokenizer, tokens, i);
   return text;
 }
 
@@ -131,8 +125,9 @@ struct Packer::Block {
     block.source_bytes = input.number<uint32_t>();
     block.tokens = input.number<uint32_t>();
     block.payload_bytes = input.number<uint32_t>();
-    // The same bounds as when packing: nobody's file makes this take more.
-    if (kind > 1 || block.source_bytes > kMostBlockBytes || block.tokens > 2 * kMostBlockBytes ||
+    // The same bounds as when packing: nobody's file makes this take more. Of each document one token may be
+    // no bytes.
+    if (kind > 1 || block.source_bytes > kMostBlockBytes || block.tokens > 2 * block.source_bytes ||
         block.payload_bytes > kMostBlockBytes)
       fail("{}: damaged: a block of sizes that none has at byte {}", input.name(), at);
     block.kind = static_cast<Kind>(kind);
@@ -215,24 +210,24 @@ Packer::Sizes Packer::pack(const Read& read, const Write& write) {
         kind = Kind::coded;
       }
     }
-    put(index, static_cast<uint64_t>(sizes.packed));
+    put_number(index, static_cast<uint64_t>(sizes.packed));
     ++blocks;
     std::string head;
-    put(head, kFollows);
-    put(head, static_cast<uint32_t>(kind));
-    put(head, static_cast<uint32_t>(source.size()));
-    put(head, static_cast<uint32_t>(tokens.size()));
-    put(head, static_cast<uint32_t>(payload.size()));
+    put_number(head, kFollows);
+    put_number(head, static_cast<uint32_t>(kind));
+    put_number(head, static_cast<uint32_t>(source.size()));
+    put_number(head, static_cast<uint32_t>(tokens.size()));
+    put_number(head, static_cast<uint32_t>(payload.size()));
     out(head + sha256(source));
     out(payload);
     if (static_cast<int64_t>(source.size()) < block_bytes_) break;
   }
   const auto index_at = static_cast<uint64_t>(sizes.packed);
   std::string tail;
-  put(tail, kIndex);
+  put_number(tail, kIndex);
   tail += index;
-  put(tail, blocks);
-  put(tail, index_at);
+  put_number(tail, blocks);
+  put_number(tail, index_at);
   out(tail + std::string(kEnd));
   return sizes;
 }
@@ -251,6 +246,7 @@ void Packer::decode(std::vector<Block>& blocks, const std::string& source) {
     RangeDecoder decoder;
     Block* block;
     std::vector<int32_t> tokens;
+    int64_t bytes = 0;  // that they are
   };
   std::vector<Lane> lanes;
   for (Block& block : blocks)
@@ -286,6 +282,8 @@ void Packer::decode(std::vector<Block>& blocks, const std::string& source) {
     });
     for (size_t i = lanes.size(); i-- > 0;) {
       Lane& lane = lanes[i];
+      lane.bytes += static_cast<int64_t>(bytes_of(tokenizer_, lane.tokens, lane.tokens.size() - 1).size());
+      if (lane.bytes > lane.block->source_bytes) fail("{}: damaged: a block is longer than it says", source);
       if (static_cast<int64_t>(lane.tokens.size()) < lane.block->tokens) continue;
       lane.block->text = text_of(tokenizer_, lane.tokens);
       const size_t last = lanes.size() - 1;
@@ -317,7 +315,7 @@ Packer::Sizes Packer::unpack(const Read& read, const Write& write, const std::st
         if (what != kIndex) fail("{}: damaged: neither a block nor the end at byte {}", source, at);
         break;
       }
-      put(index, at);
+      put_number(index, at);
       ++count;
       Block block = Block::read_head(input, static_cast<int64_t>(at));
       block.read_payload(input);

@@ -5,6 +5,7 @@
 
 #include "harmonic/base/error.h"
 #include "harmonic/base/files.h"
+#include "harmonic/base/put_number.h"
 #include "harmonic/runtime/stream_encoder.h"
 
 namespace harmonic {
@@ -14,12 +15,8 @@ constexpr std::string_view kMagic = "HSCORE1\n";
 constexpr size_t kIdentityBytes = 64, kChecksumBytes = 64;
 constexpr uint64_t kLongestText = 2 * StreamEncoder::kLongestPiece;
 
-template <typename T>
-void put(std::string& bytes, T value) {
-  bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
-}
 void put_text(std::string& bytes, std::string_view text) {
-  put(bytes, static_cast<uint64_t>(text.size()));
+  put_number(bytes, static_cast<uint64_t>(text.size()));
   bytes += text;
 }
 
@@ -54,13 +51,13 @@ void save_score_state(const std::filesystem::path& path, const ScoreState& state
   HARMONIC_ASSERT(identity.size() == kIdentityBytes);
   std::string bytes(kMagic);
   bytes += identity;
-  put(bytes, static_cast<uint8_t>(state.begun));
-  put(bytes, state.line.line);
-  put(bytes, state.line.bytes);
-  put(bytes, state.line.bits);
-  put(bytes, state.outliers.count);
-  put(bytes, state.outliers.mean);
-  put(bytes, state.outliers.variance);
+  put_number(bytes, static_cast<uint8_t>(state.begun));
+  put_number(bytes, state.line.line);
+  put_number(bytes, state.line.bytes);
+  put_number(bytes, state.line.bits);
+  put_number(bytes, state.outliers.count);
+  put_number(bytes, state.outliers.mean);
+  put_number(bytes, state.outliers.variance);
   put_text(bytes, state.waiting);
   put_text(bytes, state.line.text);
   bytes += encode_point(state.point);

@@ -73,15 +73,15 @@ void Sessions::let_go(const std::string& owner, const std::string& id) {
   held_.erase({owner, id});
 }
 
-std::string Sessions::create(const std::string& owner, Session::Point point) {
-  const std::string id = new_session_ids(1).front();
-  create_as(id, owner, std::move(point));
-  return id;
+Session Sessions::create(const std::string& owner, Session::Point point) {
+  return create_as(new_session_ids(1).front(), owner, std::move(point));
 }
 
-void Sessions::create_as(const std::string& id, const std::string& owner, Session::Point point) {
+Session Sessions::create_as(const std::string& id, const std::string& owner, Session::Point point) {
   check_room(1);
-  store_->save({id, owner, {}, now(), now(), std::move(point), {}});
+  Session session{id, owner, {}, now(), now(), std::move(point), {}};
+  store_->save(session);
+  return session;
 }
 
 std::vector<std::string> Sessions::fork(const Session& parent, int64_t n) {

@@ -42,11 +42,11 @@ class Sessions {
     Session session;
   };
 
-  // Makes a session at a point and gives its id, which nobody can guess; later ones come later in the order
-  // of ids. Throws TooMany.
-  std::string create(const std::string& owner, Session::Point point);
+  // Makes a session at a point, under an id that nobody can guess; later ones come later in the order of ids.
+  // Throws TooMany.
+  Session create(const std::string& owner, Session::Point point);
   // Under an id of the caller's making, which nobody has.
-  void create_as(const std::string& id, const std::string& owner, Session::Point point);
+  Session create_as(const std::string& id, const std::string& owner, Session::Point point);
   // n copies of a session, as it is given here, under ids of their own, which are returned. No state is
   // copied. Throws TooMany.
   std::vector<std::string> fork(const Session& parent, int64_t n);

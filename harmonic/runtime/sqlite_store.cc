@@ -26,6 +26,14 @@ constexpr const char* kSchema = R"(
   CREATE INDEX IF NOT EXISTS checkpoints_by_state ON checkpoints (state);
 )";
 
+[[noreturn]] void fail_of(sqlite3* database, const std::string& file) {
+  const int code = sqlite3_errcode(database) & 0xFF;
+  fail("{}: {}{}", file, sqlite3_errmsg(database),
+       code == SQLITE_NOTADB    ? "; name a file of sessions, or none yet (--sessions sqlite:FILE)"
+       : code == SQLITE_CORRUPT ? "; it is damaged: put a copy in its place, or move it away to begin anew"
+                                : "");
+}
+
 // A prepared statement; used by one call at a time.
 class Statement {
  public:
@@ -74,7 +82,7 @@ class Statement {
 
  private:
   void check(bool fine) const {
-    if (!fine) fail("{}: {}", file_, sqlite3_errmsg(database_));
+    if (!fine) fail_of(database_, file_);
   }
   sqlite3* database_;
   const std::string& file_;
@@ -116,8 +124,7 @@ struct Database {
   }
   ~Database() { sqlite3_close(handle); }
   void run(const char* text) {
-    if (sqlite3_exec(handle, text, nullptr, nullptr, nullptr) != SQLITE_OK)
-      fail("{}: {}", file, sqlite3_errmsg(handle));
+    if (sqlite3_exec(handle, text, nullptr, nullptr, nullptr) != SQLITE_OK) fail_of(handle, file);
   }
   const std::string file;
   const FileLock lock;

@@ -59,6 +59,10 @@ Integer number_of(const std::string& text, Integer limit, const std::string& wha
 }  // namespace
 
 void save_state_file(const std::filesystem::path& path, const TextPoint& point, const std::string& identity) {
+  write_file(path, state_file_bytes(point, identity));
+}
+
+std::string state_file_bytes(const TextPoint& point, const std::string& identity) {
   const std::string_view bytes = point.state.view();
   Metadata metadata = {{"harmonic_state", kFormats.back()},
                        {"model", identity},
@@ -66,15 +70,22 @@ void save_state_file(const std::filesystem::path& path, const TextPoint& point, 
                        {"earlier_tokens", fmt::format("{}", point.earlier)},
                        {"unfinished_character", hexadecimal(point.unfinished)}};
   metadata["sha256"] = checksum(bytes, metadata);
-  SafetensorsWriter file(path, {{"state", StoredType::u8, {static_cast<int64_t>(bytes.size())}}}, metadata);
-  file.append(bytes.data(), static_cast<int64_t>(bytes.size()));
-  file.commit();
+  const auto size = static_cast<int64_t>(bytes.size());
+  std::string file = safetensors_head("a state", {{"state", StoredType::u8, {size}}}, metadata).text;
+  return file.append(bytes);
 }
 
 TextPoint load_state_file(const std::filesystem::path& path, const Model& model,
                           const std::string& identity) {
-  const std::string name = path.string();
-  const SafetensorsFile file(path);
+  const MappedFile file(path);
+  const std::span<const uint8_t> bytes = file.bytes();
+  return read_state_file({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, model, identity,
+                         path.string());
+}
+
+TextPoint read_state_file(std::string_view file_bytes, const Model& model, const std::string& identity,
+                          const std::string& name) {
+  const SafetensorsFile file(name, {reinterpret_cast<const uint8_t*>(file_bytes.data()), file_bytes.size()});
   const Metadata& metadata = file.metadata();
   const auto expect = [&](const char* key) {
     if (!metadata.contains(key)) fail("{}: not a saved state: its metadata has no \"{}\"", name, key);

@@ -33,8 +33,8 @@ std::string read_secret(const std::filesystem::path& path) {
   if (file < 0) fail("{}: cannot open: {}; expected a keyring", path.string(), std::strerror(errno));
   struct stat found;
   std::string text;
-  if (::fstat(file, &found) == 0 && S_ISREG(found.st_mode) && (found.st_mode & 07777) == 0600 &&
-      found.st_size <= kLargestRing) {
+  const bool readable = ::fstat(file, &found) == 0 && S_ISREG(found.st_mode) && found.st_size <= kLargestRing;
+  if (readable && (found.st_mode & 07777) == 0600) {
     text.resize(static_cast<size_t>(found.st_size));
     const ssize_t got = ::read(file, text.data(), text.size());
     text.resize(static_cast<size_t>(std::max<ssize_t>(got, 0)));
@@ -42,8 +42,11 @@ std::string read_secret(const std::filesystem::path& path) {
     return text;
   }
   ::close(file);
-  fail("{}: expected a file of mode 0600 (chmod 600) with a key of 64 hexadecimal digits a line",
-       path.string());
+  if (readable)
+    fail("{}: has mode {:04o}; expected 0600, so that nobody else reads it (chmod 600)", path.string(),
+         found.st_mode & 07777);
+  fail("{}: expected a file of at most {} bytes with a key of 64 hexadecimal digits a line", path.string(),
+       kLargestRing);
 }
 
 }  // namespace
@@ -54,9 +57,10 @@ StateSeal::StateSeal(const std::filesystem::path& keyring, const Model& model, s
   std::string text = read_secret(keyring);
   int number = 0;
   for (std::string_view rest = text; !rest.empty();) {
-    const std::string_view line = rest.substr(0, rest.find('\n'));
+    std::string_view line = rest.substr(0, rest.find('\n'));
     rest.remove_prefix(std::min(rest.size(), line.size() + 1));
     ++number;
+    if (line.ends_with('\r')) line.remove_suffix(1);
     if (line.empty()) continue;
     Key key;
     size_t length = 0;

@@ -10,7 +10,7 @@ bool StopStrings::push(std::string_view bytes, std::string& released) {
   for (const std::string& stop : stops_) first = std::min(first, held_.find(stop));
   if (first != std::string::npos) {
     released.append(held_, 0, first);
-    held_.clear();
+    held_.erase(0, first);
     return true;
   }
   size_t keep = 0;  // bytes at the end that begin a stop string

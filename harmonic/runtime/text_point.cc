@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "harmonic/base/files.h"
+#include "harmonic/base/put_number.h"
 #include "harmonic/base/utf8.h"
 #include "harmonic/model/inference.h"
 
@@ -11,11 +12,6 @@ namespace harmonic {
 namespace {
 
 constexpr std::string_view kMagic = "HTP1";
-
-template <typename T>
-void put(std::string& bytes, T value) {
-  bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
-}
 
 template <typename T>
 T take(std::string_view& bytes, const std::string& source) {
@@ -68,9 +64,9 @@ void check_unfinished(std::string_view bytes, const std::string& source) {
 
 std::string encode_point(const TextPoint& point) {
   std::string bytes(kMagic);
-  put(bytes, point.pending);
-  put(bytes, point.earlier);
-  put(bytes, static_cast<uint8_t>(point.unfinished.size()));
+  put_number(bytes, point.pending);
+  put_number(bytes, point.earlier);
+  put_number(bytes, static_cast<uint8_t>(point.unfinished.size()));
   bytes += point.unfinished;
   bytes += point.state.view();
   return bytes;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "harmonic/server/api_error.h"
+#include "harmonic/server/http_text.h"
 
 namespace harmonic {
 namespace {
@@ -20,11 +21,11 @@ void AccessRules::check_host(const HttpRequest& request) const {
     if (config_.allowed_hosts.empty()) return;
   }
   // A page of any name may be made to point here: on loopback only loopback's own names are answered.
-  const std::string host = host_name(request.header("host"));
+  const std::string host = lower_case(host_name(request.header("host")));
   const bool own = host == config_.host ||
                    (config_.on_loopback() && (host == "localhost" || host == "127.0.0.1" || host == "::1"));
-  const bool allowed = std::find(config_.allowed_hosts.begin(), config_.allowed_hosts.end(), host) !=
-                       config_.allowed_hosts.end();
+  const bool allowed = std::any_of(config_.allowed_hosts.begin(), config_.allowed_hosts.end(),
+                                   [&](const std::string& name) { return lower_case(name) == host; });
   if (!own && !allowed && !(host.empty() && request.minor_version == 0))
     throw ApiError{403, "this server does not go by the name in the Host header (--allowed-hosts)", "",
                    "unknown_host", 0};

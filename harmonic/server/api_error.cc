@@ -1,5 +1,6 @@
 #include "harmonic/server/api_error.h"
 
+#include "harmonic/base/log.h"
 #include "harmonic/server/json_text.h"
 
 namespace harmonic {
@@ -29,6 +30,17 @@ std::string json_of(const ApiError& error) {
   return fmt::format(R"({{"error":{{"message":{},"type":"{}","param":{},"code":{}}}}})",
                      json_text(error.message), type_of(error.status), or_null(error.param),
                      or_null(error.code));
+}
+
+ApiError internal_error(std::string_view what) {
+  warn("internal error, please report it: {}", what);
+  return {500, "internal error", "", "internal_error", 0};
+}
+
+ApiError busy_error() { return {503, "the server is busy: too many texts wait", "", "overloaded", 1}; }
+
+ApiError cancelled_error(bool late) {
+  return {503, late ? "the request took too long" : "the request was cancelled", "", "cancelled", 1};
 }
 
 HttpResponse response_of(const ApiError& error) {

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "harmonic/server/http_server.h"
@@ -19,6 +20,11 @@ struct ApiError {
 };
 
 HttpResponse response_of(const ApiError& error);
+// Of a mistake of ours: what it was is for the log, not for clients.
+ApiError internal_error(std::string_view what);
+// Of a request that finds no place in the queue, and of one that was given up.
+ApiError busy_error();
+ApiError cancelled_error(bool late);
 // As one line of JSON: {"error": {...}}.
 std::string json_of(const ApiError& error);
 

@@ -7,6 +7,7 @@
 
 #include "harmonic/base/error.h"
 #include "harmonic/base/files.h"
+#include "harmonic/server/http_text.h"
 
 namespace harmonic {
 namespace {
@@ -46,8 +47,8 @@ void ApiKeys::add(std::string_view key, const std::string& where) {
 }
 
 std::optional<std::string> ApiKeys::owner_of(std::string_view authorization) const {
-  constexpr std::string_view kScheme = "Bearer ";
-  if (!authorization.starts_with(kScheme)) return {};
+  constexpr std::string_view kScheme = "bearer ";
+  if (lower_case(authorization.substr(0, kScheme.size())) != kScheme) return {};
   const Hash hash = hash_of(authorization.substr(kScheme.size()));
   bool found = false;
   for (const Hash& key : keys_) found |= ::sodium_memcmp(key.data(), hash.data(), hash.size()) == 0;

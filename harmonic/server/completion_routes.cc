@@ -4,6 +4,7 @@
 #include "harmonic/server/api_error.h"
 #include "harmonic/server/generation.h"
 #include "harmonic/server/state_fields.h"
+#include "harmonic/tokenizer/utf8_stream.h"
 
 namespace harmonic {
 namespace {
@@ -64,6 +65,12 @@ void read_completion(Service& service, JsonFields& fields, GenerationPlan& plan)
   fields.unsupported("suffix", "");
   fields.unsupported("best_of", 1);
   plan.prompts = read_prompts(service, fields);
+  // What an echo shows ends with a whole character: one that the prompt begins is shown where it ends.
+  for (Prompt& prompt : plan.prompts) {
+    Utf8Stream characters;
+    if (plan.from) characters.push(plan.from->unfinished);
+    prompt.text = characters.push(prompt.text);
+  }
   if (plan.from) return;
   for (Prompt& prompt : plan.prompts) {
     // Every document is led by this token anyway.
@@ -135,9 +142,21 @@ std::string content_of(const Json& message) {
     if (!part.is_object() || type == part.end() || *type != "text" || found == part.end() ||
         !found->is_string())
       fail_field("messages", "messages: only parts of the type text are known here");
+    JsonFields fields(part);
+    fields.ignore("type");
+    fields.ignore("text");
+    fields.done();
     text += found->get<std::string>();
   }
   return text;
+}
+
+// What clients send back of our own answers says nothing more; all else would change the text.
+void check_message(const Json& message) {
+  JsonFields fields(message);
+  for (const char* name : {"role", "content", "name", "refusal", "annotations"}) fields.ignore(name);
+  for (const char* name : {"tool_calls", "tool_call_id", "function_call", "audio"}) fields.unsupported(name);
+  fields.done();
 }
 
 // As the model's template has it, or as plain text, for models that were taught no other form.
@@ -148,6 +167,7 @@ void read_messages(const Service& service, const Json* messages, GenerationPlan&
   std::vector<ChatMessage> chat;
   for (const Json& message : *messages) {
     if (!message.is_object()) fail_field("messages", "messages: expected an object each");
+    check_message(message);
     const Speaker& speaker = speaker_of(message);
     chat.push_back({speaker.in_template, content_of(message)});
     prompt.text += fmt::format("{}: {}\n\n", speaker.name, chat.back().text);

@@ -12,14 +12,15 @@
 
 namespace harmonic {
 
-// Counts as its client's until it is answered, or nobody holds it any more; `ended` is called then, once.
-// `headers` are added to its answer.
+// Counts as its client's, `counted` being held, until the answer has left or the client has gone, and as long
+// as somebody works for it. `headers` are added to its answer.
 class CountedExchange : public HttpExchange {
  public:
   CountedExchange(std::shared_ptr<HttpExchange> exchange,
-                  std::vector<std::pair<std::string, std::string>> headers, std::function<void()> ended)
-      : exchange_(std::move(exchange)), headers_(std::move(headers)), ended_(std::move(ended)) {}
-  ~CountedExchange() override { end(); }
+                  std::vector<std::pair<std::string, std::string>> headers, std::shared_ptr<void> counted)
+      : exchange_(std::move(exchange)), headers_(std::move(headers)), counted_(std::move(counted)) {
+    exchange_->keep(counted_);
+  }
   const HttpRequest& request() const override { return exchange_->request(); }
   void respond(HttpResponse response) override {
     end();
@@ -33,11 +34,13 @@ class CountedExchange : public HttpExchange {
   }
   void when_gone(std::function<void()> gone) override { exchange_->when_gone(std::move(gone)); }
   void next_piece(std::function<void(std::string)> take) override { exchange_->next_piece(std::move(take)); }
+  void when_taken(std::function<void()> taken) override { exchange_->when_taken(std::move(taken)); }
+  void keep(std::shared_ptr<void> what) override { exchange_->keep(std::move(what)); }
 
  private:
-  // Before the answer leaves: who has it may ask again.
+  // The work is done, whoever still holds this: who has the answer may ask again.
   void end() {
-    if (!over_.exchange(true)) ended_();
+    if (!over_.exchange(true)) counted_ = nullptr;
   }
   HttpResponse complete(HttpResponse response) const {
     response.headers.insert(response.headers.end(), headers_.begin(), headers_.end());
@@ -45,7 +48,7 @@ class CountedExchange : public HttpExchange {
   }
   const std::shared_ptr<HttpExchange> exchange_;
   const std::vector<std::pair<std::string, std::string>> headers_;
-  const std::function<void()> ended_;
+  std::shared_ptr<void> counted_;
   std::atomic<bool> over_{false};
 };
 

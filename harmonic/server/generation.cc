@@ -16,19 +16,33 @@ using Clock = std::chrono::steady_clock;
 constexpr int64_t kBoundary = 256;       // tokens between the states of a prompt that are kept
 constexpr int64_t kMostBoundaries = 64;  // of one prompt
 constexpr int64_t kFewestKept = 64;
+constexpr size_t kEchoedBytes = 32 << 10;  // of a prompt in an event
+constexpr size_t kEchoedScores = 2048;     // log-probabilities in one
 
 double seconds_since(Clock::time_point then) {
   return std::chrono::duration<double>(Clock::now() - then).count();
 }
 
-ApiError busy() { return {503, "the server is busy: too many texts wait", "", "overloaded", 1}; }
+// Part i of n of a text, cut between characters.
+std::string_view part_of(std::string_view text, size_t i, size_t n) {
+  const auto edge = [&](size_t k) {
+    size_t at = text.size() * k / n;
+    while (at < text.size() && (static_cast<uint8_t>(text[at]) & 0xC0) == 0x80) ++at;
+    return at;
+  };
+  return text.substr(edge(i), edge(i + 1) - edge(i));
+}
 
 // Lives until every text has ended and the answer is on its way. What the scheduler reports comes on its one
 // thread, and so do all changes of `choices_` after the start.
 class Generation : public std::enable_shared_from_this<Generation> {
  public:
   Generation(Service& service, const Call& call, GenerationPlan plan)
-      : service_(service), call_(call), plan_(std::move(plan)), answer_(service, plan_) {
+      : service_(service),
+        call_(call),
+        plan_(std::move(plan)),
+        memory_(service.answers.take(answer_bytes(plan_))),
+        answer_(service, plan_) {
     choices_.resize(plan_.prompts.size() * static_cast<size_t>(plan_.choices));
     remaining_ = static_cast<int64_t>(choices_.size());
   }
@@ -38,7 +52,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
       try {
         submit_prompt(p);
       } catch (const BatchScheduler::QueueFull&) {
-        refuse_prompt(p, busy());
+        refuse_prompt(p, busy_error());
       } catch (const Error& error) {
         refuse_prompt(p, {400, error.what(), "prompt", "invalid_prompt", 0});
       }
@@ -85,7 +99,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
     void on_end(GenerationEnd end) override {
       hand_over_scores();
       if (prompt_only_ && end.finish == GenerationEnd::Finish::length) {
-        generation_->fork(choice_, std::move(end));
+        generation_->go_on_from_prompt(choice_, std::move(end));
       } else {
         generation_->take_end(choice_, prompt_only_ ? generation_->plan_.choices : 1, std::move(end));
       }
@@ -113,6 +127,8 @@ class Generation : public std::enable_shared_from_this<Generation> {
     return plan_.prompts[choice / static_cast<size_t>(plan_.choices)];
   }
   bool scoring() const { return plan_.echo && plan_.alternatives >= 0; }
+  // A reader has the prompt before its texts begin.
+  bool echoes_first() const { return plan_.echo && plan_.stream; }
   // States so large that the cache would hold but a few are not worth their copying.
   bool caching() const {
     return !plan_.from &&
@@ -124,7 +140,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
   void submit_prompt(size_t p) {
     const Prompt& prompt = plan_.prompts[p];
     const size_t choice = p * static_cast<size_t>(plan_.choices);
-    const bool prompt_only = plan_.choices > 1;
+    const bool prompt_only = plan_.choices > 1 || echoes_first();
     const auto listener = std::make_shared<Listener>(shared_from_this(), choice, prompt_only);
     GenerationRequest request;
     request.score = scoring();
@@ -151,6 +167,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
 
   void submit(GenerationRequest request, std::shared_ptr<Listener> listener) {
     request.deadline = deadline_;
+    request.client = call_.client();
     const BatchScheduler::Ticket ticket = service_.scheduler.submit(std::move(request), std::move(listener));
     const std::lock_guard lock(mutex_);
     tickets_.push_back(ticket);
@@ -175,6 +192,45 @@ class Generation : public std::enable_shared_from_this<Generation> {
     take_end(first, plan_.choices, std::move(failed));
   }
 
+  // How far an echo has come: the choice at hand, and the part of its prompt that is next.
+  struct Echo {
+    size_t first;
+    GenerationEnd end;
+    size_t choice = 0, part = 0;
+  };
+
+  void go_on_from_prompt(size_t first, GenerationEnd end) {
+    if (!echoes_first()) return fork(first, std::move(end));
+    send_echo_soon(std::make_shared<Echo>(Echo{first, std::move(end)}));
+  }
+
+  // Off the scheduler's thread: all others wait for that.
+  void send_echo_soon(std::shared_ptr<Echo> echo) {
+    service_.workers.post([self = shared_from_this(), echo = std::move(echo)] { self->send_echo(echo); });
+  }
+
+  // A part of the prompt with its scores, and the next one when the reader has taken it; then the texts
+  // begin. On a worker's thread.
+  void send_echo(const std::shared_ptr<Echo>& echo) {
+    const size_t i = echo->first + echo->choice;
+    const std::string& text = prompt_of(i).text;
+    const std::span<const TokenReport> scored(*choices_[i].scored);
+    const size_t at_once = std::max<size_t>(1, kEchoedScores / static_cast<size_t>(plan_.alternatives + 2));
+    const size_t parts = 1 + std::max(text.size() / kEchoedBytes, scored.size() / at_once);
+    const size_t begin = std::min(scored.size(), echo->part * at_once);
+    const std::string logprobs =
+        !scoring() ? "null"
+                   : answer_.logprobs(scored.subspan(begin, std::min(at_once, scored.size() - begin)),
+                                      !plan_.from && begin == 0, choices_[i].offset);
+    begin_stream();
+    std::string event;
+    answer_.append_event(event, i, part_of(text, echo->part, parts), logprobs, "null");
+    call_.exchange->send(event);
+    if (++echo->part == parts) echo->part = 0, ++echo->choice;
+    if (echo->choice == static_cast<size_t>(plan_.choices)) return fork(echo->first, std::move(echo->end));
+    call_.exchange->when_taken([self = shared_from_this(), echo] { self->send_echo_soon(echo); });
+  }
+
   // The prompt has been read: its texts begin.
   void fork(size_t first, GenerationEnd end) {
     for (size_t i = 0; i < static_cast<size_t>(plan_.choices); ++i) {
@@ -187,8 +243,8 @@ class Generation : public std::enable_shared_from_this<Generation> {
       } catch (const BatchScheduler::QueueFull&) {
         GenerationEnd failed;
         failed.finish = GenerationEnd::Finish::failed;
-        failed.error = busy().message;
-        choices_[first + i].error_status = busy().status;
+        failed.error = busy_error().message;
+        choices_[first + i].error_status = busy_error().status;
         take_end(first + i, 1, std::move(failed));
       }
     }
@@ -197,16 +253,11 @@ class Generation : public std::enable_shared_from_this<Generation> {
   // --- from the scheduler, on its thread ---
 
   void take_scores(size_t first, int64_t count, std::vector<TokenReport> scored) {
-    if (scored.empty() && !plan_.echo) return;
+    // A text that goes on from a prompt has that one's already.
+    if ((scored.empty() && !plan_.echo) || choices_[first].scored) return;
     const auto shared =
         std::make_shared<const std::vector<TokenReport>>(with_leading(first, std::move(scored)));
-    for (size_t i = first; i < first + static_cast<size_t>(count); ++i) {
-      choices_[i].scored = shared;
-      if (!plan_.stream) continue;
-      const std::string logprobs =
-          scoring() ? answer_.logprobs(*shared, !plan_.from, choices_[i].offset) : "null";
-      send_event(i, prompt_of(i).text, logprobs, "null");
-    }
+    for (size_t i = first; i < first + static_cast<size_t>(count); ++i) choices_[i].scored = shared;
   }
 
   // The client's own leading token stands in its list of tokens too.
@@ -252,8 +303,9 @@ class Generation : public std::enable_shared_from_this<Generation> {
       choice.end = end;
       choice.text += end.text;
       // Where the text ends within a character and nobody can go on from there, it is shown as one that is
-      // cut.
-      if (!plan_.ended && !end.point.unfinished.empty() && end.finish != GenerationEnd::Finish::failed)
+      // cut; behind a stop string nothing is shown.
+      if (!plan_.ended && !end.point.unfinished.empty() && end.finish != GenerationEnd::Finish::stop &&
+          end.finish != GenerationEnd::Finish::failed)
         choice.end.text += "\xEF\xBF\xBD", choice.text += "\xEF\xBF\xBD";
       service_.metrics.written_tokens += choice.written;
       written_tokens_ += choice.written;
@@ -309,7 +361,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
     } catch (const ApiError& other) {
       error = other;
     } catch (const std::exception& other) {
-      error = ApiError{500, other.what(), "", "internal_error", 0};
+      error = internal_error(other.what());
     }
     // What it holds, a session, is let go of before the client can ask again.
     plan_.ended = nullptr;
@@ -326,9 +378,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
       if (choice.end.finish == GenerationEnd::Finish::failed)
         return ApiError{choice.error_status, choice.end.error, "", "generation_failed",
                         choice.error_status == 503 ? 1 : 0};
-      if (choice.end.finish == GenerationEnd::Finish::cancelled)
-        return ApiError{503, late_ ? "the request took too long" : "the request was cancelled", "",
-                        "cancelled", 0};
+      if (choice.end.finish == GenerationEnd::Finish::cancelled) return cancelled_error(late_);
     }
     return {};
   }
@@ -355,10 +405,10 @@ class Generation : public std::enable_shared_from_this<Generation> {
     for (size_t i = 0; i < choices_.size(); ++i) {
       Choice& choice = choices_[i];
       if (i > 0) texts += ',';
-      std::vector<TokenReport> reports;
-      if (scoring() && choice.scored) reports = *choice.scored;
-      const bool unknown = !reports.empty() && !plan_.from;
-      reports.insert(reports.end(), choice.tokens.begin(), choice.tokens.end());
+      std::vector<TokenReport> reports = std::move(choice.tokens);
+      const bool scored = scoring() && choice.scored && !choice.scored->empty();
+      if (scored) reports.insert(reports.begin(), choice.scored->begin(), choice.scored->end());
+      const bool unknown = scored && !plan_.from;
       int64_t offset = plan_.echo ? 0 : choice.offset;
       const std::string logprobs = answer_.logprobs(reports, unknown, offset);
       texts += answer_.whole(i, plan_.echo ? prompt_of(i).text + choice.text : choice.text, logprobs,
@@ -371,6 +421,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
   const Call call_;
   GenerationPlan plan_;
   const Clock::time_point begin_ = Clock::now(), deadline_ = begin_ + service_.config.longest_request();
+  const std::shared_ptr<void> memory_;  // that the answer may take
   const GenerationAnswer answer_;
   std::vector<Choice> choices_;
   std::string event_;  // that is being made, on the scheduler's thread; at first, what opens a stream

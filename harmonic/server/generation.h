@@ -47,6 +47,8 @@ void read_completion(Service& service, JsonFields& fields, GenerationPlan& plan)
 
 // Throws ApiError where the plan's prompts and texts are more than one request may have.
 void check_sizes(const Service& service, const GenerationPlan& plan);
+// About how much memory its answer may come to until it leaves.
+int64_t answer_bytes(const GenerationPlan& plan);
 
 // What is to be written for one of a prompt's choices: choice 0 has the plan's own seed.
 void set_writing(const GenerationPlan& plan, int64_t choice, GenerationRequest& request);

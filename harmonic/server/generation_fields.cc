@@ -1,6 +1,8 @@
 // The fields that both routes for texts have, and what they ask of the scheduler.
 #include <sodium.h>
 
+#include <algorithm>
+
 #include "harmonic/base/random.h"
 #include "harmonic/server/api_error.h"
 #include "harmonic/server/generation.h"
@@ -9,6 +11,22 @@ namespace harmonic {
 namespace {
 
 constexpr size_t kMostStops = 16, kLongestStop = 1024;
+constexpr double kMostHeldTokens = 2 << 20;                // of an answer
+constexpr double kBytesOfText = 16, kBytesOfLogprob = 96;  // that a token takes, about, in memory and as JSON
+
+// Tokens that an answer may hold until it leaves, each with its alternatives. Those of a stream leave at
+// once, but for a prompt's.
+double held_tokens(const GenerationPlan& plan) {
+  double prompts = 0;
+  for (const Prompt& prompt : plan.prompts) prompts += static_cast<double>(prompt.tokens.size());
+  const double choices = static_cast<double>(plan.choices),
+               each = 1 + static_cast<double>(std::max<int64_t>(0, plan.alternatives));
+  const double written =
+      plan.stream ? 0
+                  : static_cast<double>(plan.prompts.size()) * choices * static_cast<double>(plan.max_tokens);
+  const double echoed = plan.echo ? prompts * (plan.stream ? 1 : choices) : 0;
+  return (written + echoed) * each;
+}
 
 std::vector<std::string> read_stops(JsonFields& fields) {
   std::vector<std::string> stops;
@@ -48,6 +66,9 @@ void read_common_fields(const Service& service, JsonFields& fields, GenerationPl
   if (const Json* options = fields.find("stream_options")) {
     if (!options->is_object()) fail_field("stream_options", "stream_options: expected an object");
     for (const auto& [name, value] : options->items()) {
+      // How long an event is gives nothing away here that is not in it.
+      if (name != "include_usage" && name != "include_obfuscation")
+        fail_field("stream_options", "stream_options: unknown field \"{}\"", name.substr(0, 64));
       if (!value.is_boolean())
         fail_field("stream_options", "stream_options: expected true or false for each");
       if (name == "include_usage") plan.include_usage = value.get<bool>();
@@ -68,6 +89,15 @@ void check_sizes(const Service& service, const GenerationPlan& plan) {
   if (tokens > service.config.max_prompt_tokens)
     fail_field("prompt", "{} tokens of prompt; at most {} go in one request", tokens,
                service.config.max_prompt_tokens);
+  if (const double held = held_tokens(plan); held > kMostHeldTokens)
+    fail_field("max_tokens",
+               "the answer may have {:.0f} tokens, alternatives counted; at most {:.0f} go in one: ask for "
+               "fewer, or with stream",
+               held, kMostHeldTokens);
+}
+
+int64_t answer_bytes(const GenerationPlan& plan) {
+  return static_cast<int64_t>(held_tokens(plan) * (plan.alternatives < 0 ? kBytesOfText : kBytesOfLogprob));
 }
 
 void set_writing(const GenerationPlan& plan, int64_t choice, GenerationRequest& request) {

@@ -1,6 +1,7 @@
 #include "harmonic/server/http_connection.h"
 
 #include <fmt/format.h>
+#include <poll.h>
 
 #include <boost/asio.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
@@ -22,8 +23,11 @@ namespace {
 
 constexpr size_t kBytesPerRead = 16 << 10, kBytesWhileIdle = 2 << 10;
 constexpr size_t kPieceBytes = 64 << 10;
+constexpr size_t kFramingBytes = 64 << 10;  // that may wait beside a head: of chunks, their extensions
 constexpr int64_t kUnsentBeforeNextPiece = 256 << 10;
 constexpr int kClientGone = 499;
+constexpr std::chrono::seconds kBetweenLooks{1};
+constexpr double kLingerSeconds = 2;
 
 class Connection : public HttpConnection, public std::enable_shared_from_this<Connection> {
  public:
@@ -33,7 +37,8 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
         read_timer_(shared.loop),
         silence_timer_(shared.loop),
         outbox_(socket_, shared.options.write_seconds, [this](ErrorCode error) { has_left(error); }),
-        client_(std::move(client)) {
+        client_(std::move(client)),
+        buffer_(static_cast<size_t>(shared.options.max_header_bytes) + kFramingBytes) {
     shared_.connections.insert(this);
     ++shared_.count;
   }
@@ -55,23 +60,33 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
     read_timer_.cancel();
     silence_timer_.cancel();
     outbox_.close();
-    let_go_of_body();
+    let_go();
     if (const auto exchange = std::move(exchange_)) {
       exchange->client_went();
       shared_.handler.ended(exchange->request(), answered_ ? status_ : kClientGone, outbox_.sent(),
                             seconds_since_begin());
     }
     take_piece_ = nullptr;
+    taken_ = nullptr;
   }
 
-  void respond(const HttpResponse& response) override {
+  void respond(HttpResponse response) override {
     if (!exchange_ || answered_) return;
     answered_ = true;
-    std::string bytes = head_of(response);
-    bytes += fmt::format("Content-Length: {}\r\n\r\n", response.body.size());
-    if (exchange_->request().method != "HEAD") bytes += response.body;
+    // Answers that nobody takes are held like bodies; small ones there is always room for.
+    const auto size = static_cast<int64_t>(response.body.size());
+    if (!hold(size) && response.body.size() > kPieceBytes) {
+      let_go(size);
+      response = shared_.handler.refusal(503, "the server holds too many answers");
+    }
+    std::string head = head_of(response);
+    head += fmt::format("Content-Length: {}\r\n\r\n", response.body.size());
     finished_ = true;
-    write(std::move(bytes));
+    if (exchange_->request().method == "HEAD") response.body.clear();
+    // Small ones leave together; large ones are not copied once more on this thread.
+    if (response.body.size() <= kPieceBytes) head += std::exchange(response.body, {});
+    write(std::move(head));
+    if (!response.body.empty()) write(std::move(response.body));
   }
 
   void start_stream(const HttpResponse& head) override {
@@ -110,6 +125,12 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
     // A sender whose answer is not read waits.
     piece_is_due_ = outbox_.unsent() > kUnsentBeforeNextPiece;
     if (!piece_is_due_) read_piece();
+  }
+
+  void when_taken(std::function<void()> taken) override {
+    if (!exchange_ || finished_) return;
+    taken_ = std::move(taken);
+    tell_if_taken();
   }
 
  private:
@@ -163,10 +184,12 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
       close();
       return;
     }
-    begin_exchange({});
-    refuse(error == http::error::header_limit ? 431 : 400,
-           error == http::error::header_limit ? "the request's headers are too large"
-                                              : "not a request of HTTP/1.1: " + error.message());
+    HttpRequest unknown;
+    unknown.client = client_;
+    begin_exchange(std::move(unknown));
+    const bool large = error == http::error::header_limit || error == http::error::buffer_overflow;
+    refuse(large ? 431 : 400,
+           large ? "the request's headers are too large" : "not a request of HTTP/1.1: " + error.message());
   }
 
   void head_has_come() {
@@ -222,7 +245,9 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
     if (!open_ || !exchange_) return;
     if (error) {
       if (is_of_http(error) && !answered_) {
-        refuse(400, "the body is not framed as HTTP/1.1: " + error.message());
+        refuse(400, error == http::error::buffer_overflow
+                        ? fmt::format("more than {} bytes of extensions or trailers of chunks", kFramingBytes)
+                        : "the body is not framed as HTTP/1.1: " + error.message());
       } else {
         close();
       }
@@ -242,10 +267,7 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
     if (static_cast<int64_t>(body.size() + piece_.size()) > shared_.options.max_body_bytes)
       return refuse(413, fmt::format("a body of more than {} bytes", shared_.options.max_body_bytes));
     body += piece_;
-    held_ += static_cast<int64_t>(piece_.size());
-    shared_.held += static_cast<int64_t>(piece_.size());
-    if (shared_.held > shared_.options.max_held_bytes)
-      return refuse(503, "the server holds too many requests");
+    if (!hold(static_cast<int64_t>(piece_.size()))) return refuse(503, "the server holds too many requests");
     if (parser_->is_done()) {
       read_timer_.cancel();
       std::string().swap(piece_);
@@ -272,8 +294,21 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
       ErrorCode nothing;
       self->socket_.non_blocking(true, nothing);
       const size_t got = self->socket_.receive(asio::buffer(&byte, 1), Socket::message_peek, nothing);
-      // More bytes are the next request, which waits for its turn.
-      if (got == 0 && nothing != asio::error::would_block && nothing != asio::error::try_again) self->close();
+      if (got > 0) return self->watch_client_behind_bytes(exchange);
+      if (nothing != asio::error::would_block && nothing != asio::error::try_again) self->close();
+    });
+  }
+
+  // Bytes of the next request wait for its turn, and the socket is readable whatever comes after them:
+  // whether the client has gone is asked from time to time.
+  void watch_client_behind_bytes(const std::shared_ptr<ConnectionExchange>& exchange) {
+    read_timer_.expires_after(kBetweenLooks);
+    read_timer_.async_wait([weak = weak_from_this(), exchange](ErrorCode error) {
+      const auto self = weak.lock();
+      if (error || !self || !self->open_ || self->exchange_ != exchange || self->finished_) return;
+      pollfd state = {self->socket_.native_handle(), POLLRDHUP, 0};
+      if (::poll(&state, 1, 0) > 0) return self->close();
+      self->watch_client_behind_bytes(exchange);
     });
   }
 
@@ -306,21 +341,35 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
     if (error) return close();
     if (!open_) return;
     if (outbox_.unsent() <= kUnsentBeforeNextPiece && std::exchange(piece_is_due_, false)) read_piece();
+    tell_if_taken();
     if (finished_ && outbox_.empty()) answer_has_left();
   }
 
-  void let_go_of_body() {
-    shared_.held -= held_;
-    held_ = 0;
+  void tell_if_taken() {
+    if (outbox_.unsent() > kUnsentBeforeNextPiece) return;
+    if (const auto taken = std::exchange(taken_, nullptr)) taken();
   }
 
+  // Whether there is room for so many bytes more, which count until they are let go of.
+  bool hold(int64_t bytes) {
+    held_ += bytes;
+    shared_.held += bytes;
+    return shared_.held <= shared_.options.max_held_bytes;
+  }
+  void let_go(int64_t bytes) {
+    held_ -= bytes;
+    shared_.held -= bytes;
+  }
+  void let_go() { let_go(held_); }
+
   void answer_has_left() {
-    let_go_of_body();
+    let_go();
     const auto exchange = std::move(exchange_);
     exchange_ = nullptr;
     if (!exchange) return;
     exchange->complete();
     take_piece_ = nullptr;
+    taken_ = nullptr;
     const bool whole = parser_ && parser_->is_done();
     shared_.handler.ended(exchange->request(), status_, outbox_.sent(), seconds_since_begin());
     finished_ = answered_ = streaming_ = false;
@@ -336,7 +385,7 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
   void linger() {
     ErrorCode ignored;
     socket_.shutdown(Socket::shutdown_send, ignored);
-    set_deadline(read_timer_, 1);
+    set_deadline(read_timer_, kLingerSeconds);
     drop_input();
   }
   void drop_input() {
@@ -344,13 +393,16 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
     socket_.async_read_some(buffer_.prepare(kBytesPerRead),
                             [self = shared_from_this()](ErrorCode error, size_t bytes) {
                               self->dropped_ += bytes;
-                              if (error || !self->open_ || self->dropped_ > (1 << 20)) {
+                              if (error || !self->open_ || self->dropped_ > self->most_dropped()) {
                                 self->close();
                               } else {
                                 self->drop_input();
                               }
                             });
   }
+
+  // A body that is a little too large: some clients look at an answer only when all of it is sent.
+  size_t most_dropped() const { return static_cast<size_t>(shared_.options.max_body_bytes) + (1 << 20); }
 
   void watch_silence() {
     if (!events_ || finished_ || !open_) return;
@@ -381,9 +433,10 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
   std::optional<HttpParser> parser_;
   std::string piece_;
   std::function<void(std::string)> take_piece_;
+  std::function<void()> taken_;
   std::shared_ptr<ConnectionExchange> exchange_;
   Clock::time_point begin_{};
-  int64_t held_ = 0;  // bytes of the body at hand
+  int64_t held_ = 0;  // bytes of the body and the whole answer at hand
   size_t dropped_ = 0;
   int status_ = 0;
   bool open_ = true, keep_alive_ = true;

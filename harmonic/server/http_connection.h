@@ -23,7 +23,7 @@ struct HttpShared {
   HttpGathering gathering;
   std::unordered_set<HttpConnection*> connections;
   std::atomic<int64_t> count{0};
-  int64_t held = 0;  // bytes of bodies
+  int64_t held = 0;  // bytes of bodies and whole answers
   bool draining = false;
 };
 

@@ -30,8 +30,8 @@ ConnectionExchange::~ConnectionExchange() {
 }
 
 void ConnectionExchange::respond(HttpResponse response) {
-  asio::post(loop_, [self = shared_from_this(), response = std::move(response)] {
-    if (!self->over_) self->connection_->respond(response);
+  asio::post(loop_, [self = shared_from_this(), response = std::move(response)]() mutable {
+    if (!self->over_) self->connection_->respond(std::move(response));
   });
 }
 
@@ -100,13 +100,28 @@ void ConnectionExchange::next_piece(std::function<void(std::string)> take) {
   });
 }
 
+void ConnectionExchange::when_taken(std::function<void()> taken) {
+  asio::post(loop_, [self = shared_from_this(), taken = std::move(taken)] {
+    self->flush();
+    if (!self->over_) self->connection_->when_taken(taken);
+  });
+}
+
+void ConnectionExchange::keep(std::shared_ptr<void> what) {
+  asio::post(loop_, [self = shared_from_this(), what = std::move(what)] {
+    if (!self->over_) self->kept_ = what;
+  });
+}
+
 void ConnectionExchange::client_went() {
   went_ = over_ = true;
+  kept_ = nullptr;
   if (auto gone = std::exchange(gone_, nullptr)) gone();
 }
 
 void ConnectionExchange::complete() {
   gone_ = nullptr;
+  kept_ = nullptr;
   over_ = true;
 }
 

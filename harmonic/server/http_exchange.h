@@ -22,11 +22,12 @@ class HttpConnection {
   virtual ~HttpConnection() = default;
   virtual bool at_work() const = 0;  // whether a request is being answered
   virtual void close() = 0;
-  virtual void respond(const HttpResponse& response) = 0;
+  virtual void respond(HttpResponse response) = 0;
   virtual void start_stream(const HttpResponse& head) = 0;
   virtual void send(std::string_view piece) = 0;
   virtual void end_stream() = 0;
   virtual void next_piece(std::function<void(std::string)> take) = 0;
+  virtual void when_taken(std::function<void()> taken) = 0;
 };
 
 inline std::chrono::steady_clock::duration seconds_of(double seconds) {
@@ -73,6 +74,8 @@ class ConnectionExchange : public HttpExchange, public std::enable_shared_from_t
   void end_stream() override;
   void when_gone(std::function<void()> gone) override;
   void next_piece(std::function<void(std::string)> take) override;
+  void when_taken(std::function<void()> taken) override;
+  void keep(std::shared_ptr<void> what) override;
 
   // On the loop's thread, the connection's own: a piece of the body has come (before the handler has the
   // exchange); the client went away; the answer is whole and has left; what has come for the stream leaves.
@@ -95,6 +98,7 @@ class ConnectionExchange : public HttpExchange, public std::enable_shared_from_t
   bool ending_ = false;
   // Of the loop's thread.
   std::function<void()> gone_;
+  std::shared_ptr<void> kept_;
   bool went_ = false, over_ = false;
   std::chrono::steady_clock::time_point flushed_{};
 };

@@ -1,4 +1,4 @@
-// What is to leave through a socket, in order: all that waits goes in one write, within a deadline.
+// What is to leave through a socket, in order: all that waits goes together, within a deadline.
 #pragma once
 
 #include <boost/asio.hpp>
@@ -13,7 +13,7 @@ namespace harmonic {
 class HttpOutbox {
  public:
   using Socket = boost::asio::generic::stream_protocol::socket;
-  // `left` is called after each write, with what went wrong, a deadline that passed included.
+  // `left` is called when what waited has left, with what went wrong, a deadline that passed included.
   HttpOutbox(Socket& socket, double write_seconds, std::function<void(boost::system::error_code)> left)
       : socket_(socket),
         timer_(socket.get_executor()),
@@ -34,6 +34,7 @@ class HttpOutbox {
 
  private:
   void write_next(const std::shared_ptr<void>& owner);
+  void write_some(const std::shared_ptr<void>& owner);
 
   Socket& socket_;
   boost::asio::steady_timer timer_;
@@ -41,6 +42,8 @@ class HttpOutbox {
   const std::function<void(boost::system::error_code)> left_;
   std::vector<std::string> waiting_;
   std::string leaving_;
+  size_t taken_ = 0;  // of leaving_
+  std::chrono::steady_clock::time_point latest_;
   int64_t unsent_ = 0, sent_ = 0;
   bool writing_ = false;
 };

@@ -37,7 +37,6 @@ class HttpServer::Implementation {
     // What they left to do lets go of them.
     shared_.loop.restart();
     shared_.loop.poll();
-    if (!file_.empty()) ::unlink(file_.c_str());
   }
 
   int port() const { return port_; }
@@ -55,8 +54,7 @@ class HttpServer::Implementation {
   void drain(double seconds) {
     asio::post(shared_.loop, [this, seconds] {
       if (std::exchange(shared_.draining, true)) return;
-      ErrorCode ignored;
-      acceptor_.close(ignored);
+      stop_listening();
       deadline_.expires_after(seconds_of(seconds));
       deadline_.async_wait([this](ErrorCode error) {
         if (!error) shared_.loop.stop();
@@ -107,6 +105,19 @@ class HttpServer::Implementation {
     }
     ::umask(before);
     file_ = path;
+    own_file_ = ::lstat(path.c_str(), &found) == 0 ? std::pair(found.st_dev, found.st_ino)
+                                                   : std::pair<dev_t, ino_t>();
+  }
+
+  // The file goes while its socket is still there, so that no other can have its number: one that a successor
+  // made in its place stays.
+  void stop_listening() {
+    struct stat found;
+    if (acceptor_.is_open() && !file_.empty() && ::lstat(file_.c_str(), &found) == 0 &&
+        std::pair(found.st_dev, found.st_ino) == own_file_)
+      ::unlink(file_.c_str());
+    ErrorCode ignored;
+    acceptor_.close(ignored);
   }
 
   void open(const asio::generic::stream_protocol::endpoint& endpoint, const std::string& name) {
@@ -187,8 +198,8 @@ class HttpServer::Implementation {
 
   void end_connections() {
     shared_.draining = true;
+    stop_listening();
     ErrorCode ignored;
-    acceptor_.close(ignored);
     signals_.cancel(ignored);
     pause_.cancel();
     deadline_.cancel();
@@ -204,6 +215,7 @@ class HttpServer::Implementation {
   asio::signal_set signals_;
   int port_ = 0;
   std::string file_;
+  std::pair<dev_t, ino_t> own_file_;  // the socket file of our making
 };
 
 HttpServer::HttpServer(const HttpOptions& options, HttpHandler& handler)

@@ -23,13 +23,14 @@ struct HttpOptions {
   int64_t max_header_bytes = 16384;  // of a request's line and headers together
   int64_t max_headers = 100;
   int64_t max_body_bytes = 8 << 20;
-  int64_t max_held_bytes = 512 << 20;  // of bodies of all connections together; beyond that 503
+  int64_t max_held_bytes = 512 << 20;  // of bodies and whole answers of all connections; beyond that 503
   int64_t max_unsent_bytes = 4 << 20;  // of a stream: a reader that falls so far behind is dropped
   // Deadlines count from the beginning of what they bound, and do not move when a byte comes.
   double idle_seconds = 75;        // between requests
   double header_seconds = 10;      // for a request's head
   double body_seconds = 60;        // for its body; of an upload that is read in pieces, for each piece
-  double write_seconds = 30;       // for an answer, or each piece of a stream, to be taken
+  double write_seconds = 30;       // for an answer, or each piece of a stream, to be taken; longer only for
+                                   // what is large, and while some of it is taken
   double keep_alive_seconds = 15;  // a stream of events that is silent so long says that it lives
   // Pieces of a stream that come within so long after another leave with the next one: fewer writes, and
   // less work at the other end. The first leaves at once, and the end. 0: each as it comes.
@@ -75,6 +76,11 @@ class HttpExchange {
   // Of an upload that is taken in pieces: asks for the next one. `take` gets it on the loop's thread, or
   // nothing at the body's end. Ask again only when it came. A body that breaks off ends in when_gone().
   virtual void next_piece(std::function<void(std::string piece)> take) = 0;
+  // Of a stream: calls `taken` on the loop's thread when its reader has taken all but a little of what was
+  // sent. One at a time; dropped when the client goes away.
+  virtual void when_taken(std::function<void()> taken) = 0;
+  // Lets go of it when the answer has left, or the client has gone.
+  virtual void keep(std::shared_ptr<void> what) = 0;
 };
 
 // What a server does with requests. All are called on the loop's thread, and must be quick.

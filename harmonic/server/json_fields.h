@@ -15,6 +15,8 @@ class JsonFields {
  public:
   // The body of a request, an object; an empty body is one without fields. Throws ApiError, as all do.
   explicit JsonFields(const HttpRequest& request);
+  // The fields of an object within one.
+  explicit JsonFields(Json object) : object_(std::move(object)) {}
 
   // Null when it is missing or null.
   const Json* find(const std::string& name);

@@ -35,7 +35,7 @@ std::string metric_text(const std::string& name, const std::string& help, const 
 std::string Metrics::text() const {
   std::string out =
       time_to_first_token.text("harmonic_time_to_first_token_seconds",
-                               "From a request's coming to its first token.") +
+                               "From when a request has been read to its first token.") +
       between_tokens.text("harmonic_between_tokens_seconds", "Between the tokens of a text.") +
       queue_wait.text("harmonic_queue_wait_seconds", "Of a text, before its first step.") +
       request.text("harmonic_request_seconds", "Of a request, from its coming to the end of its answer.");

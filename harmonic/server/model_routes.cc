@@ -21,10 +21,6 @@ std::string model_object(const Service& service) {
       config.longest_text() > 0 ? fmt::format("{}", config.longest_text()) : "null");
 }
 
-void answer(const Call& call, std::string body) {
-  call.exchange->respond({200, "application/json", std::move(body), {}});
-}
-
 std::string ids_text(const std::vector<int32_t>& tokens) {
   std::string out = "[";
   for (const int32_t token : tokens) out += fmt::format("{}{}", out.size() > 1 ? "," : "", token);
@@ -32,6 +28,10 @@ std::string ids_text(const std::vector<int32_t>& tokens) {
 }
 
 }  // namespace
+
+void answer(const Call& call, std::string body) {
+  call.exchange->respond({200, "application/json", std::move(body), {}});
+}
 
 std::string new_id(const char* prefix) {
   unsigned char bytes[12];

@@ -1,6 +1,8 @@
 #include "harmonic/server/routes.h"
 
 #include <algorithm>
+#include <charconv>
+#include <optional>
 
 #include "harmonic/server/api_error.h"
 
@@ -11,7 +13,7 @@ constexpr size_t kLongestId = 256;
 
 constexpr Route kRoutes[] = {
     {"GET", "/v1/models", route_models},
-    {"GET", "/v1/models/{}", route_model},
+    {"GET", "/v1/models/{}", route_model, false, true},
     {"POST", "/v1/completions", route_completions},
     {"POST", "/v1/chat/completions", route_chat_completions},
     {"POST", "/v1/sessions", route_create_session},
@@ -39,14 +41,38 @@ bool may_be_name(std::string_view name) {
   });
 }
 
+// The bytes that a part of a path stands for; none where it is not encoded as it should be.
+std::optional<std::string> percent_decoded(std::string_view text) {
+  std::string bytes;
+  for (size_t at = 0; at < text.size(); ++at) {
+    if (text[at] != '%') {
+      bytes += text[at];
+      continue;
+    }
+    uint8_t byte = 0;
+    const char* begin = text.data() + at + 1;
+    if (at + 2 >= text.size() || std::from_chars(begin, begin + 2, byte, 16).ptr != begin + 2) return {};
+    bytes += static_cast<char>(byte);
+    at += 2;
+  }
+  return bytes;
+}
+
 // Whether the path is the route's; the part in the place of "{}" goes to *name.
-bool matches(std::string_view pattern, std::string_view path, std::string* name) {
+bool matches(const Route& route, std::string_view path, std::string* name) {
+  const std::string_view pattern = route.path;
   const size_t hole = pattern.find("{}");
   if (hole == pattern.npos) return pattern == path;
   const std::string_view before = pattern.substr(0, hole), after = pattern.substr(hole + 2);
   if (path.size() < before.size() + after.size() || !path.starts_with(before) || !path.ends_with(after))
     return false;
   const std::string_view found = path.substr(before.size(), path.size() - before.size() - after.size());
+  if (route.any_name) {
+    const auto decoded = percent_decoded(found);
+    if (!decoded || decoded->empty()) return false;
+    *name = *decoded;
+    return true;
+  }
   if (!may_be_name(found)) return false;
   *name = found;
   return true;
@@ -58,7 +84,7 @@ void each_route(const HttpRequest& request, std::string* name, const Use& use) {
   const bool spelt_out = std::any_of(std::begin(kRoutes), std::end(kRoutes),
                                      [&](const Route& route) { return request.path == route.path; });
   for (const Route& route : kRoutes)
-    if (spelt_out ? request.path == route.path : matches(route.path, request.path, name)) use(route);
+    if (spelt_out ? request.path == route.path : matches(route, request.path, name)) use(route);
 }
 
 // Those that are not among the routes.
@@ -99,14 +125,14 @@ std::string route_name(const HttpRequest& request) {
   std::string name;
   if (is_own(request.path)) return request.path;
   for (const Route& route : kRoutes)
-    if (matches(route.path, request.path, &name)) return route.path;
+    if (matches(route, request.path, &name)) return route.path;
   return "other";
 }
 
 bool takes_pieces(const HttpRequest& head) {
   std::string name;
   return std::any_of(std::begin(kRoutes), std::end(kRoutes), [&](const Route& route) {
-    return route.pieces && head.method == route.method && matches(route.path, head.path, &name);
+    return route.pieces && head.method == route.method && matches(route, head.path, &name);
   });
 }
 

@@ -11,7 +11,8 @@ namespace harmonic {
 struct Route {
   const char *method, *path;  // "{}" in the path stands for a name
   RouteFunction function;
-  bool pieces = false;  // its body is read in pieces
+  bool pieces = false;    // its body is read in pieces
+  bool any_name = false;  // the name is the rest of the path, percent-encoded: anything, slashes too
 };
 
 // All but the ones that the event loop answers itself: /, /health, /ready, /openapi.json; and /metrics.

@@ -48,17 +48,20 @@ std::chrono::steady_clock::time_point deadline_of(const Service& service) {
   return std::chrono::steady_clock::now() + service.config.longest_request();
 }
 
-ApiError cancelled(const Service& service, std::chrono::steady_clock::time_point begin) {
-  const bool late = std::chrono::steady_clock::now() - begin >= service.config.longest_request();
-  return {503, late ? "the request took too long" : "the request was cancelled", "", "cancelled", 0};
-}
+constexpr int64_t kBytesOfResult = 128;  // that a token's takes, about, twice while it is put together
 
 enum class By { document, line, token };
 
 class WholeScore : public GenerationListener, public std::enable_shared_from_this<WholeScore> {
  public:
-  WholeScore(Service& service, Call call, By by, bool return_state, bool first)
-      : service_(service), call_(std::move(call)), by_(by), return_state_(return_state), first_(first) {}
+  // `tokens`: how many will be scored.
+  WholeScore(Service& service, Call call, By by, bool return_state, bool first, size_t tokens)
+      : service_(service),
+        call_(std::move(call)),
+        by_(by),
+        return_state_(return_state),
+        memory_(service.answers.take(by == By::document ? 0 : static_cast<int64_t>(tokens) * kBytesOfResult)),
+        first_(first) {}
 
   void on_scored(std::span<const TokenReport> tokens) override {
     for (const TokenReport& report : tokens) {
@@ -84,7 +87,8 @@ class WholeScore : public GenerationListener, public std::enable_shared_from_thi
     try {
       if (end.finish == GenerationEnd::Finish::failed)
         throw ApiError{500, end.error, "", "scoring_failed", 0};
-      if (end.finish == GenerationEnd::Finish::cancelled) throw cancelled(service_, begin_);
+      if (end.finish == GenerationEnd::Finish::cancelled)
+        throw cancelled_error(std::chrono::steady_clock::now() - begin_ >= service_.config.longest_request());
       service_.metrics.prompt_tokens += sum_.tokens;
       std::string body =
           fmt::format(R"({{"object":"score","model":{},{})", json_text(service_.model_name), sum_.fields());
@@ -101,6 +105,7 @@ class WholeScore : public GenerationListener, public std::enable_shared_from_thi
   const std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
   const By by_;
   const bool return_state_;
+  const std::shared_ptr<void> memory_;  // that the answer may take
   bool first_;
   Sum sum_;
   LineScores lines_;
@@ -177,12 +182,13 @@ class ScoreStream : public std::enable_shared_from_this<ScoreStream> {
     request.tokens = std::move(tokens_);
     request.score = true;
     request.alternatives = 0;
+    request.client = call_.client();
     try {
       const std::lock_guard lock(mutex_);
       ticket_ = service_.scheduler.submit(std::move(request), std::make_shared<Listener>(shared_from_this()));
       if (gone_) ticket_.cancel();
     } catch (const BatchScheduler::QueueFull&) {
-      end(ApiError{503, "the server is busy: too many texts wait", "", "overloaded", 1});
+      end(busy_error());
     } catch (const Error& error) {
       end(ApiError{400, error.what(), "", "invalid_request", 0});
     }
@@ -191,8 +197,7 @@ class ScoreStream : public std::enable_shared_from_this<ScoreStream> {
   void scored(const std::string& lines, GenerationEnd ended) {
     if (ended.finish == GenerationEnd::Finish::failed)
       return end(ApiError{500, ended.error, "", "scoring_failed", 0});
-    if (ended.finish == GenerationEnd::Finish::cancelled)
-      return end(ApiError{503, "the request was cancelled", "", "cancelled", 0});
+    if (ended.finish == GenerationEnd::Finish::cancelled) return end(cancelled_error(false));
     call_.exchange->send(lines);
     point_ = std::move(ended.point);
     if (!ended_) return next();
@@ -248,16 +253,17 @@ void route_score(Service& service, const Call& call) {
   request.score = true;
   request.alternatives = 0;
   request.deadline = deadline_of(service);
+  request.client = call.client();
   const auto listener = std::make_shared<WholeScore>(service, call,
                                                      by == "token"  ? By::token
                                                      : by == "line" ? By::line
                                                                     : By::document,
-                                                     return_state, !from);
+                                                     return_state, !from, request.tokens.size());
   try {
     const auto ticket = service.scheduler.submit(std::move(request), listener);
     call.exchange->when_gone([ticket] { ticket.cancel(); });
   } catch (const BatchScheduler::QueueFull&) {
-    throw ApiError{503, "the server is busy: too many texts wait", "", "overloaded", 1};
+    throw busy_error();
   }
 }
 

@@ -16,6 +16,7 @@
 #include "harmonic/base/json.h"
 #include "harmonic/base/log.h"
 #include "harmonic/runtime/redis_connection.h"
+#include "harmonic/server/access_log.h"
 #include "harmonic/server/access_rules.h"
 #include "harmonic/server/api_error.h"
 #include "harmonic/server/clients.h"
@@ -127,20 +128,28 @@ class Server::Implementation : public HttpHandler {
                   config.sessions == "memory" ? config.session_memory_mb << 20 : 0),
         scheduler_(*loaded_.model, *loaded_.tokenizer, scheduler_options(config, threads)),
         workers_(kWorkers),
-        service_{config_,    *loaded_.tokenizer,
-                 scheduler_, cache_,
-                 sessions_,  nullptr,
-                 nullptr,    metrics_,
-                 workers_,   config.model_name.empty() ? name : config.model_name,
-                 identity_,  {},
-                 {},         unix_seconds()} {
+        service_{config_,
+                 *loaded_.tokenizer,
+                 scheduler_,
+                 cache_,
+                 sessions_,
+                 nullptr,
+                 nullptr,
+                 metrics_,
+                 workers_,
+                 answers_,
+                 config.model_name.empty() ? name : config.model_name,
+                 identity_,
+                 {},
+                 {},
+                 unix_seconds()} {
     if (::sodium_init() < 0) fail("libsodium cannot be used here");
     const Json tokenizer = parse_json(loaded_.tokenizer->to_json(), "the tokenizer");
     service_.end_of_text = name_of_token(tokenizer, loaded_.tokenizer->eot());
     service_.begin_of_text = name_of_token(tokenizer, loaded_.tokenizer->bos());
     if (!loaded_.chat_template.empty())
       service_.chat = &chat_.emplace(loaded_.chat_template, *loaded_.tokenizer);
-    if (!config.access_log.empty() && config.access_log != "-") access_log_.emplace(config.access_log);
+    if (!config.access_log.empty()) access_log_.emplace(config.access_log);
     if (!config.keyring.empty()) service_.seal = &seal_.emplace(config.keyring, *loaded_.model, identity_);
     raise_descriptor_limit();
     http_.emplace(http_options(config), *this);
@@ -173,7 +182,8 @@ class Server::Implementation : public HttpHandler {
   bool takes_pieces(const HttpRequest& head) override { return harmonic::takes_pieces(head); }
 
   HttpResponse refusal(int status, std::string_view why) override {
-    return response_of(ApiError{status, std::string(why), "", "bad_request", 0});
+    return status == 503 ? response_of(ApiError{status, std::string(why), "", "overloaded", 1})
+                         : response_of(ApiError{status, std::string(why), "", "bad_request", 0});
   }
 
   void handle(std::shared_ptr<HttpExchange> exchange) override {
@@ -184,8 +194,7 @@ class Server::Implementation : public HttpHandler {
       if (error.status == 405) response.headers.emplace_back("Allow", methods_of(exchange->request()));
       exchange->respond(access_.with_origin(exchange->request(), std::move(response)));
     } catch (const std::exception& error) {
-      warn("internal error, please report it: {}", error.what());
-      exchange->respond(response_of(ApiError{500, "internal error", "", "internal_error", 0}));
+      exchange->respond(response_of(internal_error(error.what())));
     }
   }
 
@@ -206,26 +215,11 @@ class Server::Implementation : public HttpHandler {
     const std::string route = route_name(request);
     metrics_.count_status(route, status);
     metrics_.request.add(seconds);
-    if (config_.access_log.empty()) return;
-    const std::string line =
-        fmt::format(
-            R"({{"time":{},"client":{},"method":{},"route":"{}","status":{},"bytes":{},"seconds":{:.6f}}})",
-            json_number(static_cast<double>(unix_seconds())), json_text(request.client),
-            json_text(request.method.substr(0, 16)), route, status, bytes, seconds) +
-        "\n";
-    if (!access_log_) {
-      [[maybe_unused]] const auto written = ::write(STDERR_FILENO, line.data(), line.size());
-      return;
-    }
-    // Off the loop: a disk may be slow.
-    workers_.post([this, line] {
-      try {
-        const std::lock_guard lock(log_mutex_);
-        access_log_->append(line);
-      } catch (const Error& error) {
-        warn("{}", error.what());
-      }
-    });
+    if (!access_log_) return;
+    access_log_->add(fmt::format(
+        R"({{"time":{},"client":{},"method":{},"route":"{}","status":{},"bytes":{},"seconds":{:.6f}}})",
+        json_number(static_cast<double>(unix_seconds())), json_text(request.client),
+        json_text(request.method.substr(0, 16)), route, status, bytes, seconds));
   }
 
  private:
@@ -257,11 +251,11 @@ class Server::Implementation : public HttpHandler {
     }
     const Route& route = route_of(request, &call.id);
     if (draining_) throw ApiError{503, "the server is going down", "", "draining", 5};
-    const std::string client = call.owner.empty() ? request.client : call.owner;
+    const std::string client = call.client();
     if (const auto refused = limits_.begin(client))
       throw ApiError{429, refused->why, "", "rate_limit_exceeded", refused->retry_after};
-    call.exchange = std::make_shared<CountedExchange>(exchange, access_.cors_headers(request),
-                                                      [this, client] { limits_.end(client); });
+    const std::shared_ptr<void> counted(nullptr, [this, client](void*) { limits_.end(client); });
+    call.exchange = std::make_shared<CountedExchange>(exchange, access_.cors_headers(request), counted);
     workers_.post([this, call = std::move(call), function = route.function] { answer(call, function); });
   }
 
@@ -275,8 +269,9 @@ class Server::Implementation : public HttpHandler {
     } catch (const std::bad_alloc&) {
       call.exchange->respond(response_of(ApiError{503, "out of memory", "", "overloaded", 5}));
     } catch (const std::exception& error) {
-      warn("internal error, please report it: {}", error.what());
-      call.exchange->respond(response_of(ApiError{500, "internal error", "", "internal_error", 0}));
+      call.exchange->respond(response_of(internal_error(error.what())));
+    } catch (...) {
+      call.exchange->respond(response_of(internal_error("of an unknown kind")));
     }
   }
 
@@ -325,14 +320,14 @@ class Server::Implementation : public HttpHandler {
   PrefixCache cache_;
   const std::string identity_;
   Sessions sessions_;
+  AnswerMemory answers_;
   std::optional<StateSeal> seal_;
   std::optional<ChatTemplate> chat_;
+  std::optional<AccessLog> access_log_;
   std::optional<HttpServer> http_;  // before the others: exchanges that they hold use its loop
   BatchScheduler scheduler_;
   Workers workers_;
   Service service_;
-  std::optional<AppendFile> access_log_;
-  std::mutex log_mutex_;
   bool draining_ = false;  // of the loop's thread
 };
 

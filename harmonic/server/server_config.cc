@@ -1,9 +1,20 @@
 #include "harmonic/server/server_config.h"
 
+#include <arpa/inet.h>
+
 #include "harmonic/base/error.h"
 #include "harmonic/runtime/redis_connection.h"
 
 namespace harmonic {
+namespace {
+
+bool is_address(const std::string& host) {
+  in6_addr address;
+  return ::inet_pton(AF_INET, host.c_str(), &address) == 1 ||
+         ::inet_pton(AF_INET6, host.substr(0, host.find('%')).c_str(), &address) == 1;
+}
+
+}  // namespace
 
 std::vector<Field> ServerConfig::fields() {
   constexpr double kLargest = 1e15;
@@ -26,7 +37,11 @@ std::vector<Field> ServerConfig::fields() {
       Field("cors_origins", &cors_origins, "origins whose pages may call; none by default"),
       Field("access_log", &access_log, "a file for a JSON line a request; - is standard error"),
       count("batch", &batch, "texts at work at once"),
-      Field("queue", &queue, "texts that may wait; more are refused with 503").range(0, 1e6),
+      Field("queue", &queue,
+            "texts that may wait for a place in the batch; more are refused with 503; one client's fill at "
+            "most "
+            "three quarters of it")
+          .range(0, 1e6),
       Field("step_milliseconds", &step_milliseconds,
             "about how long a step of reading prompts may take while nobody writes, and whoever comes waits; "
             "while others write it takes no longer than they do")
@@ -73,6 +88,8 @@ bool ServerConfig::on_loopback() const {
 void ServerConfig::validate(bool has_key) const {
   ServerConfig copy = *this;
   check_fields(copy.fields(), "");
+  if (unix_socket.empty() && !is_address(host))
+    fail_usage("--host {}: expected an address such as 127.0.0.1 or ::1", host);
   if (!on_loopback() && api_key_file.empty() && !has_key && !without_api_key)
     fail_usage(
         "--host {}: other machines can reach this address, and no API key is set; give --api-key-file FILE "

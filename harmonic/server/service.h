@@ -8,6 +8,7 @@
 #include "harmonic/runtime/prefix_cache.h"
 #include "harmonic/runtime/sessions.h"
 #include "harmonic/runtime/state_seal.h"
+#include "harmonic/server/answer_memory.h"
 #include "harmonic/server/http_server.h"
 #include "harmonic/server/metrics.h"
 #include "harmonic/server/server_config.h"
@@ -26,6 +27,7 @@ struct Service {
   const ChatTemplate* chat;  // null: chats are written as plain text
   Metrics& metrics;
   Workers& workers;
+  AnswerMemory& answers;
   std::string model_name, identity;        // identity: of the exact weights and configuration
   std::string end_of_text, begin_of_text;  // what clients see of these tokens
   int64_t created = 0;                     // when the server started, in Unix seconds
@@ -38,6 +40,9 @@ struct Call {
   std::shared_ptr<HttpExchange> exchange;
   std::string owner;  // whose API key came with it; empty where none is asked for
   std::string id;     // the part of the path that names something
+
+  // Who shares the server with others: an API key, or an address where no key is asked for.
+  const std::string& client() const { return owner.empty() ? exchange->request().client : owner; }
 };
 
 // Answers the call, now or later. On a worker's thread; may throw ApiError and Error.
@@ -65,6 +70,8 @@ void route_import(Service& service, const Call& call);
 void route_score(Service& service, const Call& call);
 void route_score_stream(Service& service, const Call& call);
 
+// A whole answer of JSON.
+void answer(const Call& call, std::string body);
 // "cmpl-", and 24 random digits.
 std::string new_id(const char* prefix);
 int64_t unix_seconds();

@@ -1,13 +1,10 @@
 // /v1/sessions: texts that the server keeps.
 #include <sodium.h>
-#include <unistd.h>
 
-#include <filesystem>
-
-#include "harmonic/base/files.h"
 #include "harmonic/runtime/state_file.h"
 #include "harmonic/server/api_error.h"
 #include "harmonic/server/generation.h"
+#include "harmonic/server/http_text.h"
 #include "harmonic/server/json_text.h"
 #include "harmonic/server/state_fields.h"
 
@@ -32,10 +29,6 @@ std::string text_of(const Session& session) {
                      session.point->length(), session.point->state.bytes(), names);
 }
 
-void answer(const Call& call, std::string body) {
-  call.exchange->respond({200, "application/json", std::move(body), {}});
-}
-
 std::string read_name(JsonFields& fields) {
   const std::string name = fields.text("name");
   if (name.empty() || name.size() > kLongestName)
@@ -43,22 +36,10 @@ std::string read_name(JsonFields& fields) {
   return name;
 }
 
-// A file with a name of ours that is gone with the object.
-class ScratchFile {
- public:
-  ScratchFile() : path_((std::filesystem::temp_directory_path() / "harmonic-state-XXXXXX").string()) {
-    const int file = ::mkstemp(path_.data());
-    if (file < 0) fail("{}: cannot create", path_);
-    ::close(file);
-  }
-  ~ScratchFile() { ::unlink(path_.c_str()); }
-  ScratchFile(const ScratchFile&) = delete;
-  ScratchFile& operator=(const ScratchFile&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
+// Makes a session and answers with what it is, without a second look: another request may have ended it.
+void create(Service& service, const Call& call, Session::Point point) {
+  answer(call, text_of(with_sessions([&] { return service.sessions.create(call.owner, std::move(point)); })));
+}
 
 // Changes a session at once, and answers with what it is then. It is let go of before: who has the answer may
 // ask again.
@@ -101,8 +82,7 @@ void route_create_session(Service& service, const Call& call) {
   Session::Point point = read_state_token(service, call, fields);
   fields.done();
   if (!point) point = std::make_shared<const TextPoint>(beginning_of_text(service.model()));
-  const std::string id = with_sessions([&] { return service.sessions.create(call.owner, point); });
-  answer(call, text_of(with_sessions([&] { return service.sessions.look(call.owner, id); })));
+  create(service, call, std::move(point));
 }
 
 void route_list_sessions(Service& service, const Call& call) {
@@ -124,12 +104,13 @@ void route_list_sessions(Service& service, const Call& call) {
   if (limit < 1 || limit > kMostListed)
     fail_field("limit", "limit: expected a number from 1 to {}", kMostListed);
   std::string list;
-  const std::vector<Session> sessions =
-      with_sessions([&] { return service.sessions.list(call.owner, after, limit); });
+  std::vector<Session> sessions =
+      with_sessions([&] { return service.sessions.list(call.owner, after, limit + 1); });
+  const bool more = static_cast<int64_t>(sessions.size()) > limit;
+  if (more) sessions.pop_back();
   for (const Session& session : sessions)
     list += fmt::format("{}{{{}}}", list.empty() ? "" : ",", summary_of(session));
-  answer(call, fmt::format(R"({{"object":"list","data":[{}],"has_more":{}}})", list,
-                           static_cast<int64_t>(sessions.size()) == limit));
+  answer(call, fmt::format(R"({{"object":"list","data":[{}],"has_more":{}}})", list, more));
 }
 
 void route_show_session(Service& service, const Call& call) {
@@ -185,33 +166,24 @@ void route_rewind(Service& service, const Call& call) {
 
 void route_export(Service& service, const Call& call) {
   const Session session = with_sessions([&] { return service.sessions.look(call.owner, call.id); });
-  const ScratchFile file;
-  save_state_file(file.path(), *session.point, service.identity);
   call.exchange->respond({200,
                           "application/octet-stream",
-                          read_file(file.path()),
+                          state_file_bytes(*session.point, service.identity),
                           {{"Content-Disposition", "attachment; filename=\"session.safetensors\""}}});
 }
 
 void route_import(Service& service, const Call& call) {
   const HttpRequest& request = call.exchange->request();
-  if (request.header("content-type") != "application/octet-stream")
+  if (lower_case(request.header("content-type")) != "application/octet-stream")
     throw ApiError{415, "expected Content-Type: application/octet-stream and an exported state as the body",
                    "", "unsupported_media_type", 0};
-  const ScratchFile file;
-  write_file(file.path(), request.body);
   TextPoint point;
   try {
-    point = load_state_file(file.path(), service.model(), service.identity);
+    point = read_state_file(request.body, service.model(), service.identity, "the state");
   } catch (const Error& error) {
-    // The name of our file is nothing to a client.
-    std::string message = error.what();
-    if (message.starts_with(file.path())) message.replace(0, file.path().size(), "the state");
-    throw ApiError{400, message, "", "invalid_state", 0};
+    throw ApiError{400, error.what(), "", "invalid_state", 0};
   }
-  const auto shared = std::make_shared<const TextPoint>(std::move(point));
-  const std::string id = with_sessions([&] { return service.sessions.create(call.owner, shared); });
-  answer(call, text_of(with_sessions([&] { return service.sessions.look(call.owner, id); })));
+  create(service, call, std::make_shared<const TextPoint>(std::move(point)));
 }
 
 }  // namespace harmonic

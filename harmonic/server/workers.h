@@ -56,6 +56,8 @@ class Workers {
         work();
       } catch (const std::exception& error) {  // out of memory, most likely
         warn("internal error, please report it: {}", error.what());
+      } catch (...) {
+        warn("internal error, please report it: of an unknown kind");
       }
     }
   }
