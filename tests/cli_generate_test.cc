@@ -74,8 +74,9 @@ TEST_F(Generate, WritesAtMostSoManyTokens) {
 
 TEST_F(Generate, ASavedStateGoesOnExactlyAsOneLongerRun) {
   const std::string whole = folder_ / "whole", first = folder_ / "first", second = folder_ / "second";
+  // Seeds whose texts do not end within the first piece: what went on from there would be another text.
   for (const std::vector<std::string>& how :
-       {std::vector<std::string>{"--temperature", "0"}, std::vector<std::string>{"--seed", "6"},
+       {std::vector<std::string>{"--temperature", "0"}, std::vector<std::string>{"--seed", "7"},
         std::vector<std::string>{"--seed", "6", "--ignore-end", "--top-k", "50"}}) {
     const auto with = [&](std::vector<std::string> words) {
       words.insert(words.end(), how.begin(), how.end());
