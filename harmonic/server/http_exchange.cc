@@ -12,17 +12,27 @@ void HttpGathering::add(std::shared_ptr<ConnectionExchange> exchange) {
   if (waiting_.size() > 1) return;
   timer_.expires_after(interval_);
   timer_.async_wait([this](boost::system::error_code error) {
-    if (!error) flush();
+    if (error) return;
+    const bool idle = leaving_.empty();
+    leaving_.insert(leaving_.end(), waiting_.begin(), waiting_.end());
+    waiting_.clear();
+    if (idle) flush_some();
   });
 }
 
-void HttpGathering::flush() {
-  for (const auto& exchange : std::exchange(waiting_, {})) exchange->flush();
+void HttpGathering::flush_some() {
+  for (size_t i = 0; i < kAtOnce && !leaving_.empty(); ++i) {
+    const std::shared_ptr<ConnectionExchange> exchange = std::move(leaving_.front());
+    leaving_.pop_front();
+    exchange->flush();
+  }
+  if (!leaving_.empty()) asio::post(timer_.get_executor(), [this] { flush_some(); });
 }
 
 void HttpGathering::clear() {
   timer_.cancel();
   waiting_.clear();
+  leaving_.clear();
 }
 
 ConnectionExchange::~ConnectionExchange() {

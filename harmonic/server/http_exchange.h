@@ -4,6 +4,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -37,8 +38,8 @@ inline std::chrono::steady_clock::duration seconds_of(double seconds) {
 
 class ConnectionExchange;
 
-// When what streams have to say leaves: all that came since the last time, of all of them together. Of the
-// loop's thread.
+// When what streams have to say leaves: all that came since the last time, of all of them together, some at a
+// time, so that others need not wait for hundreds of writes. Of the loop's thread.
 class HttpGathering {
  public:
   HttpGathering(boost::asio::io_context& loop, std::chrono::steady_clock::duration interval)
@@ -49,11 +50,13 @@ class HttpGathering {
   void clear();
 
  private:
-  void flush();
+  static constexpr size_t kAtOnce = 16;
+  void flush_some();
 
   boost::asio::steady_timer timer_;
   const std::chrono::steady_clock::duration interval_;
-  std::vector<std::shared_ptr<ConnectionExchange>> waiting_;
+  std::vector<std::shared_ptr<ConnectionExchange>> waiting_;  // for the timer
+  std::deque<std::shared_ptr<ConnectionExchange>> leaving_;
 };
 
 class ConnectionExchange : public HttpExchange, public std::enable_shared_from_this<ConnectionExchange> {
