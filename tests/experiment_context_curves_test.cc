@@ -148,6 +148,10 @@ TEST(ContextCurves, EvalStretchesThePositionsOfAttention) {
       run_harmonic({"eval", "--model", without, "--data", text, "--contexts", "8", "--stretch", "yarn"});
   EXPECT_EQ(none.status, 2);
   EXPECT_NE(none.err.find("has no attention whose positions"), std::string::npos) << none.err;
+  const Outcome both = run_harmonic(
+      {"eval", "--model", plain, "--against", plain, "--data", text, "--contexts", "8", "--stretch", "yarn"});
+  EXPECT_EQ(both.status, 2);
+  EXPECT_NE(both.err.find("--stretch goes without --against"), std::string::npos) << both.err;
 }
 
 }  // namespace

@@ -171,6 +171,10 @@ class Eval : public Command {
             "--json {}: would name the folder {}, and JSON has no text but UTF-8; give the folder another "
             "name",
             json_, folder);
+    if (stretch_ != "none" && !against_.empty())
+      fail_usage(
+          "--stretch goes without --against; evaluate both apart, and harmonic curves sets them side by "
+          "side");
     if (task_ != "recall" && data_.empty())
       fail_usage("--data is missing: the texts that --task {} is about: files, folders or patterns", task_);
   }
@@ -186,6 +190,8 @@ class Eval : public Command {
   void stretch(AttentionConfig& attention, int64_t width, int64_t context) const {
     const double factor = static_cast<double>(context) / static_cast<double>(attention.context);
     if (factor <= 1) return;
+    if (width <= 2)
+      fail_usage("--stretch {}: takes heads wider than 2; those of {} are not", stretch_, model_.path());
     if (attention.rope.kind != "none")
       fail_usage("--stretch {}: the model's own rope_scaling = \"{}\" stretches its positions already",
                  stretch_, attention.rope.kind);
