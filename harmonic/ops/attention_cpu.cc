@@ -98,8 +98,7 @@ void SoftmaxTileBackward(Readable readable, float scale, float lse, float shared
 }
 
 float Dot(int64_t count, const float* a, const float* b) {
-  const hn::CappedTag<float, 16> d;
-  return SumOf(d, count, In(a, b), [](auto av, auto bv, auto& term) HWY_ATTR { term = hn::Mul(av, bv); });
+  return DotProduct(hn::CappedTag<float, 16>(), count, a, b);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -11,6 +11,22 @@
 //
 #include "harmonic/ops/simd_math-inl.h"
 
+#ifndef HARMONIC_OPS_MATRIX_SCAN_CPU_ONCE_
+#define HARMONIC_OPS_MATRIX_SCAN_CPU_ONCE_
+namespace harmonic {
+namespace {
+
+// One query that reads the state at work: query [F], y [width].
+struct Reader {
+  const float* query;
+  float* y;
+  float gain;
+};
+
+}  // namespace
+}  // namespace harmonic
+#endif
+
 HWY_BEFORE_NAMESPACE();
 namespace harmonic {
 namespace HWY_NAMESPACE {
@@ -28,22 +44,72 @@ void MatrixUpdate(int64_t F, int64_t width, float gate, const float* key, const 
   }
 }
 
-// y [width] = gain query state.
-void MatrixRead(int64_t F, int64_t width, float gain, const float* query, const float* state, float* y) {
+// y = gain query state for kCount readers at once, kGroups groups of 16 columns from column e on, so that
+// what is read of the state serves all of them and enough sums are under way.
+template <int64_t kCount, int64_t kGroups>
+void ReadColumns(int64_t F, int64_t width, int64_t e, const Reader* readers, const float* state) {
   const hn::CappedTag<float, 16> d;
   constexpr int64_t kLanes = hn::MaxLanes(d);
-  constexpr int64_t kVectors = 16 / kLanes;
-  const auto scale = hn::Set(d, gain);
-  for (int64_t e = 0; e < width; e += 16) {
-    hn::Vec<decltype(d)> sums[kVectors];
-    for (int64_t v = 0; v < kVectors; ++v) sums[v] = hn::Zero(d);
-    for (int64_t f = 0; f < F; ++f) {
-      const auto q = hn::Set(d, query[f]);
-      for (int64_t v = 0; v < kVectors; ++v)
-        sums[v] = hn::MulAdd(q, hn::LoadU(d, state + f * width + e + v * kLanes), sums[v]);
+  constexpr int64_t kVectors = kGroups * 16 / kLanes;
+  hn::Vec<decltype(d)> sums[kCount][kVectors];
+  for (int64_t i = 0; i < kCount; ++i)
+    for (int64_t v = 0; v < kVectors; ++v) sums[i][v] = hn::Zero(d);
+  for (int64_t f = 0; f < F; ++f) {
+    hn::Vec<decltype(d)> row[kVectors];
+    for (int64_t v = 0; v < kVectors; ++v) row[v] = hn::LoadU(d, state + f * width + e + v * kLanes);
+    for (int64_t i = 0; i < kCount; ++i) {
+      const auto q = hn::Set(d, readers[i].query[f]);
+      for (int64_t v = 0; v < kVectors; ++v) sums[i][v] = hn::MulAdd(q, row[v], sums[i][v]);
     }
-    for (int64_t v = 0; v < kVectors; ++v) hn::StoreU(hn::Mul(sums[v], scale), d, y + e + v * kLanes);
   }
+  for (int64_t i = 0; i < kCount; ++i)
+    for (int64_t v = 0; v < kVectors; ++v)
+      hn::StoreU(hn::Mul(sums[i][v], hn::Set(d, readers[i].gain)), d, readers[i].y + e + v * kLanes);
+}
+
+template <int64_t kCount>
+void ReadState(int64_t F, int64_t width, const Reader* readers, const float* state) {
+  constexpr int64_t kLanes = hn::MaxLanes(hn::CappedTag<float, 16>());
+  constexpr int64_t kGroups = kLanes == 16 ? 5 : kLanes == 8 ? 2 : 1;  // as many as the registers hold
+  int64_t e = 0;
+  for (; e + kGroups * 16 <= width; e += kGroups * 16)
+    ReadColumns<kCount, kGroups>(F, width, e, readers, state);
+  for (; e < width; e += 16) ReadColumns<kCount, 1>(F, width, e, readers, state);
+}
+
+void MatrixRead(int64_t F, int64_t width, int64_t count, const Reader* readers, const float* state) {
+  for (; count >= 3; count -= 3, readers += 3) ReadState<3>(F, width, readers, state);
+  if (count == 2) ReadState<2>(F, width, readers, state);
+  if (count == 1) ReadState<1>(F, width, readers, state);
+}
+
+float MatrixDot(int64_t count, const float* a, const float* b) {
+  return DotProduct(hn::CappedTag<float, 16>(), count, a, b);
+}
+
+// y = a z.
+void MatrixScale(int64_t count, float a, const float* z, float* y) {
+  const hn::CappedTag<float, 16> d;
+  ForEach(d, count, Out(y), In(z), [d, a](auto zv, auto& yv) HWY_ATTR { yv = hn::Mul(hn::Set(d, a), zv); });
+}
+
+// y = x + a z; y may be x or z.
+void MatrixAdd(int64_t count, const float* x, float a, const float* z, float* y) {
+  const hn::CappedTag<float, 16> d;
+  ForEach(d, count, Out(y), In(x, z),
+          [d, a](auto xv, auto zv, auto& yv) HWY_ATTR { yv = hn::MulAdd(hn::Set(d, a), zv, xv); });
+}
+
+// What is kept of each block on the way to one reader: its weights q k and gradients dy v come to be what is
+// read, and their products with it go to the flow of its gates.
+void MatrixFlow(int64_t count, const float* kept, float* weight, float* dweight, float* flow) {
+  const hn::CappedTag<float, 16> d;
+  ForEach(d, count, Out(flow, weight, dweight), In(kept, flow, weight, dweight),
+          [](auto p, auto f, auto w, auto dw, auto& fv, auto& wv, auto& dwv) HWY_ATTR {
+            wv = hn::Mul(p, w);
+            dwv = hn::Mul(p, dw);
+            fv = hn::MulAdd(wv, dw, f);
+          });
 }
 
 // gates: a = sigmoid(-g) and its slope over it, sigmoid(g).
@@ -72,6 +138,10 @@ namespace {
 
 HWY_EXPORT(MatrixUpdate);
 HWY_EXPORT(MatrixRead);
+HWY_EXPORT(MatrixDot);
+HWY_EXPORT(MatrixScale);
+HWY_EXPORT(MatrixAdd);
+HWY_EXPORT(MatrixFlow);
 HWY_EXPORT(MatrixGates);
 HWY_EXPORT(MatrixGains);
 
@@ -129,7 +199,9 @@ void forward(const Head<MatrixScan>& head, const float* gain, MatmulWorker& work
   const int64_t F = head.F(), D = head.D(), E = head.E(), width = round_up(E, 16);
   float* state = worker.memory.zeros(F, width, DType::f32).as<float>();
   float* value = worker.memory.zeros(1, width, DType::f32).as<float>();
-  float* y = worker.memory.allocate_array<float>(width);
+  const int64_t at_once = head.group() * std::min(op.shape.stride, std::max<int64_t>(1, head.tokens()));
+  Reader* readers = worker.memory.allocate_array<Reader>(at_once);
+  float* y = worker.memory.allocate_array<float>(at_once * width);
   for (int64_t f = 0; f < F; ++f) std::copy_n(head.state(op.state_in, head.b) + f * E, E, state + f * width);
   const auto store = [&](float* to) {
     for (int64_t f = 0; f < F; ++f) std::copy_n(state + f * width, E, to + f * E);
@@ -137,7 +209,7 @@ void forward(const Head<MatrixScan>& head, const float* gain, MatmulWorker& work
   if (op.borders) store(head.state(op.borders, head.tile));
   value[D] = 1;
   int64_t done = 0;
-  for (int64_t t = 0; t < head.tokens(); ++t) {
+  for (int64_t t = 0; t < head.tokens();) {
     for (; done < head.read(t); ++done) {
       if (op.borders && done % kMatrixTile == 0)
         store(head.state(op.borders, head.tile + done / kMatrixTile));
@@ -145,11 +217,17 @@ void forward(const Head<MatrixScan>& head, const float* gain, MatmulWorker& work
       HWY_DYNAMIC_DISPATCH(MatrixUpdate)
       (F, width, op.g.row<float>(op.blocks.begin(head.b) + done)[head.head], head.key(done), value, state);
     }
-    const int64_t r = op.segments.begin(head.b) + t;
-    for (int64_t h = head.head * head.group(); h < (head.head + 1) * head.group(); ++h) {
-      HWY_DYNAMIC_DISPATCH(MatrixRead)(F, width, gain[h], op.q.row<float>(r) + h * F, state, y);
-      std::copy_n(y, E, op.y.row<float>(r) + h * E);
+    // The tokens up to `end` read the same state.
+    const int64_t end = std::max(t + 1, head.first_reader(done + 1)), group = head.group();
+    const int64_t count = (end - t) * group, row = op.segments.begin(head.b) + t;
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t h = head.head * group + i % group;
+      readers[i] = {op.q.row<float>(row + i / group) + h * F, y + i * width, gain[h]};
     }
+    HWY_DYNAMIC_DISPATCH(MatrixRead)(F, width, count, readers, state);
+    for (int64_t i = 0; i < count; ++i)
+      std::copy_n(readers[i].y, E, op.y.row<float>(row + i / group) + (head.head * group + i % group) * E);
+    t = end;
   }
   store(head.state(op.state_out, head.b));
 }
@@ -225,7 +303,7 @@ class TileBackward {
     float* dq = op_.dq.row<float>(row) + h * F_;
     float* dy = numbers(count_, E_);
     for (int64_t i = 0; i < count_; ++i)
-      for (int64_t e = 0; e < E_; ++e) dy[i * E_ + e] = op_.dy.row<float>(row + i)[h * E_ + e] * gain_[h];
+      HWY_DYNAMIC_DISPATCH(MatrixScale)(E_, gain_[h], op_.dy.row<float>(row + i) + h * E_, dy + i * E_);
     float* weights = numbers(count_, std::max<int64_t>(1, n_));   // q k
     float* dweights = numbers(count_, std::max<int64_t>(1, n_));  // dy v
     float* from_before = numbers(count_, F_);                     // S dy, S the state before the tile
@@ -235,27 +313,15 @@ class TileBackward {
     worker_.multiply(count_, F_, E_, rows_view(dy, E_), rows_view(before_, E_).transposed(), from_before, F_);
     for (int64_t i = 0; i < count_; ++i) {
       const int64_t m = read(i);
-      float* weight = weights + i * n_;
-      float* dweight = dweights + i * n_;
-      for (int64_t s = 1; s <= n_; ++s) {
-        const float p = s <= m ? kept(m, s) : 0;
-        flow(m, s) += p * weight[s - 1] * dweight[s - 1];
-        weight[s - 1] *= p;
-        dweight[s - 1] *= p;
-      }
+      HWY_DYNAMIC_DISPATCH(MatrixFlow)(n_, &kept(m, 1), weights + i * n_, dweights + i * n_, &flow(m, 1));
       const float p = kept(m, 0);
       const float* query = q + i * op_.q.stride;
-      float sum = 0;
-      for (int64_t f = 0; f < F_; ++f) {
-        sum += query[f] * from_before[i * F_ + f];
-        decayed[i * F_ + f] = p * query[f];
-      }
-      flow(m, 0) += p * sum;
+      flow(m, 0) += p * HWY_DYNAMIC_DISPATCH(MatrixDot)(F_, query, from_before + i * F_);
+      HWY_DYNAMIC_DISPATCH(MatrixScale)(F_, p, query, decayed + i * F_);
     }
     worker_.multiply(count_, F_, n_, rows_view(dweights, n_), keys(), dq, op_.dq.stride);
-    for (int64_t i = 0; i < count_; ++i)
-      for (int64_t f = 0; f < F_; ++f)
-        dq[i * op_.dq.stride + f] += kept(read(i), 0) * from_before[i * F_ + f];
+    for (int64_t i = 0; i < count_; ++i) HWY_DYNAMIC_DISPATCH(MatrixAdd)
+    (F_, dq + i * op_.dq.stride, kept(read(i), 0), from_before + i * F_, dq + i * op_.dq.stride);
     worker_.multiply(n_, F_, count_, rows_view(dweights, n_).transposed(), rows_view(q, op_.q.stride), dkeys_,
                      F_, MatmulMode::accumulate);
     worker_.multiply(n_, E_, count_, rows_view(weights, n_).transposed(), rows_view(dy, E_), dvalues_, E_,
@@ -276,21 +342,14 @@ class TileBackward {
       const int64_t row = op_.blocks.begin(head_.b) + first_ + s - 1;
       float* dk = op_.dk.row<float>(row) + head_.head * F_;
       float* dv = op_.dv.row<float>(row) + head_.head * D_;
-      float sum = 0;
-      for (int64_t f = 0; f < F_; ++f) {
-        const float later = dkeys[(s - 1) * F_ + f];
-        sum += key[f] * later;
-        dk[f] = dkeys_[(s - 1) * F_ + f] + p * later;
-      }
-      flow(n_, s) += p * sum;
-      for (int64_t e = 0; e < D_; ++e) dv[e] = dvalues_[(s - 1) * E_ + e] + p * dvalues[(s - 1) * E_ + e];
+      const float* later = dkeys + (s - 1) * F_;
+      flow(n_, s) += p * HWY_DYNAMIC_DISPATCH(MatrixDot)(F_, key, later);
+      HWY_DYNAMIC_DISPATCH(MatrixAdd)(F_, dkeys_ + (s - 1) * F_, p, later, dk);
+      HWY_DYNAMIC_DISPATCH(MatrixAdd)(D_, dvalues_ + (s - 1) * E_, p, dvalues + (s - 1) * E_, dv);
     }
-    float sum = 0;
-    for (int64_t i = 0; i < F_ * E_; ++i) {
-      sum += before_[i] * dstate[i];
-      dstate[i] = dbefore_[i] + kept(n_, 0) * dstate[i];
-    }
-    flow(n_, 0) += kept(n_, 0) * sum;
+    const float p = kept(n_, 0);
+    flow(n_, 0) += p * HWY_DYNAMIC_DISPATCH(MatrixDot)(F_ * E_, before_, dstate);
+    HWY_DYNAMIC_DISPATCH(MatrixAdd)(F_ * E_, dbefore_, p, dstate, dstate);
   }
 
   // Block u's gate is a factor of every kept(m, s) with s < u <= m.
@@ -347,8 +406,7 @@ void run(Context& context, const MatrixScanBackward& op) {
   for (int64_t h = 0; h < op.shape.heads; ++h) {
     double sum = 0;
     for (int64_t r = 0; r < op.dy.rows; ++r)
-      for (int64_t e = 0; e < E; ++e)
-        sum += static_cast<double>(op.dy.row<float>(r)[h * E + e]) * op.y.row<float>(r)[h * E + e];
+      sum += HWY_DYNAMIC_DISPATCH(MatrixDot)(E, op.dy.row<float>(r) + h * E, op.y.row<float>(r) + h * E);
     op.dlog_gain.as<float>()[h] += static_cast<float>(sum);
   }
 }

@@ -314,6 +314,11 @@ HWY_INLINE float SumOf(D d, int64_t count, std::array<const float*, kIn> in, con
   return sweep::Run<1>(d, count, Out(), in, f)[0];
 }
 
+template <class D>
+HWY_INLINE float DotProduct(D d, int64_t count, const float* a, const float* b) {
+  return SumOf(d, count, In(a, b), [](auto av, auto bv, auto& term) HWY_ATTR { term = hn::Mul(av, bv); });
+}
+
 // f(inputs..., outputs&..., terms&...): one pass that writes `out` and gives kSums sums.
 template <size_t kSums, class D, size_t kIn, size_t kOut, class F>
 HWY_INLINE std::array<float, kSums> ForEachWithSums(D d, int64_t count, std::array<float*, kOut> out,
