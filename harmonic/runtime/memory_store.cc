@@ -1,6 +1,5 @@
+#include <map>
 #include <mutex>
-#include <set>
-#include <string_view>
 #include <unordered_map>
 
 #include "harmonic/runtime/session_store.h"
@@ -11,19 +10,15 @@ namespace {
 class MemoryStore : public SessionStore {
  public:
   void save(Session session) override {
+    const auto record = std::make_shared<const Session>(std::move(session));
     const std::lock_guard lock(mutex_);
-    Owned& own = owners_[session.owner];
-    take(session);
-    const auto found = own.find(session.id);
-    if (found == own.end()) {
-      own.insert(std::move(session));
+    std::shared_ptr<const Session>& kept = owners_[record->owner][record->id];
+    take(*record);
+    if (kept)
+      release(*kept);
+    else
       ++count_;
-      return;
-    }
-    release(*found);
-    auto node = own.extract(found);
-    node.value() = std::move(session);
-    own.insert(std::move(node));
+    kept = record;
   }
 
   void add(const Session& like, const std::vector<std::string>& ids) override {
@@ -32,9 +27,8 @@ class MemoryStore : public SessionStore {
     Owned& own = owners_[like.owner];
     const auto count = static_cast<int64_t>(ids.size());
     take(like, count);
-    for (const std::string& id : ids)
-      own.emplace_hint(own.end(), id, like.owner, like.parent, like.created, like.used, like.point,
-                       like.checkpoints);
+    const auto shared = std::make_shared<const Session>(like);
+    for (const std::string& id : ids) own.emplace_hint(own.end(), id, shared);
     count_ += count;
   }
 
@@ -44,7 +38,7 @@ class MemoryStore : public SessionStore {
     if (own == owners_.end()) return {};
     const auto found = own->second.find(id);
     if (found == own->second.end()) return {};
-    return *found;
+    return named(*found);
   }
 
   bool erase(const std::string& owner, const std::string& id) override {
@@ -53,7 +47,7 @@ class MemoryStore : public SessionStore {
     if (own == owners_.end()) return false;
     const auto found = own->second.find(id);
     if (found == own->second.end()) return false;
-    release(*found);
+    release(*found->second);
     own->second.erase(found);
     --count_;
     return true;
@@ -66,7 +60,7 @@ class MemoryStore : public SessionStore {
     if (own == owners_.end()) return result;
     for (auto at = own->second.upper_bound(after);
          at != own->second.end() && static_cast<int64_t>(result.size()) < limit; ++at)
-      result.push_back(*at);
+      result.push_back(named(*at));
     return result;
   }
 
@@ -80,13 +74,14 @@ class MemoryStore : public SessionStore {
   }
 
  private:
-  struct ById {
-    using is_transparent = void;
-    bool operator()(const Session& a, const Session& b) const { return a.id < b.id; }
-    bool operator()(const Session& a, std::string_view b) const { return a.id < b; }
-    bool operator()(std::string_view a, const Session& b) const { return a < b.id; }
-  };
-  using Owned = std::set<Session, ById>;
+  // By id. Forks share one record until they are gone on with: the id in it is not theirs.
+  using Owned = std::map<std::string, std::shared_ptr<const Session>>;
+
+  static Session named(const Owned::value_type& kept) {
+    Session session = *kept.second;
+    session.id = kept.first;
+    return session;
+  }
 
   // Several sessions may share a state: its bytes count once.
   void take(const Session& session, int64_t times = 1) {
