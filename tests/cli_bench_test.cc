@@ -55,6 +55,15 @@ TEST(BenchCommand, MeasuresDecodingOfAModelAfterContexts) {
   ASSERT_EQ(json["rows"].size(), 2u);
   EXPECT_EQ(json["rows"][1]["context"], 9.0);
   for (const Json& row : json["rows"]) EXPECT_GT(row["tokens/s"], 0.0);
+  const auto megabytes = [&](const std::string& weights) {
+    return bench({"decode", "--model", path, "--contexts", "4", "--tokens", "3", "--runs", "1", "--weights",
+                  weights})["rows"][0]["MB of weights"]
+        .get<double>();
+  };
+  EXPECT_NEAR(megabytes("bf16"), megabytes("f32") / 2, 0.1 * megabytes("f32"));
+  const Outcome two = run_harmonic({"bench", "decode", "--model", path, "--weights", "f32,bf16"});
+  EXPECT_EQ(two.status, 2);
+  EXPECT_NE(two.err.find("--weights"), std::string::npos) << two.err;
   const Outcome outcome = run_harmonic({"bench", "decode", "--model", path, "--contexts", "100K"});
   EXPECT_EQ(outcome.status, 1);
   EXPECT_NE(outcome.err.find("--contexts"), std::string::npos) << outcome.err;

@@ -2,11 +2,13 @@
 """Decoding by Harmonic and by llama.cpp of the same GGUF file, side by side, as ratios.
 
     compare_decoding.py HARMONIC MODEL.gguf --text FILE [--tokens 1500] [--contexts 128,2000,8000] [--threads 2] [--runs 5] [--check-only]
+        [--student FOLDER [--student-weights int8]]
 
 First both must compute the same, or nothing is timed. On the file's weights written as F32, the log-probability of each
 token of the text within 1e-3 of a nat, and the same greedy text; on the file itself, whose blocks llama.cpp multiplies
 with activations rounded to 8 bits, the perplexity of the text within 0.5 %; for both llama.cpp is told to keep keys,
-values and attention in f32. Then both read contexts and decode after them, in turns, llama.cpp as it is by default.
+values and attention in f32. Then both read contexts and decode after them, in turns, llama.cpp as it is by default. A student, a
+model folder that harmonic distill wrote, takes the file's place on our side of the clock alone.
 """
 import argparse
 import json
@@ -116,7 +118,8 @@ def check(options, text, work):
 
 
 def time_ours(options, context, work):
-    run([options.harmonic, "bench", "decode", "--model", options.model, "--contexts", context, "--tokens", DECODED, "--runs", 1,
+    model = [options.student, "--weights", options.student_weights] if options.student else [options.model]
+    run([options.harmonic, "bench", "decode", "--model", *model, "--contexts", context, "--tokens", DECODED, "--runs", 1,
          "--threads", options.threads, "--json", work / "bench.json"])
     row = json.loads((work / "bench.json").read_text())["rows"][0]
     return row["prefill tokens/s"], row["tokens/s"]
@@ -158,6 +161,8 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--check-only", action="store_true")
+    parser.add_argument("--student", help="a model folder to time in place of the file")
+    parser.add_argument("--student-weights", default="int8")
     options = parser.parse_args()
     options.contexts = [int(n) for n in options.contexts.split(",")]
     text = Path(options.text).read_text(encoding="utf-8")[:8 * options.tokens]

@@ -39,7 +39,7 @@ BenchReport bench_contexts(const ContextBench& options, Model& model, ThreadPool
     fail("{} remembers {} tokens of a text; {} were asked for: shorten --contexts or --tokens", options.name,
          longest, most);
   Inference inference(model, pool);
-  model.pack(inference.context());
+  model.pack(inference.context(), options.format);
   const std::vector<int32_t> text = random_tokens(most, model.config().vocab_size, 1);
   report.checks.push_back(check_streaming(model, inference, text));
   report.machine = measure_machine(pool);

@@ -93,15 +93,19 @@ class DecodeCommand : public Bench {
   void declare_sizes(Options& options) override {
     options.add("--mixers", &bench_.mixers, "models, of the paper's forms").one_of(kMixers);
     options.add("--d-model", &bench_.widths, "widths").range(1, 1 << 16);
-    options.add("--weights", &bench_.weights, "how matrices are kept").one_of(kWeightFormats);
+    options
+        .add("--weights", &weights_,
+             "how matrices are kept: f32,bf16,int8 where none is named; with --model one of them, or as "
+             "stored")
+        .one_of(kWeightFormats);
     options.add("--streams", &bench_.streams, "texts that go on together").range(1, 4096);
     options.add("--vocab", &bench_.vocabulary, "tokens of the vocabulary").amount().range(2, 1 << 24);
     options.add("--tokens", &bench_.tokens, "of each text, a run").amount().range(1, 1 << 20);
     options.add("--runs", &bench_.runs, "at least, after one that does not count").range(1, 1000);
     options
         .add("--model", &model_,
-             "measure this model, a folder or a GGUF file with its weights as they are, in place of the "
-             "paper's forms: one text after --contexts")
+             "measure this model, a folder or a GGUF file, in place of the paper's forms: one text after "
+             "--contexts")
         .placeholder("PATH")
         .not_empty();
     options
@@ -116,9 +120,18 @@ class DecodeCommand : public Bench {
     if (backend.device == Device::cpu && backend.precision != Precision::f32)
       fail_usage("--precision {}: the cpu decodes with products in f32; --weights {} rounds what it reads",
                  bench_.precision, bench_.precision);
-    if (model_.empty()) return bench_decode(bench_, pool, backend);
-    const LoadedModel loaded = load_model_to_run(model_, backend);
+    if (model_.empty()) {
+      if (!weights_.empty()) bench_.weights = weights_;
+      return bench_decode(bench_, pool, backend);
+    }
+    if (weights_.size() > 1)
+      fail_usage("--weights with --model: expected one format, found {}", weights_.size());
+    const LoadedModel loaded = load_model_to_run(model_, backend, weights_.empty());
     contexts_.name = model_;
+    if (!weights_.empty()) {
+      contexts_.name += ", weights " + weights_[0];
+      contexts_.format = weight_format_of(weights_[0]);
+    }
     contexts_.tokens = bench_.tokens;
     contexts_.runs = bench_.runs;
     return bench_contexts(contexts_, *loaded.model, pool);
@@ -126,6 +139,7 @@ class DecodeCommand : public Bench {
   DecodeBench bench_;
   ContextBench contexts_;
   std::string model_;
+  std::vector<std::string> weights_;
 };
 
 class LengthCommand : public Bench {

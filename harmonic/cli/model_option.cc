@@ -53,8 +53,8 @@ void ModelOption::pack(Model& model, Context& context) const {
   model.pack(context, weights_ == kStored ? DType::f32 : weight_format_of(weights_));
 }
 
-LoadedModel load_model_to_run(const std::string& path, const Backend& backend) {
-  return load_path(path, backend, true, {});
+LoadedModel load_model_to_run(const std::string& path, const Backend& backend, bool keep_blocks) {
+  return load_path(path, backend, keep_blocks, {});
 }
 
 }  // namespace harmonic

@@ -25,7 +25,7 @@ class ModelOption {
   std::string path_, weights_ = "stored";
 };
 
-// The same without a choice of weights: those of the file.
-LoadedModel load_model_to_run(const std::string& path, const Backend& backend);
+// The same of a path: with the file's blocks, or all as f32.
+LoadedModel load_model_to_run(const std::string& path, const Backend& backend, bool keep_blocks = true);
 
 }  // namespace harmonic
