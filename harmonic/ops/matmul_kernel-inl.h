@@ -331,6 +331,11 @@ int64_t TileAFloats(int64_t rows) {
 void ComputeTile(const Product& product, const Tile& tile, float* a_block, float* b_block) {
   // Any other form is brought into b_block, as what is not packed is packed into it.
   const auto* packed = is_ready(product) ? static_cast<const float*>(product.packed.data) : nullptr;
+  // What is brought from a narrow form is asked for before, so that memory and arithmetic go on together.
+  const DType dtype = product.packed.dtype;
+  const bool is_narrow = (dtype == DType::bf16 || dtype == DType::i8) && !product.in_bf16;
+  const auto* narrow = is_narrow ? static_cast<const char*>(product.packed.data) : nullptr;
+  const int64_t narrow_k = is_narrow ? kPanel * size_of(dtype) : 0;  // bytes of a k of a panel
   // In steps of the kernel, `each` k in one; K and k count these.
   const int64_t each = step_of(product), K = ceil_div(product.K, each);
   const int64_t rows = tile.row_end - tile.row_begin;
@@ -396,6 +401,9 @@ void ComputeTile(const Product& product, const Tile& tile, float* a_block, float
         Stream stream = {a, 0, 0};
         if (packed && i < kMaxPanels && p + kMaxPanels + i < tile.panel_end) {
           stream = {b + (kMaxPanels + i) * panel_stride, kPanel, 0};
+        } else if (narrow && i < kMaxPanels && p + kMaxPanels + i < tile.panel_end) {
+          stream = {reinterpret_cast<const float*>(narrow + ((p + kMaxPanels + i) * K + k_begin) * narrow_k),
+                    narrow_k / int64_t{sizeof(float)}, 0};
         } else if (!upcoming.Empty()) {
           stream = upcoming.Next();
         }
