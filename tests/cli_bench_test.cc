@@ -79,6 +79,24 @@ TEST(BenchCommand, MeasuresLengthAndMemory) {
   EXPECT_LT(memory["rows"][1]["chunk"], 1000.0);
 }
 
+TEST(BenchCommand, RefusesWhatItWouldNotMeasure) {
+  const std::string model = std::string(HARMONIC_SOURCE_DIR) + "/tests/golden/small_llama.gguf";
+  const auto refused = [](std::vector<std::string> words, const std::string& named) {
+    words.insert(words.begin(), "bench");
+    const Outcome outcome = run_harmonic(words);
+    EXPECT_EQ(outcome.status, 2) << outcome.err;
+    EXPECT_NE(outcome.err.find(named), std::string::npos) << outcome.err;
+    EXPECT_EQ(outcome.err.find("internal error"), std::string::npos) << outcome.err;
+  };
+  refused({"ops", "--d-model", "6", "--rows", "3"}, "--d-model 6");
+  refused({"train", "--mixers", "attention", "--d-model", "3"}, "d_model 3");
+  refused({"decode", "--contexts", "4"}, "--contexts");
+  refused({"decode", "--model", model, "--streams", "64"}, "--streams");
+  refused({"length", "--stream", "999999999999999999999"}, "--stream");
+  refused({"memory", "--cases", "9E:256:64"}, "--cases");
+  refused({"memory", "--cases", "1K:256:64:7"}, "1K:256:64:7");
+}
+
 TEST(BenchCommand, SaysWhatIsWrongWithACase) {
   const Outcome outcome = run_harmonic({"bench", "memory", "--cases", "64K:256"});
   EXPECT_EQ(outcome.status, 2);

@@ -5,12 +5,14 @@
 
 y = x W^T with x of ROWS by C and W of 1, 2 and 4 C by C, f32. PyTorch's wheels bring MKL and oneDNN, NumPy's bring
 OpenBLAS. Each library's product is first held against one in double precision. Harmonic is measured before and after
-the others, each library in a process of its own with so many threads; shown are GFLOP/s, and Harmonic's share of the
-best of the others. Only Harmonic's result has the same bits whatever the number of rows and threads.
+the others, each library in a process of its own with so many threads, whose allocator keeps what it has been given:
+the libraries make a result anew for each product, and page faults would be most of its time. Shown are GFLOP/s, Harmonic's
+share of the best of the others, and the page faults that were left in a call of theirs. Only Harmonic's result has the same bits whatever the number of rows and threads.
 """
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -56,16 +58,20 @@ def measure_peer(peer, threads, shapes, runs):
         if not np.linalg.norm(found - expected) <= TOLERANCE * np.linalg.norm(expected):
             raise SystemExit(f"{peer}: its product of {rows} x {inputs} x {outputs} is wrong; nothing is shown")
         times = []
-        for _ in range(runs + 1):
+        for i in range(runs + 2):
+            if i == 2:
+                faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
             start = time.perf_counter()
             product(a, b)
             times.append(time.perf_counter() - start)
-        speeds.append(2e-9 * rows * inputs * outputs / statistics.median(times[1:]))
+        faults = (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults) / runs
+        speeds.append((2e-9 * rows * inputs * outputs / statistics.median(times[2:]), faults))
     return speeds
 
 
 def run_peer(peer, threads, shapes, runs):
-    environment = dict(os.environ, OPENBLAS_NUM_THREADS=str(threads), OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
+    kept = str(1 << 40)  # glibc neither maps a block of its own for a result nor gives memory back
+    environment = dict(os.environ, MALLOC_MMAP_THRESHOLD_=kept, MALLOC_TRIM_THRESHOLD_=kept, OPENBLAS_NUM_THREADS=str(threads), OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
     done = subprocess.run([sys.executable, __file__, "--peer", peer, "--threads", str(threads), "--runs", str(runs), "--shapes", json.dumps(shapes), "-"],
                           env=environment, capture_output=True, text=True)
     if done.returncode != 0:
@@ -99,17 +105,18 @@ def main():
         print(json.dumps(measure_peer(options.peer, int(options.threads), json.loads(options.shapes), options.runs)))
         return
     shapes = [(options.rows, int(c), wider * int(c)) for c in options.d_model.split(",") for wider in (1, 2, 4)]
-    print("| rows x in x out | threads | Harmonic | " + " | ".join(PEERS) + " | of the best | of the matrix peak |")
-    print("|---" * (len(PEERS) + 5) + "|")
+    print("| rows x in x out | threads | Harmonic | " + " | ".join(PEERS) + " | of the best | of the matrix peak | their page faults |")
+    print("|---" * (len(PEERS) + 6) + "|")
     for threads in map(int, options.threads.split(",")):
         before, _ = run_ours(options.harmonic, threads, shapes, options)
         theirs = [run_peer(peer, threads, shapes, options.runs) for peer in PEERS]
         after, machine = run_ours(options.harmonic, threads, shapes, options)
         for i, shape in enumerate(shapes):
             ours = (before[i] + after[i]) / 2
-            best = max(speeds[i] for speeds in theirs)
-            print(f"| {' x '.join(map(str, shape))} | {threads} | {ours:.1f} | " + " | ".join(f"{speeds[i]:.1f}" for speeds in theirs) +
-                  f" | {ours / best:.2f} | {100 * ours * 1e9 / machine['matrix_peak']:.0f} % |", flush=True)
+            best = max(speeds[i][0] for speeds in theirs)
+            faults = max(speeds[i][1] for speeds in theirs)
+            print(f"| {' x '.join(map(str, shape))} | {threads} | {ours:.1f} | " + " | ".join(f"{speeds[i][0]:.1f}" for speeds in theirs) +
+                  f" | {ours / best:.2f} | {100 * ours * 1e9 / machine['matrix_peak']:.0f} % | {faults:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

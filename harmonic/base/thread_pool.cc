@@ -10,7 +10,8 @@
 namespace harmonic {
 namespace {
 
-constexpr int kSpins = 4000;  // some tens of microseconds: longer than the gap between two ops of a step
+// Some tens of microseconds: longer than the gap between two ops of a step.
+constexpr int kSpins = 4000;
 
 inline void relax() {
 #if defined(__x86_64__)
@@ -29,7 +30,10 @@ int available_processors() {
 }
 
 ThreadPool::ThreadPool(int threads) {
-  if (threads <= 0) threads = available_processors();
+  const int processors = available_processors();
+  if (threads <= 0) threads = processors;
+  // A thread that spins would keep another from the processor that they share.
+  spins_ = threads > processors ? 0 : kSpins;
   workers_.reserve(static_cast<size_t>(threads - 1));
   try {
     for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
@@ -86,7 +90,7 @@ void ThreadPool::run(int64_t count, Function function, const void* body) {
   wake_.notify_all();
   take_part(function, body, count);
   for (int spin = 0; busy_.load(std::memory_order_acquire) != 0; ++spin) {
-    if (spin < kSpins) {
+    if (spin < spins_) {
       relax();
     } else {
       std::this_thread::yield();
@@ -103,7 +107,7 @@ void ThreadPool::work() {
   FlushToZero mode;
   uint64_t seen = 0;
   for (;;) {
-    for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_acquire) == seen; ++spin) relax();
+    for (int spin = 0; spin < spins_ && generation_.load(std::memory_order_acquire) == seen; ++spin) relax();
     if (generation_.load(std::memory_order_acquire) == seen) {
       std::unique_lock lock(mutex_);
       wake_.wait(lock, [&] { return generation_.load() != seen; });

@@ -52,6 +52,7 @@ class ThreadPool {
   void end_workers();
   void take_part(Function function, const void* body, int64_t count);
 
+  int spins_ = 0;
   std::vector<std::thread> workers_;
   std::mutex mutex_;
   std::condition_variable wake_;

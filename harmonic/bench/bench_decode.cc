@@ -53,17 +53,17 @@ BenchReport bench_decode(const DecodeBench& options, ThreadPool& pool, const Bac
   report.columns = {{"mixer", 0},         {"d_model", 0},     {"weights", 0},     {"streams", 0},
                     {"tokens/s", 0},      {"x the first", 2}, {"us a step", 1},   {"spread %", 0},
                     {"MB of weights", 1}, {"GB/s", 1},        {"of reading %", 1}};
-  report.remarks = {
-      fmt::format("vocabulary {}; a step is one token of every stream, to its logits; GB/s are those of the "
-                  "weights that it "
-                  "reads, a slow level's by its stride",
-                  options.vocabulary)};
+  report.remarks = {fmt::format(
+      "vocabulary {}; a step is one token of every stream, to its logits; GB/s are those of the "
+      "weights that it reads, a slow level's by its stride; above 100 % of reading: from the cache",
+      options.vocabulary)};
   const int64_t context = std::max<int64_t>(options.tokens, 64);
   for (const std::string& mixer : options.mixers)
-    for (const std::string& weights : options.weights)
-      report.checks.push_back(check_decoding(
-          bench_config(mixer, options.widths.front(), std::min<int64_t>(options.vocabulary, 2048), context),
-          pool, weight_format_of(weights), backend, check_tolerance(options.precision)));
+    for (const int64_t width : options.widths)
+      for (const std::string& weights : options.weights)
+        report.checks.push_back(check_decoding(bench_config(mixer, width, options.vocabulary, context), pool,
+                                               weight_format_of(weights), backend,
+                                               check_tolerance(options.precision)));
   report.machine = measure_machine(pool, backend);
   for (const std::string& mixer : options.mixers)
     for (const int64_t width : options.widths)

@@ -77,8 +77,8 @@ class LengthRun {
       ratios.push_back(n / f);
     }
     const Times n = summary_of(near_seconds), f = summary_of(far_seconds);
-    add("stream, near", static_cast<double>(kNear), n, block, kNone);
-    add("stream, far", static_cast<double>(options_.stream), f, block, kNone);
+    add("stream, near", static_cast<double>(kNear), n, block, 1);
+    add("stream, far", static_cast<double>(options_.stream), f, block, 1 / summary_of(ratios).median);
     report_.remarks.push_back(fmt::format(
         "tokens/s at token {} over those at token {}: {:.4f}, the median of {} pairs of blocks of {}",
         options_.stream, kNear, summary_of(ratios).median, kBlocks, block));

@@ -22,9 +22,14 @@ Case case_of(const std::string& text) {
   const size_t first = text.find(':'), second = text.find(':', first + 1);
   if (first == text.npos || second == text.npos)
     fail_usage("--cases: \"{}\": expected TOKENS:VOCABULARY:D_MODEL, as in 64K:50257:256", text);
-  const Case c = {parse_quantity(text.substr(0, first)),
-                  parse_quantity(text.substr(first + 1, second - first - 1)),
-                  parse_quantity(text.substr(second + 1))};
+  const auto number = [&](size_t begin, size_t end) {
+    try {
+      return parse_quantity(text.substr(begin, end - begin));
+    } catch (const Error& error) {
+      fail_usage("--cases: \"{}\": {}", text, error.what());
+    }
+  };
+  const Case c = {number(0, first), number(first + 1, second), number(second + 1, text.size())};
   if (c.length < 1 || c.vocabulary < 2 || c.d_model < 1)
     fail_usage("--cases: \"{}\": expected at least one token, a vocabulary of 2 and a width of 1", text);
   return c;

@@ -6,8 +6,9 @@
 namespace harmonic {
 
 struct MemoryBench {
-  // "TOKENS:VOCABULARY:D_MODEL": the paper's model at 64K, then larger lengths.
-  std::vector<std::string> cases = {"64K:50257:256", "1M:8192:256", "64K:256:128", "10M:256:128"};
+  // "TOKENS:VOCABULARY:D_MODEL": the paper's model at 64K, then two models at two lengths each.
+  std::vector<std::string> cases = {"64K:50257:256", "16K:8192:256", "1M:8192:256", "64K:256:128",
+                                    "10M:256:128"};
   std::string mixer = "harmonic";
   int64_t memory_mb = 512;  // for activations
   int threads = 1;

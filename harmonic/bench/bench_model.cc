@@ -30,18 +30,12 @@ double relative_error(const Tensor& found, const Tensor& expected) {
 // Also where the error is not a number.
 void expect_small(double error, const std::string& what, double tolerance = kCheckTolerance) {
   if (!(error <= tolerance))
-    fail(
-        "the check before measuring failed: {}: relative error {:.2e}, expected {:.0e} at most; this build "
-        "does not compute what it should, so that its speed means nothing",
-        what, error, tolerance);
+    refuse_to_measure(
+        fmt::format("{}: relative error {:.2e}, expected {:.0e} at most", what, error, tolerance));
 }
 
 void expect_same_bits(const void* a, const void* b, int64_t bytes, const std::string& what) {
-  if (std::memcmp(a, b, static_cast<size_t>(bytes)) != 0)
-    fail(
-        "the check before measuring failed: {}: other bits; this build does not compute what it should, so "
-        "that its speed means nothing",
-        what);
+  if (std::memcmp(a, b, static_cast<size_t>(bytes)) != 0) refuse_to_measure(what + ": other bits");
 }
 
 // Start vectors, predictors and level weights start at zero or small: moved, so that they count.
@@ -80,6 +74,13 @@ void compare_losses(const LossSum& found, const LossSum& expected, const std::st
 
 }  // namespace
 
+void refuse_to_measure(const std::string& what) {
+  fail(
+      "the check before measuring failed: {}; this build does not compute what it should, so that its speed "
+      "means nothing",
+      what);
+}
+
 ModelConfig bench_config(const std::string& mixer, int64_t d_model, int64_t vocabulary, int64_t longest) {
   const std::string preset = mixer == "harmonic"    ? "paper"
                              : mixer == "attention" ? "paper-transformer"
@@ -89,6 +90,11 @@ ModelConfig bench_config(const std::string& mixer, int64_t d_model, int64_t voca
     fail_usage("--mixers: \"{}\" is not a mixer; expected harmonic, attention or mamba{}", mixer,
                did_you_mean(mixer, {"harmonic", "attention", "mamba"}));
   ModelConfig config = preset_named(preset).config;
+  if (mixer == "attention" && d_model % (2 * config.attention.n_heads) != 0)
+    fail_usage("d_model {}: expected a multiple of {}, for {} heads of even width of the mixer attention",
+               d_model, 2 * config.attention.n_heads, config.attention.n_heads);
+  constexpr int64_t kLongest = 1 << 30;
+  if (longest > kLongest) fail_usage("{} tokens: expected {} at most", longest, kLongest);
   config.d_model = d_model;
   config.harmonic.d_state = 0;
   config.vocab_size = vocabulary;

@@ -28,6 +28,9 @@ double weight_bytes_a_token(const Model& model);
 inline constexpr double kCheckTolerance = 1e-4;
 double check_tolerance(std::string_view precision);
 
+// Throws Error: a check before measuring failed, in words `what`.
+[[noreturn]] void refuse_to_measure(const std::string& what);
+
 // Each compares this build on this machine with its definition, on a short text, and returns in words what
 // was compared. Throws Error where they differ: then no figure may be shown.
 //

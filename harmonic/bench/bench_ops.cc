@@ -38,8 +38,8 @@ class Workbench {
     return outputs_.back();
   }
   double* number() {
-    numbers_.push_back(memory_.zeros(1, 1, DType::f64));
-    return numbers_.back().as<double>();
+    outputs_.push_back(memory_.zeros(1, 1, DType::f64));
+    return outputs_.back().as<double>();
   }
   Tensor targets(int64_t rows, int64_t vocabulary) {
     const Tensor tensor = memory_.tensor(1, rows, DType::i32);
@@ -76,7 +76,7 @@ class Workbench {
   const Backend& backend_;
   Arena memory_, scratch_;
   Context context_;
-  std::vector<Tensor> outputs_, numbers_;
+  std::vector<Tensor> outputs_;
 };
 
 class OpsRun {
@@ -96,6 +96,10 @@ class OpsRun {
     check(name, std::min<int64_t>(rows, 70), make);
     Workbench bench(backend_, pool_);
     const auto op = make(bench, rows, channels);
+    if constexpr (std::is_same_v<std::decay_t<decltype(op)>, Linear>) {
+      bench.run(op);
+      check_samples(name, op);
+    }
     const Times times = measure([&] { bench.run(op); }, options_.runs);
     const OpCost cost = cost_of(op);
     const double flops = cost.operations / times.median, bytes = cost.bytes / times.median;
@@ -118,21 +122,41 @@ class OpsRun {
     Workbench found(backend_, pool_), expected(reference_backend(), pool_);
     found.run(make(found, rows, kChannels));
     expected.run(make(expected, rows, kChannels));
+    HARMONIC_ASSERT(!expected.outputs().empty());
     for (size_t i = 0; i < expected.outputs().size(); ++i) {
       const Tensor &f = found.outputs()[i], &e = expected.outputs()[i];
       double difference = 0, size = 0;
       for (int64_t k = 0; k < e.size(); ++k) {
-        const double by = f.as<float>()[k] - e.as<double>()[k];
-        difference += by * by;
+        const double number = f.dtype == DType::f64 ? f.as<double>()[k] : f.as<float>()[k];
+        difference += (number - e.as<double>()[k]) * (number - e.as<double>()[k]);
         size += e.as<double>()[k] * e.as<double>()[k];
       }
-      if (!(difference <= tolerance_ * tolerance_ * size))
-        fail(
-            "the check before measuring failed: {}: output {} differs from the reference's by {:.1e} of its "
-            "norm, expected {:.0e} at most; this build does not compute what it should",
-            name, i, std::sqrt(difference / size), tolerance_);
+      expect_close(fmt::format("{}, output {}", name, i), difference, size);
     }
     ++checked_;
+  }
+  // Products take another way when they are large: some of the numbers at the size that is timed, each as a
+  // sum in double precision.
+  void check_samples(const std::string& name, const Linear& op) const {
+    constexpr uint64_t kSamples = 1000;
+    const Random random(1, stream_of("samples"));
+    double difference = 0, size = 0;
+    for (uint64_t i = 0; i < kSamples; ++i) {
+      const auto r = static_cast<int64_t>(random.below(2 * i, static_cast<uint64_t>(op.y.rows)));
+      const auto n = static_cast<int64_t>(random.below(2 * i + 1, static_cast<uint64_t>(op.y.cols)));
+      double expected = 0;
+      for (int64_t k = 0; k < op.x.cols; ++k)
+        expected += static_cast<double>(op.x.row<float>(r)[k]) * op.weight.row<float>(n)[k];
+      difference += (op.y.row<float>(r)[n] - expected) * (op.y.row<float>(r)[n] - expected);
+      size += expected * expected;
+    }
+    expect_close(fmt::format("{}, {} rows", name, op.y.rows), difference, size);
+  }
+  // Of sums of squares.
+  void expect_close(const std::string& what, double difference, double size) const {
+    if (!(difference <= tolerance_ * tolerance_ * size))
+      refuse_to_measure(fmt::format("{}: differs by {:.1e} of its norm, expected {:.0e} at most", what,
+                                    std::sqrt(difference / size), tolerance_));
   }
 
   const OpsBench& options_;
@@ -278,8 +302,9 @@ void over_time(OpsRun& run, int64_t R, int64_t C) {
   });
 }
 
+constexpr int64_t kHeads = 4;
+
 void attentions(OpsRun& run, int64_t R, int64_t C) {
-  constexpr int64_t kHeads = 4;
   run.op("attention", R, C, [](Workbench& w, int64_t r, int64_t c) {
     return Attention{w.input("q", r, c),  w.input("k", r, c), w.input("v", r, c), {}, w.one_text(r), w.zero(),
                      {kHeads, kHeads, 0}, w.output(r, c),     w.output(r, kHeads)};
@@ -303,6 +328,10 @@ void updates(OpsRun& run, int64_t C) {
 }  // namespace
 
 BenchReport bench_ops(const OpsBench& options, ThreadPool& pool, const Backend& backend) {
+  for (const int64_t C : options.channels)
+    if (C % (2 * kHeads) != 0)
+      fail_usage("--d-model {}: expected multiples of {}, as attention has {} heads of even width", C,
+                 2 * kHeads, kHeads);
   BenchReport report;
   report.name = "ops";
   report.machine = measure_machine(pool, backend);
@@ -310,8 +339,7 @@ BenchReport bench_ops(const OpsBench& options, ThreadPool& pool, const Backend& 
                     {"spread %", 0}, {"GFLOP/s", 1}, {"of peak %", 1}, {"GB/s", 1}, {"of memory %", 1}};
   report.remarks = {
       "GB/s: every tensor read or written once; up to 64 rows beside the bandwidth of reading, as weights "
-      "are "
-      "what is read. Above 100 %: from the cache"};
+      "are what is read. Above 100 %: from the cache"};
   OpsRun run(options, pool, backend, report);
   for (const int64_t C : options.channels) {
     products(run, options.rows, C);

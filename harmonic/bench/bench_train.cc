@@ -67,11 +67,11 @@ BenchReport bench_train(const TrainBench& options, ThreadPool& pool,
       "recomputation left out",
       options.vocabulary)};
   for (const std::string& mixer : options.mixers)
-    for (size_t i = 0; i < backends.size(); ++i)
-      report.checks.push_back(
-          check_training(bench_config(mixer, options.widths.front(), options.vocabulary, 0), pool,
-                         *backends[i], check_tolerance(options.precisions[i])) +
-          (backends.size() > 1 ? ", in " + options.precisions[i] : ""));
+    for (const int64_t width : options.widths)
+      for (size_t i = 0; i < backends.size(); ++i)
+        report.checks.push_back(check_training(bench_config(mixer, width, options.vocabulary, 0), pool,
+                                               *backends[i], check_tolerance(options.precisions[i])) +
+                                (backends.size() > 1 ? ", in " + options.precisions[i] : ""));
   report.machine = measure_machine(pool, *backends.front());
   for (const std::string& mixer : options.mixers) {
     for (const int64_t width : options.widths) {

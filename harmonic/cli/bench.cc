@@ -91,15 +91,20 @@ class TrainCommand : public Bench {
 class DecodeCommand : public Bench {
   bool uses_device() const override { return true; }
   void declare_sizes(Options& options) override {
-    options.add("--mixers", &bench_.mixers, "models, of the paper's forms").one_of(kMixers);
-    options.add("--d-model", &bench_.widths, "widths").range(1, 1 << 16);
+    options.add("--mixers", &bench_.mixers, "models, of the paper's forms")
+        .one_of(kMixers)
+        .given(&form_given_);
+    options.add("--d-model", &bench_.widths, "widths").range(1, 1 << 16).given(&form_given_);
     options
         .add("--weights", &weights_,
              "how matrices are kept: f32,bf16,int8 where none is named; with --model one of them, or as "
              "stored")
         .one_of(kWeightFormats);
-    options.add("--streams", &bench_.streams, "texts that go on together").range(1, 4096);
-    options.add("--vocab", &bench_.vocabulary, "tokens of the vocabulary").amount().range(2, 1 << 24);
+    options.add("--streams", &bench_.streams, "texts that go on together").range(1, 4096).given(&form_given_);
+    options.add("--vocab", &bench_.vocabulary, "tokens of the vocabulary")
+        .amount()
+        .range(2, 1 << 24)
+        .given(&form_given_);
     options.add("--tokens", &bench_.tokens, "of each text, a run").amount().range(1, 1 << 20);
     options.add("--runs", &bench_.runs, "at least, after one that does not count").range(1, 1000);
     options
@@ -111,7 +116,8 @@ class DecodeCommand : public Bench {
     options
         .add("--contexts", &contexts_.contexts, "with --model: tokens before those that count; 8K is 8,000")
         .amount()
-        .range(1, 1 << 24);
+        .range(1, 1 << 24)
+        .given(&contexts_given_);
     declare_precision(options, bench_.precision);
   }
   BenchReport measured(const CommandContext& context) override {
@@ -121,9 +127,15 @@ class DecodeCommand : public Bench {
       fail_usage("--precision {}: the cpu decodes with products in f32; --weights {} rounds what it reads",
                  bench_.precision, bench_.precision);
     if (model_.empty()) {
+      if (contexts_given_) fail_usage("--contexts is for --model; the paper's forms decode from the start");
       if (!weights_.empty()) bench_.weights = weights_;
       return bench_decode(bench_, pool, backend);
     }
+    if (form_given_)
+      fail_usage(
+          "--mixers, --d-model, --streams and --vocab are for the paper's forms; --model is measured as it "
+          "is, "
+          "on one text");
     if (weights_.size() > 1)
       fail_usage("--weights with --model: expected one format, found {}", weights_.size());
     const LoadedModel loaded = load_model_to_run(model_, backend, weights_.empty());
@@ -140,6 +152,7 @@ class DecodeCommand : public Bench {
   ContextBench contexts_;
   std::string model_;
   std::vector<std::string> weights_;
+  bool form_given_ = false, contexts_given_ = false;
 };
 
 class LengthCommand : public Bench {
@@ -150,7 +163,8 @@ class LengthCommand : public Bench {
     options.add("--lengths", &bench_.lengths, "tokens of a text; 64K is 64,000").amount().range(1, 1 << 30);
     options.add("--memory-mb", &bench_.memory_mb, "for activations of a training step").range(1, 1 << 20);
     options.add("--stream", &bench_.stream, "tokens of a stream before its far blocks; 0 leaves it out")
-        .amount();
+        .amount()
+        .range(0, 1e15);
     options.add("--runs", &bench_.runs, "of each, after one that does not count").range(1, 1000);
   }
   BenchReport measured(const CommandContext& context) override {

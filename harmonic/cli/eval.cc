@@ -121,7 +121,7 @@ class Eval : public Command {
       const TokenCorpus corpus =
           load_corpus(data_, *loaded.tokenizer, pool, {reader}, {settings.cache, settings.cache_gb});
       if (contexts_.empty()) {
-        json["results"] = evaluate_text(inference, corpus);
+        json["results"] = evaluate_text(inference, corpus, pool);
       } else {
         evaluate_contexts(inference, corpus, pool, json);
       }
@@ -300,10 +300,19 @@ class Eval : public Command {
     return bits;
   }
 
-  Json evaluate_text(Inference& inference, const TokenCorpus& corpus) const {
+  // Of rounded matrices beside what the same text costs without rounding.
+  Json evaluate_text(Inference& inference, const TokenCorpus& corpus, ThreadPool& pool) const {
+    std::optional<LoadedModel> unrounded;
+    std::optional<Inference> exact;
+    if (model_.rounds()) {
+      unrounded = model_.load(inference.model().backend(), change_of(model_.path()));
+      exact.emplace(*unrounded->model, pool);
+      unrounded->model->pack(exact->context());
+    }
     Json results = Json::array();
-    print("{:>10} {:>6} {:>12} {:>12} {:>10} {:>10}\n", "length", "state", "tokens", "bytes", "bits/token",
+    print("{:>10} {:>6} {:>12} {:>12} {:>10} {:>10}", "length", "state", "tokens", "bytes", "bits/token",
           "bits/byte");
+    print("{}\n", exact ? fmt::format(" {:>10} {:>10}", "f32", "rounding") : "");
     for (int64_t length : lengths_) {
       EvaluationOptions options;
       options.length = length;
@@ -313,8 +322,16 @@ class Eval : public Command {
       const EvaluationResult result = evaluate(inference, corpus, options);
       end_progress();
       check_finite(result.bits, model_.path());
-      print("{:>10} {:>6} {:>12} {:>12} {:>10.4f} {:>10.4f}\n", length, state_, result.tokens, result.bytes,
+      print("{:>10} {:>6} {:>12} {:>12} {:>10.4f} {:>10.4f}", length, state_, result.tokens, result.bytes,
             result.bits_per_token(), result.bits_per_byte());
+      Json f32;
+      if (exact) {
+        f32 = evaluate(*exact, corpus, options).bits_per_byte();
+        end_progress();
+        print(" {:>10.4f} {:>+9.3f}%", f32.get<double>(),
+              100 * (result.bits_per_byte() / f32.get<double>() - 1));
+      }
+      print("\n");
       if (by_context_) show_by_context(result);
       flush_output();
       results.push_back({{"length", length},
@@ -323,6 +340,7 @@ class Eval : public Command {
                          {"bytes", result.bytes},
                          {"bits_per_token", result.bits_per_token()},
                          {"bits_per_byte", result.bits_per_byte()},
+                         {"f32_bits_per_byte", f32},
                          {"by_context", Json::array()},
                          {"by_phase", Json::array()}});
       for (size_t i = 0; i < result.by_context.size(); ++i)

@@ -45,6 +45,8 @@ void ModelOption::declare(Options& options) {
 
 std::string ModelOption::weights() const { return weights_ == kStored && !is_gguf(path_) ? "f32" : weights_; }
 
+bool ModelOption::rounds() const { return weights_ != kStored && weight_format_of(weights_) != DType::f32; }
+
 LoadedModel ModelOption::load(const Backend& backend, const std::function<void(ModelConfig&)>& change) const {
   return load_path(path_, backend, weights_ == kStored, change);
 }

@@ -15,6 +15,8 @@ class ModelOption {
   const std::string& path() const { return path_; }
   // How the matrices are kept, in a word.
   std::string weights() const;
+  // Whether matrices are rounded when loaded.
+  bool rounds() const;
 
   // `change` as in load_model_folder(). The backend must outlive the model.
   LoadedModel load(const Backend& backend, const std::function<void(ModelConfig&)>& change = {}) const;
