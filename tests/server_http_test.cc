@@ -52,7 +52,7 @@ class Echo : public HttpHandler {
       });
     } else if (request.path == "/late") {
       flood_ = std::thread([exchange] {
-        std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+        std::this_thread::sleep_for(std::chrono::milliseconds(2500));
         exchange->respond({200, "text/plain", "late", {}});
       });
     } else if (request.path == "/never") {
@@ -426,7 +426,7 @@ TEST_F(Http, AClientThatOnlySendsNoMoreIsAnswered) {
   // Which is how one that has gone would be found out.
   EXPECT_EQ(reply.status, 100);
   reply = late.read();
-  EXPECT_EQ(reply.body, "late");
+  EXPECT_EQ(reply.body, "late") << "and that once";
   EXPECT_TRUE(late.is_closed());
   echo.let_go();
   stream.send("GET /slowly HTTP/1.1\r\nHost: x\r\n\r\n");

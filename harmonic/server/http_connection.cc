@@ -303,13 +303,15 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
   }
 
   // Its end may also stand behind bytes of the next request: it is looked for from time to time. The two ends
-  // look the same until something is sent to the one that has gone: a line that others pass over.
+  // look the same until something is sent to the one that has gone: once, a line that others pass over.
   void look_at_client(const std::weak_ptr<ConnectionExchange>& watched, bool again) {
     if (!open_ || !exchange_ || exchange_ != watched.lock() || finished_) return;
     pollfd state = {socket_.native_handle(), POLLRDHUP, 0};
     ::poll(&state, 1, 0);
     if (state.revents & ~POLLRDHUP) return close();
-    if (again && state.revents && !answered_ && exchange_->request().minor_version >= 1) write(kContinue);
+    if (again && state.revents && !answered_ && exchange_->request().minor_version >= 1 &&
+        !std::exchange(asked_, true))
+      write(kContinue);
     read_timer_.expires_after(kBetweenLooks);
     read_timer_.async_wait([weak = weak_from_this(), watched](ErrorCode error) {
       if (const auto self = weak.lock(); self && !error) self->look_at_client(watched, true);
@@ -319,7 +321,7 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
   // --- answering ---
 
   void begin_exchange(HttpRequest request) {
-    answered_ = streaming_ = finished_ = pieces_ = events_ = false;
+    answered_ = streaming_ = finished_ = pieces_ = events_ = asked_ = false;
     status_ = 0;
     patience_ = shared_.options.body_seconds;
     outbox_.begin_answer();
@@ -434,7 +436,7 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
   bool open_ = true, keep_alive_ = true;
   bool piece_is_due_ = false;
   bool answered_ = false, streaming_ = false, chunked_ = false, finished_ = false, pieces_ = false,
-       events_ = false;
+       events_ = false, asked_ = false;
 };
 
 }  // namespace
