@@ -105,12 +105,13 @@ void route_completions(Service& service, const Call& call) {
     plan.ended = [&service, call, return_state, store, id = plan.id](std::vector<TextPoint> points) {
       std::string more;
       if (return_state) more = state_token_field(service, call, points.front());
-      if (store) check_point(service, points.front());
-      if (store)
+      if (store) {
+        check_point(service, points.front());
         with_sessions([&] {
           service.sessions.create_as(id, call.owner,
                                      std::make_shared<const TextPoint>(std::move(points.front())));
         });
+      }
       return more;
     };
   }
