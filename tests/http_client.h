@@ -50,6 +50,8 @@ class HttpClient {
     if (socket_ >= 0) ::close(socket_);
     socket_ = -1;
   }
+  // The other end sees that no more comes, and can still answer.
+  void send_no_more() { ::shutdown(socket_, SHUT_WR); }
   void receive_buffer(int bytes) { ::setsockopt(socket_, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes); }
 
   // False when the other end has gone.

@@ -19,6 +19,10 @@ class Echo : public HttpHandler {
  public:
   void handle(std::shared_ptr<HttpExchange> exchange) override {
     const HttpRequest& request = exchange->request();
+    {
+      const std::lock_guard lock(mutex_);
+      last_ = exchange;
+    }
     ++kept;
     exchange->keep(std::shared_ptr<void>(nullptr, [this](void*) { --kept; }));
     if (request.path == "/stream" || request.path == "/events") {
@@ -46,12 +50,21 @@ class Echo : public HttpHandler {
         }
         exchange->end_stream();
       });
+    } else if (request.path == "/late") {
+      flood_ = std::thread([exchange] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(2500));
+        exchange->respond({200, "text/plain", "late", {}});
+      });
     } else if (request.path == "/never") {
       exchange->when_gone([this] { ++gone; });
       held_ = exchange;
     } else if (request.path == "/pieces") {
       exchange->when_gone([this] { ++gone; });
       take(exchange, 0);
+    } else if (request.path == "/enough") {
+      exchange->next_piece([exchange](const std::string&) {
+        exchange->respond({400, "text/plain", "enough", {}});
+      });
     } else if (request.path == "/size") {
       exchange->respond({200, "text/plain", fmt::format("{}", request.body.size()), {}});
     } else if (request.path == "/large") {
@@ -63,7 +76,9 @@ class Echo : public HttpHandler {
                          {}});
     }
   }
-  bool takes_pieces(const HttpRequest& head) override { return head.path == "/pieces"; }
+  bool takes_pieces(const HttpRequest& head) override {
+    return head.path == "/pieces" || head.path == "/enough";
+  }
   std::optional<HttpResponse> refuses(const HttpRequest& head) override {
     if (head.path != "/forbidden") return {};
     return HttpResponse{401, "text/plain", "no", {}};
@@ -77,6 +92,11 @@ class Echo : public HttpHandler {
     if (flood_.joinable()) flood_.join();
   }
   ~Echo() override { let_go(); }
+  // Whether somebody still has the last exchange.
+  bool last_lives() {
+    const std::lock_guard lock(mutex_);
+    return !last_.expired();
+  }
 
   std::atomic<int> gone{0}, last_status{0}, kept{0};
 
@@ -92,6 +112,8 @@ class Echo : public HttpHandler {
   }
   std::shared_ptr<HttpExchange> held_;
   std::thread flood_;
+  std::mutex mutex_;
+  std::weak_ptr<HttpExchange> last_;
 };
 
 class Http : public ::testing::Test {
@@ -332,7 +354,8 @@ TEST_F(Http, ASilentStreamOfEventsSaysThatItLives) {
 TEST_F(Http, SlowSendersAreDroppedThoughTheyGoOnSending) {
   options.header_seconds = options.body_seconds = 0.4;
   start();
-  for (const char* begin : {"", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n"}) {
+  for (const char* begin : {"", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n",
+                            "POST /pieces HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n"}) {
     HttpClient client(server->port());
     client.send(begin);
     const auto started = std::chrono::steady_clock::now();
@@ -341,6 +364,18 @@ TEST_F(Http, SlowSendersAreDroppedThoughTheyGoOnSending) {
       continue;
     EXPECT_LT(std::chrono::steady_clock::now() - started, std::chrono::seconds(10));
   }
+}
+
+TEST_F(Http, AnUploadMayTakeLongerThanOneBodyWhileItComesFastEnough) {
+  options.body_seconds = 0.4;
+  start();
+  HttpClient client(server->port());
+  client.send("POST /pieces HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n");
+  for (int i = 0; i < 20; ++i) {
+    client.send(std::string(1000, 'x'));
+    std::this_thread::sleep_for(std::chrono::milliseconds(60));
+  }
+  EXPECT_EQ(client.read().body, "20000");
 }
 
 TEST_F(Http, IdleConnectionsEnd) {
@@ -382,6 +417,23 @@ TEST_F(Http, AClientThatGoesAwayIsNoticed) {
   EXPECT_EQ(echo.last_status, 499);
 }
 
+TEST_F(Http, AClientThatOnlySendsNoMoreIsAnswered) {
+  start();
+  HttpClient late(server->port()), stream(server->port());
+  late.send("GET /late HTTP/1.1\r\nHost: x\r\n\r\n");
+  late.send_no_more();
+  HttpReply reply = late.read();
+  // Which is how one that has gone would be found out.
+  EXPECT_EQ(reply.status, 100);
+  reply = late.read();
+  EXPECT_EQ(reply.body, "late") << "and that once";
+  EXPECT_TRUE(late.is_closed());
+  echo.let_go();
+  stream.send("GET /slowly HTTP/1.1\r\nHost: x\r\n\r\n");
+  stream.send_no_more();
+  EXPECT_EQ(stream.read().body, "one two three ");
+}
+
 TEST_F(Http, AClientThatSentMoreBeforeItWentAwayIsNoticedToo) {
   start();
   HttpClient client(server->port());
@@ -407,6 +459,37 @@ TEST_F(Http, WhatIsKeptForARequestIsLetGoOfWhenItsAnswerHasLeft) {
   slow.close();
   for (int i = 0; i < 1000 && echo.kept > 0; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
   EXPECT_EQ(echo.kept, 0);
+}
+
+TEST_F(Http, AnIdleConnectionHoldsNothingOfItsLastRequest) {
+  start();
+  HttpClient client(server->port());
+  EXPECT_EQ(client.post("/size", std::string(90'000, 'x')).body, "90000");
+  for (int i = 0; i < 100 && echo.last_lives(); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_FALSE(echo.last_lives());
+  EXPECT_EQ(client.get("/y").status, 200);
+}
+
+TEST_F(Http, WhoseUploadIsRefusedMidwayIsToldThatTheConnectionEnds) {
+  start();
+  HttpClient client(server->port());
+  client.send("POST /enough HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n");
+  const HttpReply reply = client.read();
+  EXPECT_EQ(reply.status, 400);
+  EXPECT_EQ(reply.headers.count("connection"), 1u);
+  EXPECT_TRUE(client.is_closed());
+}
+
+TEST_F(Http, TheAbsoluteFormOfARequestNamesItsHost) {
+  start();
+  HttpClient client(server->port());
+  for (const auto& [target, expected] :
+       {std::pair("http://a:8080/b?c", "GET /b c "), std::pair("HTTPS://a", "GET /  "),
+        std::pair("http://a?c", "GET / c "), std::pair("/http://a/", "GET /http://a/  ")}) {
+    client.send(std::string("GET ") + target + " HTTP/1.1\r\nHost: x\r\n\r\n");
+    EXPECT_EQ(client.read().body, expected);
+  }
 }
 
 TEST_F(Http, AnUploadInPiecesHasNoLimitButPasses) {

@@ -346,6 +346,20 @@ TEST_F(OpenAi, MistakesAreNamedInTheFormThatClientsKnow) {
   EXPECT_EQ(form.read().status, 415);
 }
 
+// Only ids may begin with the token that leads every text; what a text begins with is text.
+TEST_F(OpenAi, ATextThatBeginsWithANulByteKeepsIt) {
+  const std::string text("\0abc", 4);
+  const Json logprobs =
+      ask("/v1/completions",
+          {{"prompt", text}, {"max_tokens", 0}, {"echo", true}, {"logprobs", 0}})["choices"][0]["logprobs"];
+  const Json scored = ask("/v1/score", {{"text", text}, {"by", "token"}, {"end", false}})["results"];
+  ASSERT_EQ(logprobs["token_logprobs"].size(), 4u);
+  ASSERT_EQ(scored.size(), 4u);
+  for (size_t i = 1; i < 4; ++i)
+    EXPECT_NEAR(-logprobs["token_logprobs"][i].get<double>() * kBitsPerNat, scored[i]["bits"].get<double>(),
+                1e-5);
+}
+
 TEST_F(OpenAi, OneRequestAmongManyIsAnsweredAsAloneByAnyNumberOfThreads) {
   const Json body = {
       {"prompt", "Among others"}, {"max_tokens", 20}, {"seed", 9}, {"logprobs", 3}, {"ignore_end", true}};

@@ -46,17 +46,40 @@ TEST_F(OpenApi, DescribesFieldsThatTheServerKnows) {
       {"/v1/completions", "CompletionRequest"},
       {"/v1/chat/completions", "ChatRequest"},
       {"/v1/score", "ScoreRequest"},
+      {"/v1/sessions/" + session + "/append", "AppendedText"},
       {"/v1/sessions/" + session + "/generate", "SessionText"}};
   for (const auto& [path, schema] : bodies) {
     Json body = Json::object();
     for (const auto& [name, type] : schemas.at(schema).at("properties").items()) body[name] = nullptr;
-    body["max_tokens"] = 1;
+    if (schema != "AppendedText") body["max_tokens"] = 1;
     if (schema == "ScoreRequest") body = {{"text", "a"}, {"by", "line"}, {"end", false}, {"state", nullptr}};
     if (schema == "ChatRequest") body["messages"] = Json::array({{{"role", "user"}, {"content", "a"}}});
     const HttpReply reply = post(path, body);
     EXPECT_EQ(reply.status, 200) << path << ": " << reply.body;
   }
   EXPECT_EQ(post("/v1/completions", {{"no_such_field", 1}}).status, 400);
+}
+
+// What docs/server.md says: those of /v1/completions, but for some.
+TEST_F(OpenApi, DescribesEveryFieldThatSessionsTake) {
+  const Json file = description();
+  const auto fields_but = [&](const char* schema, const std::set<std::string>& others) {
+    std::set<std::string> names;
+    for (const auto& [name, type] : file.at("components").at("schemas").at(schema).at("properties").items())
+      if (!others.contains(name)) names.insert(name);
+    return names;
+  };
+  EXPECT_EQ(fields_but("SessionText", {}),
+            fields_but("CompletionRequest", {"state", "return_state", "store", "previous_response_id"}));
+  const std::set<std::string> writing = {"max_tokens", "temperature", "top_p",      "top_k",          "min_p",
+                                         "seed",       "stop",        "ignore_end", "return_activity"};
+  EXPECT_EQ(fields_but("AppendedText", {}), fields_but("SessionText", writing));
+  const std::string session = ask("/v1/sessions", Json::object()).at("id");
+  for (const std::string& name : writing) {
+    const HttpReply reply = post("/v1/sessions/" + session + "/append", {{name, 0}});
+    EXPECT_EQ(reply.status, 400) << name;
+    EXPECT_EQ(parse_json(reply.body, "the answer")["error"]["param"], name);
+  }
 }
 
 }  // namespace

@@ -97,15 +97,28 @@ TEST_F(Operation, NamesOfOtherHostsAreRefusedOnLoopback) {
     EXPECT_EQ(status(host), 200) << host;
   for (const char* host : {"evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", ""})
     EXPECT_EQ(status(host), 403) << host;
+  // The absolute form's counts in place of the header's.
+  for (const auto& [target, expected] :
+       {std::pair("http://localhost", 200), std::pair("http://evil.example", 403),
+        std::pair("http://a@evil.example:80", 403)}) {
+    HttpClient client(port());
+    client.send(std::string("GET ") + target + "/v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    EXPECT_EQ(client.read().status, expected) << target;
+  }
 }
 
 TEST_F(Operation, PagesOfOtherOriginsAreRefusedUnlessNamed) {
   config.cors_origins = {"https://good.example"};
   EXPECT_EQ(HttpClient(port()).get("/v1/models", "Origin: https://evil.example\r\n").status, 403);
   EXPECT_EQ(HttpClient(port()).get("/v1/models", "Origin: http://localhost\r\n").status, 200);
-  HttpReply good = HttpClient(port()).get("/v1/models", "Origin: https://good.example\r\n");
-  EXPECT_EQ(good.headers["access-control-allow-origin"], "https://good.example");
-  good = HttpClient(port()).request("OPTIONS", "/v1/completions", "Origin: https://good.example\r\n");
+  for (const char* path : {"/", "/health", "/ready", "/metrics", "/openapi.json", "/v1/models", "/nothing"})
+    EXPECT_EQ(HttpClient(port())
+                  .get(path, "Origin: https://good.example\r\n")
+                  .headers["access-control-allow-origin"],
+              "https://good.example")
+        << path;
+  const HttpReply good =
+      HttpClient(port()).request("OPTIONS", "/v1/completions", "Origin: https://good.example\r\n");
   EXPECT_EQ(good.status, 204);
   EXPECT_FALSE(HttpClient(port()).get("/v1/models").headers.contains("access-control-allow-origin"));
 }
@@ -224,6 +237,12 @@ TEST_F(Operation, APromptThatIsNotReadInTimeIsRefusedWithATimeToComeBack) {
     EXPECT_EQ(reply.status, 503) << reply.body;
     EXPECT_TRUE(reply.headers.contains("retry-after")) << path;
   }
+}
+
+TEST_F(Operation, APieceOfAnUploadThatIsNotReadInTimeEndsItsAnswer) {
+  config.request_seconds = 0.001;
+  const HttpReply reply = HttpClient(port()).post("/v1/score/stream", std::string(200'000, 'x'));
+  EXPECT_NE(reply.body.find("took too long"), std::string::npos) << reply.body.substr(0, 200);
 }
 
 TEST_F(Operation, WithoutAQueueARequestIsAnsweredWhileTheBatchHasRoom) {
@@ -350,6 +369,7 @@ TEST_F(Operation, NamesThatAreWrittenInOtherLettersAreTheSame) {
   };
   EXPECT_EQ(status("LocalHost", "Bearer", "application/json"), 200);
   EXPECT_EQ(status("localhost", "bearer", "Application/JSON; charset=utf-8"), 200);
+  EXPECT_EQ(status("localhost", "Bearer", "application/json\t; charset=utf-8"), 200);
   EXPECT_EQ(status("localhost", "Bearer", "application/jsonp"), 415);
 }
 

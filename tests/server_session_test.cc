@@ -1,6 +1,10 @@
 // Texts that a server keeps, hands out and takes back.
 #include <sys/stat.h>
 
+#include <limits>
+
+#include "harmonic/runtime/session_store.h"
+#include "harmonic/runtime/state_file.h"
 #include "tests/cli_program.h"
 #include "tests/redis_server.h"
 #include "tests/server_fixture.h"
@@ -123,6 +127,44 @@ TEST_F(SessionRoutes, AnExportedStateIsThatOfHarmonicGenerateAndIsTakenBack) {
   const HttpReply refused = client.read();
   EXPECT_EQ(refused.status, 400);
   EXPECT_EQ(refused.body.find("/tmp"), std::string::npos) << refused.body;
+}
+
+// A state that anybody may have made, whose numbers no next token leaves finite.
+TEST_F(SessionRoutes, AStateThatIsNoneIsNotKept) {
+  const LoadedModel loaded = load_model_folder(folder_ / "model", cpu_backend());
+  const std::string identity = identity_of(*loaded.model);
+  const auto filled = [&](float number) {
+    TextPoint point = beginning_of_text(*loaded.model);
+    const StateLayout& layout = loaded.model->state_layout();
+    const StateRows row(point.state.data(), 1, layout);
+    for (const StateLayout::Named& named : layout.fields()) {
+      const Tensor numbers = row.field(named.field);
+      std::fill_n(static_cast<float*>(numbers.data), numbers.cols, number);
+    }
+    return std::make_shared<const TextPoint>(std::move(point));
+  };
+  make_sqlite_store(folder_ / "sessions", *loaded.model, identity, 0)
+      ->save({"sess-damaged", "", "", 1, 1, filled(std::numeric_limits<float>::infinity()), {}, 0});
+  const auto expect_refused = [](const HttpReply& reply) {
+    EXPECT_EQ(reply.status, 409) << reply.body;
+    EXPECT_EQ(parse_json(reply.body, "the answer")["error"]["code"], "invalid_state");
+  };
+  const std::string file = state_file_bytes(*filled(3e38F), identity);
+  HttpClient client(port());
+  client.send(
+      "POST /v1/sessions/import HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream; "
+      "a=b\r\nContent-Length: " +
+      std::to_string(file.size()) + "\r\n\r\n" + file);
+  const std::string id = json_of(client.read())["id"];
+  expect_refused(post(path(id, "append"), {{"prompt", "abc"}}));
+  for (const char* kept : {"return_state", "store"})
+    expect_refused(post("/v1/completions",
+                        {{"previous_response_id", id}, {"prompt", "abc"}, {"max_tokens", 0}, {kept, true}}));
+  EXPECT_EQ(HttpClient(port()).get(path(id, "export")).body, file) << "it is as it was";
+  // A row that is damaged is not a store that has failed.
+  expect_refused(HttpClient(port()).get("/v1/sessions/sess-damaged"));
+  expect_refused(post(path("sess-damaged", "fork"), Json::object()));
+  EXPECT_EQ(HttpClient(port()).request("DELETE", "/v1/sessions/sess-damaged").status, 200);
 }
 
 TEST_F(SessionRoutes, AStateTokenGoesOnAnywhere) {

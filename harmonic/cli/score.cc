@@ -118,6 +118,9 @@ class Score : public Command {
 
   // The same with a state that outlives the run.
   void score_on(const Model& model, const std::string& identity, TextStream& stream, StreamEncoder& encoder) {
+    // Its lock would be made beside it.
+    if (std::filesystem::is_directory(state_file_))
+      fail("{}: is a folder; expected a file for --state, or none yet", state_file_);
     const FileLock lock(state_file_ + ".lock", FileLock::Kind::exclusive);
     if (lock.state() == FileLock::State::taken)
       fail("{}: another harmonic score goes on from it now; name another file with --state", state_file_);
@@ -222,9 +225,9 @@ class Score : public Command {
   void report_line(const LineScore& line) {
     std::string deviations;
     if (least_) {
-      const double z = outliers_.next(line.bits_per_byte());
-      if (z < *least_) return;
-      deviations = fmt::format("{:.2f}", z);
+      const std::optional<double> z = outliers_.next(line.bits_per_byte());
+      if (!z || *z < *least_) return;
+      deviations = fmt::format("{:.2f}", *z);
     }
     if (json_) {
       print("{{\"line\":{},\"bytes\":{},\"bits\":{:.9g}{}}}\n", line.line, line.bytes, line.bits,

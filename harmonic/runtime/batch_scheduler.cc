@@ -108,7 +108,7 @@ BatchScheduler::Ticket BatchScheduler::submit(GenerationRequest request,
   auto job = std::make_unique<Job>();
   job->first = job->pending = request.from.pending;
   job->earlier = request.from.earlier;
-  job->at_beginning = request.from.state.position() == 0;
+  job->at_beginning = request.from.at_beginning();
   job->sampler = Sampler(request.sampling);
   job->stops = StopStrings(request.stop);
   job->characters.push(request.from.unfinished);

@@ -29,9 +29,10 @@ void LineScores::finish(const Use& use) {
   if (open_.bytes > 0) report(use);
 }
 
-double OutlierScore::next(double value) {
+std::optional<double> OutlierScore::next(double value) {
   const double deviation = std::sqrt(variance);
-  const double score = count >= kFewest && deviation > 0 ? (value - mean) / deviation : 0;
+  std::optional<double> score;
+  if (count >= kFewest) score = deviation > 0 ? (value - mean) / deviation : 0;
   count = std::min(count + 1, kMemory);
   const double share = 1 / static_cast<double>(count), away = value - mean;
   mean += share * away;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -50,8 +51,8 @@ class OutlierScore {
   static constexpr int64_t kFewest = 30;  // numbers before any stands out
   static constexpr int64_t kMemory = 1000;
 
-  // The deviations of `value`, which then belongs to those before. 0 for the first kFewest.
-  double next(double value);
+  // The deviations of `value`, which then belongs to those before. None for the first kFewest.
+  std::optional<double> next(double value);
 
   int64_t count = 0;
   double mean = 0, variance = 0;

@@ -345,7 +345,7 @@ class RedisStore : public SessionStore {
           "{}: damaged: the bytes of the state {} are not those that were written; does Redis drop keys "
           "(maxmemory-policy)?",
           redis_.address(), name);
-    const auto point = std::make_shared<const TextPoint>(decode_point(model_, bytes, redis_.address()));
+    const auto point = decode_kept(model_, bytes, redis_.address());
     const std::lock_guard lock(mutex_);
     known_.keep(name, point);
     return point;

@@ -1,5 +1,7 @@
 #include "harmonic/runtime/score_state.h"
 
+#include <sys/stat.h>
+
 #include <cmath>
 #include <cstring>
 
@@ -19,6 +21,12 @@ void put_text(std::string& bytes, std::string_view text) {
   put_number(bytes, static_cast<uint64_t>(text.size()));
   bytes += text;
 }
+
+// Files that are made while this lives are their owner's alone.
+struct PrivateFiles {
+  const mode_t before = ::umask(077);
+  ~PrivateFiles() { ::umask(before); }
+};
 
 // What is left of the file; names it where it ends too early.
 struct Rest {
@@ -61,6 +69,7 @@ void save_score_state(const std::filesystem::path& path, const ScoreState& state
   put_text(bytes, state.waiting);
   put_text(bytes, state.line.text);
   bytes += encode_point(state.point);
+  const PrivateFiles mode;  // it holds text
   write_file(path, bytes + sha256(bytes));
 }
 

@@ -18,7 +18,8 @@ struct ScoreState {
   OutlierScore outliers;
 };
 
-// Replaces the file at once, or leaves the old one. `identity` is the model's (identity_of()). Throws Error.
+// Replaces the file at once, by one that its owner alone may read, or leaves the old one. No other thread may
+// make a file meanwhile. `identity` is the model's (identity_of()). Throws Error.
 void save_score_state(const std::filesystem::path& path, const ScoreState& state,
                       const std::string& identity);
 // None where there is no file. Throws Error for a damaged one, and for one of another model.

@@ -31,6 +31,21 @@ class StoreUnavailable : public Error {
   using Error::Error;
 };
 
+// What is kept of a session is no state of the model's; the store itself is well.
+class SessionDamaged : public Error {
+ public:
+  using Error::Error;
+};
+
+// The point that was kept as these bytes (encode_point()). Throws SessionDamaged, naming `store`.
+inline Session::Point decode_kept(const Model& model, std::string_view bytes, const std::string& store) {
+  try {
+    return std::make_shared<const TextPoint>(decode_point(model, bytes, store));
+  } catch (const Error& error) {
+    throw SessionDamaged(error.what());
+  }
+}
+
 // Every member may be called from several threads. All throw Error when the store fails; what a call has
 // returned from is there after kill -9 where the store is no memory of this process's.
 class SessionStore {
@@ -43,6 +58,7 @@ class SessionStore {
   virtual void save(Session session) = 0;
   // Adds copies of a session under ids that nobody has, in their order: all, or none.
   virtual void add(const Session& like, const std::vector<std::string>& ids) = 0;
+  // Throws SessionDamaged.
   virtual std::optional<Session> load(const std::string& owner, const std::string& id) = 0;
   virtual bool erase(const std::string& owner, const std::string& id) = 0;
   // At most `limit`, after this id in the order of ids; without points.

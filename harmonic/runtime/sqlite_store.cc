@@ -291,7 +291,7 @@ class SqliteStore : public SessionStore {
     if (!ask.step()) fail("{}: damaged: a session's state is missing", database_.file);
     const std::string bytes = ask.bytes_at(0);
     ask.end();
-    const auto point = std::make_shared<const TextPoint>(decode_point(model_, bytes, database_.file));
+    const auto point = decode_kept(model_, bytes, database_.file);
     know(number, point);
     return point;
   }

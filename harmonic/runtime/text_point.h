@@ -17,6 +17,8 @@ struct TextPoint {
   // Tokens so far, those of earlier documents and each leading one included: the index of the next one, for
   // a sampler.
   uint64_t length() const { return earlier + state.position() + 1; }
+  // Whether nothing stands in the document but the token that leads it.
+  bool at_beginning() const { return state.position() == 0; }
   bool operator==(const TextPoint&) const = default;
 };
 

@@ -12,7 +12,7 @@ namespace {
 constexpr int64_t kMostAlternatives = 20;
 
 // A list of token ids, as clients send texts that they have tokenised.
-Prompt prompt_of_tokens(const Service& service, const Json& list) {
+Prompt prompt_of_tokens(const Service& service, const Json& list, bool first) {
   const Tokenizer& tokenizer = service.tokenizer;
   Prompt prompt;
   prompt.tokens.reserve(list.size());
@@ -22,29 +22,42 @@ Prompt prompt_of_tokens(const Service& service, const Json& list) {
     prompt.tokens.push_back(token.get<int32_t>());
   }
   prompt.text = tokenizer.decode(prompt.tokens);
+  if (prompt.tokens.empty()) return prompt;
+  const int32_t begin = prompt.tokens.front();
+  if (!first) {
+    // What decode() leaves out at the beginning of a text.
+    const std::string_view bytes = tokenizer.bytes_of(begin);
+    prompt.text.insert(0, bytes.substr(0, bytes.size() - tokenizer.first_bytes_of(begin).size()));
+  } else if (begin == tokenizer.bos() || begin == tokenizer.eot()) {
+    // Every document is led by this token anyway.
+    prompt.with_leading = true;
+    prompt.tokens.erase(prompt.tokens.begin());
+  }
   return prompt;
 }
 
-Prompt prompt_of_text(const Service& service, const Json& text) {
+Prompt prompt_of_text(const Service& service, const Json& text, bool first) {
   if (!text.is_string())
     fail_field("prompt", "prompt: expected a text, a list of texts, token ids or a list of such");
   Prompt prompt;
   prompt.text = text.get<std::string>();
-  prompt.tokens = service.tokenizer.encode(prompt.text);
+  prompt.tokens = encode_text(service.tokenizer, prompt.text, first);
   return prompt;
 }
 
-std::vector<Prompt> read_prompts(const Service& service, JsonFields& fields) {
+// `first`: each begins a document.
+std::vector<Prompt> read_prompts(const Service& service, JsonFields& fields, bool first) {
   const Json* value = fields.find("prompt");
   if (!value) return {Prompt{}};
-  if (!value->is_array()) return {prompt_of_text(service, *value)};
+  if (!value->is_array()) return {prompt_of_text(service, *value, first)};
   if (value->empty()) fail_field("prompt", "prompt: an empty list");
-  if (value->front().is_number()) return {prompt_of_tokens(service, *value)};
+  if (value->front().is_number()) return {prompt_of_tokens(service, *value, first)};
   if (static_cast<int64_t>(value->size()) > service.config.max_choices)
     fail_field("prompt", "prompt: at most {} in one request", service.config.max_choices);
   std::vector<Prompt> prompts;
   for (const Json& one : *value)
-    prompts.push_back(one.is_array() ? prompt_of_tokens(service, one) : prompt_of_text(service, one));
+    prompts.push_back(one.is_array() ? prompt_of_tokens(service, one, first)
+                                     : prompt_of_text(service, one, first));
   return prompts;
 }
 
@@ -64,20 +77,12 @@ void read_completion(Service& service, JsonFields& fields, GenerationPlan& plan)
       fail_field(name, "{}: set logprobs as well, which are of the same tokens", name);
   fields.unsupported("suffix", "");
   fields.unsupported("best_of", 1);
-  plan.prompts = read_prompts(service, fields);
+  plan.prompts = read_prompts(service, fields, plan.begins_document());
   // What an echo shows ends with a whole character: one that the prompt begins is shown where it ends.
   for (Prompt& prompt : plan.prompts) {
     Utf8Stream characters;
     if (plan.from) characters.push(plan.from->unfinished);
     prompt.text = characters.push(prompt.text);
-  }
-  if (plan.from) return;
-  for (Prompt& prompt : plan.prompts) {
-    // Every document is led by this token anyway.
-    std::vector<int32_t>& tokens = prompt.tokens;
-    prompt.with_leading =
-        !tokens.empty() && (tokens[0] == service.tokenizer.bos() || tokens[0] == service.tokenizer.eot());
-    if (prompt.with_leading) tokens.erase(tokens.begin());
   }
 }
 
@@ -100,11 +105,13 @@ void route_completions(Service& service, const Call& call) {
     plan.ended = [&service, call, return_state, store, id = plan.id](std::vector<TextPoint> points) {
       std::string more;
       if (return_state) more = state_token_field(service, call, points.front());
-      if (store)
+      if (store) {
+        check_point(service, points.front());
         with_sessions([&] {
           service.sessions.create_as(id, call.owner,
                                      std::make_shared<const TextPoint>(std::move(points.front())));
         });
+      }
       return more;
     };
   }

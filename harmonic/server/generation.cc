@@ -45,6 +45,8 @@ class Generation : public std::enable_shared_from_this<Generation> {
         answer_(service, plan_) {
     choices_.resize(plan_.prompts.size() * static_cast<size_t>(plan_.choices));
     remaining_ = static_cast<int64_t>(choices_.size());
+    for (size_t i = 0; i < choices_.size(); ++i)
+      choices_[i].offset.first = plan_.begins_document() && (plan_.echo || prompt_of(i).tokens.empty());
   }
 
   void start() {
@@ -68,7 +70,8 @@ class Generation : public std::enable_shared_from_this<Generation> {
   struct Choice {
     std::vector<TokenReport> tokens;  // written; kept only where the answer needs them
     std::string text;
-    int64_t written = 0, offset = 0;
+    int64_t written = 0;
+    TextOffset offset;
     GenerationEnd end;
     int error_status = 500;
     std::shared_ptr<const std::vector<TokenReport>> scored;  // of the prompt
@@ -126,6 +129,8 @@ class Generation : public std::enable_shared_from_this<Generation> {
   const Prompt& prompt_of(size_t choice) const {
     return plan_.prompts[choice / static_cast<size_t>(plan_.choices)];
   }
+  // Of an echo's first token.
+  bool first_is_unknown(size_t choice) const { return !plan_.from || prompt_of(choice).with_leading; }
   bool scoring() const { return plan_.echo && plan_.alternatives >= 0; }
   // A reader has the prompt before its texts begin.
   bool echoes_first() const { return plan_.echo && plan_.stream; }
@@ -221,7 +226,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
     const std::string logprobs =
         !scoring() ? "null"
                    : answer_.logprobs(scored.subspan(begin, std::min(at_once, scored.size() - begin)),
-                                      !plan_.from && begin == 0, choices_[i].offset);
+                                      begin == 0 && first_is_unknown(i), choices_[i].offset);
     begin_stream();
     std::string event;
     answer_.append_event(event, i, part_of(text, echo->part, parts), logprobs, "null");
@@ -408,9 +413,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
       std::vector<TokenReport> reports = std::move(choice.tokens);
       const bool scored = scoring() && choice.scored && !choice.scored->empty();
       if (scored) reports.insert(reports.begin(), choice.scored->begin(), choice.scored->end());
-      const bool unknown = scored && !plan_.from;
-      int64_t offset = plan_.echo ? 0 : choice.offset;
-      const std::string logprobs = answer_.logprobs(reports, unknown, offset);
+      const std::string logprobs = answer_.logprobs(reports, scored && first_is_unknown(i), choice.offset);
       texts += answer_.whole(i, plan_.echo ? prompt_of(i).text + choice.text : choice.text, logprobs,
                              finish_of(choice.end));
     }

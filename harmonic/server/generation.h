@@ -23,7 +23,8 @@ struct GenerationPlan {
   Form form = Form::completion;
   std::vector<Prompt> prompts;
   std::shared_ptr<const TextPoint> from;  // null: every prompt begins a document
-  int64_t choices = 1;                    // of each prompt
+  bool begins_document() const { return !from || from->at_beginning(); }
+  int64_t choices = 1;  // of each prompt
   int64_t max_tokens = 16;
   SamplingOptions sampling;
   int64_t alternatives = -1;

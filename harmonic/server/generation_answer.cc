@@ -3,7 +3,6 @@
 #include <iterator>
 
 #include "harmonic/server/json_text.h"
-#include "harmonic/server/token_text.h"
 
 namespace harmonic {
 
@@ -24,7 +23,7 @@ GenerationAnswer::GenerationAnswer(const Service& service, const GenerationPlan&
 }
 
 std::string GenerationAnswer::logprobs(std::span<const TokenReport> tokens, bool first_is_unknown,
-                                       int64_t& offset) const {
+                                       TextOffset& offset) const {
   if (plan_.alternatives < 0) return "null";
   return chat() ? chat_logprobs(service_, tokens)
                 : completion_logprobs(service_, tokens, first_is_unknown, plan_.token_ids, offset);

@@ -7,6 +7,7 @@
 
 #include "harmonic/server/generation.h"
 #include "harmonic/server/service.h"
+#include "harmonic/server/token_text.h"
 
 namespace harmonic {
 
@@ -20,9 +21,9 @@ class GenerationAnswer {
     std::string field() const;                    // "usage":{...}
   };
 
-  // "null" where none were asked for. `offset`: characters of the text before the tokens; is advanced. With
-  // `first_is_unknown` nothing stood before the first.
-  std::string logprobs(std::span<const TokenReport> tokens, bool first_is_unknown, int64_t& offset) const;
+  // "null" where none were asked for. `offset`: of the first of the tokens; is advanced. With
+  // `first_is_unknown` nothing stood before it.
+  std::string logprobs(std::span<const TokenReport> tokens, bool first_is_unknown, TextOffset& offset) const;
 
   // Appends the event of a stream with one choice: its index, text, log-probabilities and reason to finish,
   // the last two as JSON.

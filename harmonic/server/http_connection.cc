@@ -28,6 +28,8 @@ constexpr int64_t kUnsentBeforeNextPiece = 256 << 10;
 constexpr int kClientGone = 499;
 constexpr std::chrono::seconds kBetweenLooks{1};
 constexpr double kLingerSeconds = 2;
+constexpr double kLeastBytesPerSecond = 1024;  // of an upload in pieces
+constexpr const char* kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
 
 class Connection : public HttpConnection, public std::enable_shared_from_this<Connection> {
  public:
@@ -38,7 +40,8 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
         silence_timer_(shared.loop),
         outbox_(socket_, shared.options.write_seconds, [this](ErrorCode error) { has_left(error); }),
         client_(std::move(client)),
-        buffer_(static_cast<size_t>(shared.options.max_header_bytes) + kFramingBytes) {
+        buffer_(static_cast<size_t>(shared.options.max_header_bytes) + kFramingBytes),
+        held_(shared) {
     shared_.connections.insert(this);
     ++shared_.count;
   }
@@ -60,11 +63,11 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
     read_timer_.cancel();
     silence_timer_.cancel();
     outbox_.close();
-    let_go();
+    held_.let_go();
     if (const auto exchange = std::move(exchange_)) {
       exchange->client_went();
       shared_.handler.ended(exchange->request(), answered_ ? status_ : kClientGone, outbox_.sent(),
-                            seconds_since_begin());
+                            seconds_since(begin_));
     }
     take_piece_ = nullptr;
     taken_ = nullptr;
@@ -73,10 +76,11 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
   void respond(HttpResponse response) override {
     if (!exchange_ || answered_) return;
     answered_ = true;
+    if (parser_ && !parser_->is_done()) keep_alive_ = false;  // what follows is no request
     // Answers that nobody takes are held like bodies; small ones there is always room for.
     const auto size = static_cast<int64_t>(response.body.size());
-    if (!hold(size) && response.body.size() > kPieceBytes) {
-      let_go(size);
+    if (!held_.add(size) && response.body.size() > kPieceBytes) {
+      held_.let_go(size);
       response = shared_.handler.refusal(503, "the server holds too many answers");
     }
     std::string head = head_of(response);
@@ -204,11 +208,8 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
     pieces_ = shared_.handler.takes_pieces(exchange_->request());
     if (large && !pieces_)
       return refuse(413, fmt::format("a body of more than {} bytes", shared_.options.max_body_bytes));
-    if (const auto refused = shared_.handler.refuses(exchange_->request())) {
-      keep_alive_ = keep_alive_ && parser_->is_done();
-      return respond(*refused);
-    }
-    if (expects && !parser_->is_done()) write("HTTP/1.1 100 Continue\r\n\r\n");
+    if (const auto refused = shared_.handler.refuses(exchange_->request())) return respond(*refused);
+    if (expects && !parser_->is_done()) write(kContinue);
     if (pieces_) {
       shared_.handler.handle(exchange_);
       return;
@@ -234,10 +235,13 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
     parser_->get().body().data = piece_.data();
     parser_->get().body().size = piece_.size();
     parser_->get().body().more = true;
-    if (pieces_) set_deadline(read_timer_, shared_.options.body_seconds);
-    http::async_read_some(socket_, buffer_, *parser_, [self = shared_from_this()](ErrorCode error, size_t) {
-      self->piece_has_come(error);
-    });
+    if (pieces_) set_deadline(read_timer_, patience_);
+    const auto begin = Clock::now();
+    http::async_read_some(socket_, buffer_, *parser_,
+                          [self = shared_from_this(), begin](ErrorCode error, size_t) {
+                            self->patience_ -= seconds_since(begin);
+                            self->piece_has_come(error);
+                          });
   }
 
   void piece_has_come(ErrorCode error) {
@@ -255,6 +259,8 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
     }
     piece_.resize(kPieceBytes - parser_->get().body().size);
     if (pieces_) {
+      patience_ = std::min(shared_.options.body_seconds,
+                           patience_ + static_cast<double>(piece_.size()) / kLeastBytesPerSecond);
       if (piece_.empty() && !parser_->is_done()) {
         read_body();
         return;
@@ -267,7 +273,8 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
     if (static_cast<int64_t>(body.size() + piece_.size()) > shared_.options.max_body_bytes)
       return refuse(413, fmt::format("a body of more than {} bytes", shared_.options.max_body_bytes));
     body += piece_;
-    if (!hold(static_cast<int64_t>(piece_.size()))) return refuse(503, "the server holds too many requests");
+    if (!held_.add(static_cast<int64_t>(piece_.size())))
+      return refuse(503, "the server holds too many requests");
     if (parser_->is_done()) {
       read_timer_.cancel();
       std::string().swap(piece_);
@@ -286,37 +293,37 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
     shared_.handler.handle(exchange_);
   }
 
-  // A client that goes away while its answer is made need not be waited for.
+  // A client that goes away while its answer is made need not be waited for. One that has only said that it
+  // sends no more is answered.
   void watch_client() {
-    socket_.async_wait(Socket::wait_read, [self = shared_from_this(), exchange = exchange_](ErrorCode error) {
-      if (error || !self->open_ || self->exchange_ != exchange || self->finished_) return;
-      char byte;
-      ErrorCode nothing;
-      self->socket_.non_blocking(true, nothing);
-      const size_t got = self->socket_.receive(asio::buffer(&byte, 1), Socket::message_peek, nothing);
-      if (got > 0) return self->watch_client_behind_bytes(exchange);
-      if (nothing != asio::error::would_block && nothing != asio::error::try_again) self->close();
-    });
+    socket_.async_wait(Socket::wait_read,
+                       [self = shared_from_this(), watched = std::weak_ptr(exchange_)](ErrorCode error) {
+                         if (!error) self->look_at_client(watched, false);
+                       });
   }
 
-  // Bytes of the next request wait for its turn, and the socket is readable whatever comes after them:
-  // whether the client has gone is asked from time to time.
-  void watch_client_behind_bytes(const std::shared_ptr<ConnectionExchange>& exchange) {
+  // Its end may also stand behind bytes of the next request: it is looked for from time to time. The two ends
+  // look the same until something is sent to the one that has gone: once, a line that others pass over.
+  void look_at_client(const std::weak_ptr<ConnectionExchange>& watched, bool again) {
+    if (!open_ || !exchange_ || exchange_ != watched.lock() || finished_) return;
+    pollfd state = {socket_.native_handle(), POLLRDHUP, 0};
+    ::poll(&state, 1, 0);
+    if (state.revents & ~POLLRDHUP) return close();
+    if (again && state.revents && !answered_ && exchange_->request().minor_version >= 1 &&
+        !std::exchange(asked_, true))
+      write(kContinue);
     read_timer_.expires_after(kBetweenLooks);
-    read_timer_.async_wait([weak = weak_from_this(), exchange](ErrorCode error) {
-      const auto self = weak.lock();
-      if (error || !self || !self->open_ || self->exchange_ != exchange || self->finished_) return;
-      pollfd state = {self->socket_.native_handle(), POLLRDHUP, 0};
-      if (::poll(&state, 1, 0) > 0) return self->close();
-      self->watch_client_behind_bytes(exchange);
+    read_timer_.async_wait([weak = weak_from_this(), watched](ErrorCode error) {
+      if (const auto self = weak.lock(); self && !error) self->look_at_client(watched, true);
     });
   }
 
   // --- answering ---
 
   void begin_exchange(HttpRequest request) {
-    answered_ = streaming_ = finished_ = pieces_ = events_ = false;
+    answered_ = streaming_ = finished_ = pieces_ = events_ = asked_ = false;
     status_ = 0;
+    patience_ = shared_.options.body_seconds;
     outbox_.begin_answer();
     exchange_ = std::make_shared<ConnectionExchange>(shared_from_this(), shared_.loop, shared_.gathering,
                                                      std::move(request));
@@ -330,7 +337,7 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
 
   std::string head_of(const HttpResponse& response) {
     status_ = response.status;
-    if (shared_.draining || (parser_ && !parser_->is_done() && !pieces_)) keep_alive_ = false;
+    if (shared_.draining) keep_alive_ = false;
     return response_head(response, reason_of(response.status), keep_alive_,
                          exchange_->request().minor_version);
   }
@@ -350,20 +357,8 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
     if (const auto taken = std::exchange(taken_, nullptr)) taken();
   }
 
-  // Whether there is room for so many bytes more, which count until they are let go of.
-  bool hold(int64_t bytes) {
-    held_ += bytes;
-    shared_.held += bytes;
-    return shared_.held <= shared_.options.max_held_bytes;
-  }
-  void let_go(int64_t bytes) {
-    held_ -= bytes;
-    shared_.held -= bytes;
-  }
-  void let_go() { let_go(held_); }
-
   void answer_has_left() {
-    let_go();
+    held_.let_go();
     const auto exchange = std::move(exchange_);
     exchange_ = nullptr;
     if (!exchange) return;
@@ -371,7 +366,7 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
     take_piece_ = nullptr;
     taken_ = nullptr;
     const bool whole = parser_ && parser_->is_done();
-    shared_.handler.ended(exchange->request(), status_, outbox_.sent(), seconds_since_begin());
+    shared_.handler.ended(exchange->request(), status_, outbox_.sent(), seconds_since(begin_));
     finished_ = answered_ = streaming_ = false;
     if (keep_alive_ && whole && !shared_.draining) {
       wait_for_request();
@@ -422,8 +417,6 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
     });
   }
 
-  double seconds_since_begin() const { return std::chrono::duration<double>(Clock::now() - begin_).count(); }
-
   HttpShared& shared_;
   Socket socket_;
   asio::steady_timer read_timer_, silence_timer_;
@@ -436,13 +429,14 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
   std::function<void()> taken_;
   std::shared_ptr<ConnectionExchange> exchange_;
   Clock::time_point begin_{};
-  int64_t held_ = 0;  // bytes of the body and the whole answer at hand
+  double patience_ = 0;  // seconds for which an upload in pieces is still waited for; what comes adds to it
+  HeldBytes held_;       // of the body and the whole answer at hand
   size_t dropped_ = 0;
   int status_ = 0;
   bool open_ = true, keep_alive_ = true;
   bool piece_is_due_ = false;
   bool answered_ = false, streaming_ = false, chunked_ = false, finished_ = false, pieces_ = false,
-       events_ = false;
+       events_ = false, asked_ = false;
 };
 
 }  // namespace

@@ -27,6 +27,27 @@ struct HttpShared {
   bool draining = false;
 };
 
+// What one connection holds of HttpShared::held.
+class HeldBytes {
+ public:
+  explicit HeldBytes(HttpShared& shared) : shared_(shared) {}
+  // Whether there is room for so many bytes more, which count until they are let go of.
+  bool add(int64_t bytes) {
+    own_ += bytes;
+    shared_.held += bytes;
+    return shared_.held <= shared_.options.max_held_bytes;
+  }
+  void let_go(int64_t bytes) {
+    own_ -= bytes;
+    shared_.held -= bytes;
+  }
+  void let_go() { let_go(own_); }
+
+ private:
+  HttpShared& shared_;
+  int64_t own_ = 0;
+};
+
 // Serves the client at the other end, known by this name, until it or the server closes: the connection keeps
 // itself. On the loop's thread.
 void serve_connection(HttpShared& shared, boost::asio::generic::stream_protocol::socket socket,

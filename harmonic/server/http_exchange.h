@@ -36,6 +36,10 @@ inline std::chrono::steady_clock::duration seconds_of(double seconds) {
       std::chrono::duration<double>(seconds));
 }
 
+inline double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
 class ConnectionExchange;
 
 // When what streams have to say leaves: all that came since the last time, of all of them together, some at a

@@ -24,7 +24,16 @@ inline HttpRequest request_of(const HttpParser& parser, const std::string& clien
   HttpRequest request;
   request.method = std::string(message.method_string());
   request.minor_version = message.version() >= 11 ? 1 : 0;
-  const std::string target(message.target());
+  std::string target(message.target()), host;
+  // The absolute form names the host in place of the Host header (RFC 9112, 3.2.2).
+  const bool absolute =
+      lower_case(target).starts_with("http://") || lower_case(target).starts_with("https://");
+  if (absolute) {
+    const size_t begin = target.find("//") + 2,
+                 end = std::min(target.find_first_of("/?", begin), target.size());
+    host = target.substr(begin, end - begin);
+    target = (target.substr(end, 1) == "/" ? "" : "/") + target.substr(end);
+  }
   const size_t question = std::min(target.find('?'), target.size());
   request.path = target.substr(0, question);
   request.query = target.substr(std::min(question + 1, target.size()));
@@ -33,6 +42,10 @@ inline HttpRequest request_of(const HttpParser& parser, const std::string& clien
     request.headers.emplace_back(
         lower_case(std::string_view(field.name_string().data(), field.name_string().size())),
         std::string(field.value().data(), field.value().size()));
+  for (auto& [name, value] : request.headers)
+    if (absolute && name == "host") value = host;
+  if (absolute && request.minor_version == 0 && request.count("host") == 0)
+    request.headers.emplace_back("host", host);
   return request;
 }
 

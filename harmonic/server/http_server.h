@@ -26,11 +26,12 @@ struct HttpOptions {
   int64_t max_held_bytes = 512 << 20;  // of bodies and whole answers of all connections; beyond that 503
   int64_t max_unsent_bytes = 4 << 20;  // of a stream: a reader that falls so far behind is dropped
   // Deadlines count from the beginning of what they bound, and do not move when a byte comes.
-  double idle_seconds = 75;        // between requests
-  double header_seconds = 10;      // for a request's head
-  double body_seconds = 60;        // for its body; of an upload that is read in pieces, for each piece
-  double write_seconds = 30;       // for an answer, or each piece of a stream, to be taken; longer only for
-                                   // what is large, and while some of it is taken
+  double idle_seconds = 75;    // between requests
+  double header_seconds = 10;  // for a request's head
+  double body_seconds = 60;    // for its body; by so much an upload that is read in pieces may fall behind
+                               // 1 KB for each second in which it is waited for
+  double write_seconds = 30;   // for an answer, or each piece of a stream, to be taken; longer only for
+                               // what is large, and while some of it is taken
   double keep_alive_seconds = 15;  // a stream of events that is silent so long says that it lives
   // Pieces of a stream that come within so long after another leave with the next one: fewer writes, and
   // less work at the other end. The first leaves at once, and the end. 0: each as it comes.

@@ -49,6 +49,11 @@ std::string lower_case(std::string_view text) {
   return lower;
 }
 
+std::string media_type(const HttpRequest& request) {
+  const std::string_view type = request.header("content-type");
+  return lower_case(type.substr(0, type.find_first_of("; \t")));
+}
+
 std::optional<HttpRefusal> head_refusal(const HttpRequest& request, unsigned version,
                                         const HttpOptions& options) {
   if (version != 11 && version != 10) return HttpRefusal{505, "only HTTP/1.1 and HTTP/1.0 are spoken here"};

@@ -12,6 +12,8 @@ namespace harmonic {
 
 // ASCII letters alone.
 std::string lower_case(std::string_view text);
+// Of the Content-Type header: in lower case, without parameters; empty where there is none.
+std::string media_type(const HttpRequest& request);
 
 struct HttpRefusal {
   int status;

@@ -15,9 +15,8 @@ constexpr int kMostDepth = 24;
 
 JsonFields::JsonFields(const HttpRequest& request) : object_(Json::object()) {
   if (request.body.empty()) return;
-  const std::string_view type = request.header("content-type");
   // A page of another site can send a form, but no JSON, without asking first.
-  if (lower_case(type.substr(0, type.find_first_of("; "))) != "application/json")
+  if (media_type(request) != "application/json")
     throw ApiError{415, "expected Content-Type: application/json", "", "unsupported_media_type", 0};
   try {
     object_ = parse_json(request.body, "the body", kMostDepth);

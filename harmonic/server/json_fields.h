@@ -26,7 +26,8 @@ class JsonFields {
   std::string text(const std::string& name, std::string otherwise = {});
   // A field that is known and does nothing here.
   void ignore(const std::string& name) { find(name); }
-  // One that would change the result and cannot: any value but null, 0, false, {}, [] or `harmless` is refused.
+  // One that would change the result and cannot: any value but null, 0, false, {}, [] or `harmless` is
+  // refused.
   void unsupported(const std::string& name, const Json& harmless = nullptr);
   // Call last: refuses the fields that are left.
   void done() const;

@@ -183,6 +183,7 @@ class ScoreStream : public std::enable_shared_from_this<ScoreStream> {
     request.score = true;
     request.alternatives = 0;
     request.client = call_.client();
+    request.deadline = deadline_ = deadline_of(service_);
     try {
       const std::lock_guard lock(mutex_);
       ticket_ = service_.scheduler.submit(std::move(request), std::make_shared<Listener>(shared_from_this()));
@@ -197,7 +198,8 @@ class ScoreStream : public std::enable_shared_from_this<ScoreStream> {
   void scored(const std::string& lines, GenerationEnd ended) {
     if (ended.finish == GenerationEnd::Finish::failed)
       return end(ApiError{500, ended.error, "", "scoring_failed", 0});
-    if (ended.finish == GenerationEnd::Finish::cancelled) return end(cancelled_error(false));
+    if (ended.finish == GenerationEnd::Finish::cancelled)
+      return end(cancelled_error(std::chrono::steady_clock::now() >= deadline_));
     call_.exchange->send(lines);
     point_ = std::move(ended.point);
     if (!ended_) return next();
@@ -216,6 +218,7 @@ class ScoreStream : public std::enable_shared_from_this<ScoreStream> {
   StreamEncoder encoder_;
   std::vector<int32_t> tokens_;
   TextPoint point_;
+  std::chrono::steady_clock::time_point deadline_;  // of the piece at hand
   Sum sum_;
   bool first_ = true, ended_ = false;
   std::mutex mutex_;
@@ -241,11 +244,8 @@ void route_score(Service& service, const Call& call) {
     fail_field("return_state", "return_state: nothing goes on after the end of a text; set end to false");
   GenerationRequest request;
   request.from = from ? *from : beginning_of_text(service.model());
-  if (from) {
-    service.tokenizer.encode_continuation(text->get_ref<const std::string&>(), request.tokens);
-  } else {
-    service.tokenizer.encode(text->get_ref<const std::string&>(), request.tokens);
-  }
+  const bool first = request.from.at_beginning();
+  request.tokens = encode_text(service.tokenizer, text->get_ref<const std::string&>(), first);
   if (ends) request.tokens.push_back(service.tokenizer.eot());
   if (static_cast<int64_t>(request.tokens.size()) > service.config.max_prompt_tokens)
     fail_field("text", "a text of {} tokens; at most {} go in one request; /v1/score/stream takes any number",
@@ -258,7 +258,7 @@ void route_score(Service& service, const Call& call) {
                                                      by == "token"  ? By::token
                                                      : by == "line" ? By::line
                                                                     : By::document,
-                                                     return_state, !from, request.tokens.size());
+                                                     return_state, first, request.tokens.size());
   try {
     const auto ticket = service.scheduler.submit(std::move(request), listener);
     call.exchange->when_gone([ticket] { ticket.cancel(); });

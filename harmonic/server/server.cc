@@ -192,9 +192,9 @@ class Server::Implementation : public HttpHandler {
     } catch (const ApiError& error) {
       HttpResponse response = response_of(error);
       if (error.status == 405) response.headers.emplace_back("Allow", methods_of(exchange->request()));
-      exchange->respond(access_.with_origin(exchange->request(), std::move(response)));
+      respond(exchange, std::move(response));
     } catch (const std::exception& error) {
-      exchange->respond(response_of(internal_error(error.what())));
+      respond(exchange, response_of(internal_error(error.what())));
     }
   }
 
@@ -223,34 +223,40 @@ class Server::Implementation : public HttpHandler {
   }
 
  private:
+  static ApiError draining_error() { return {503, "the server is going down", "", "draining", 5}; }
+
+  // So that pages of allowed origins can read it.
+  void respond(const std::shared_ptr<HttpExchange>& exchange, HttpResponse response) const {
+    exchange->respond(access_.with_origin(exchange->request(), std::move(response)));
+  }
+
   void dispatch(const std::shared_ptr<HttpExchange>& exchange) {
     const HttpRequest& request = exchange->request();
     access_.check_host(request);
     access_.check_origin(request);
     if (const std::string methods = methods_of(request); request.method == "OPTIONS" && !methods.empty()) {
-      exchange->respond(access_.with_origin(request, {204, "", "", {{"Allow", methods}}}));
+      respond(exchange, {204, "", "", {{"Allow", methods}}});
       return;
     }
     const std::string_view path = request.path;
     const bool reads = request.method == "GET" || request.method == "HEAD";
-    if (reads && path == "/") return exchange->respond(page_response());
+    if (reads && path == "/") return respond(exchange, page_response());
     if (reads && path == "/openapi.json")
-      return exchange->respond({200, "application/json", std::string(kOpenApi), {}});
+      return respond(exchange, {200, "application/json", std::string(kOpenApi), {}});
     if (reads && path == "/health")
-      return exchange->respond({200, "application/json", R"({"status":"ok"})", {}});
-    if (reads && path == "/ready")
-      return exchange->respond(draining_
-                                   ? response_of(ApiError{503, "the server is going down", "", "draining", 5})
-                                   : HttpResponse{200, "application/json", R"({"status":"ready"})", {}});
+      return respond(exchange, {200, "application/json", R"({"status":"ok"})", {}});
+    if (reads && path == "/ready" && !draining_)
+      return respond(exchange, {200, "application/json", R"({"status":"ready"})", {}});
+    if (reads && path == "/ready") throw draining_error();
     Call call{exchange, access_.owner_of(request), {}};
     if (reads && path == "/metrics") {
       workers_.post([this, exchange] {
-        exchange->respond({200, "text/plain; version=0.0.4", metrics_text(), {}});
+        respond(exchange, {200, "text/plain; version=0.0.4", metrics_text(), {}});
       });
       return;
     }
     const Route& route = route_of(request, &call.id);
-    if (draining_) throw ApiError{503, "the server is going down", "", "draining", 5};
+    if (draining_) throw draining_error();
     const std::string client = call.client();
     if (const auto refused = limits_.begin(client))
       throw ApiError{429, refused->why, "", "rate_limit_exceeded", refused->retry_after};

@@ -13,6 +13,9 @@ namespace {
 
 constexpr int64_t kMostForks = 1024, kMostCheckpoints = 64, kMostListed = 1000;
 constexpr size_t kLongestName = 64;
+// Fields that say how a text is written.
+constexpr const char* kWriting[] = {"max_tokens", "temperature", "top_p",      "top_k",          "min_p",
+                                    "seed",       "stop",        "ignore_end", "return_activity"};
 
 std::string summary_of(const Session& session) {
   return fmt::format(R"("id":{},"object":"session","created":{},"used":{},"parent":{})",
@@ -60,6 +63,8 @@ void go_on(Service& service, const Call& call, bool writes) {
   JsonFields fields(call.exchange->request());
   auto lease = std::make_shared<Sessions::Lease>(
       with_sessions([&] { return service.sessions.lease(call.owner, call.id); }));
+  for (const char* name : kWriting)
+    if (!writes && fields.find(name)) fail_field(name, "{}: nothing is written here; generate writes", name);
   GenerationPlan plan;
   plan.from = lease->session.point;
   read_completion(service, fields, plan);
@@ -67,7 +72,8 @@ void go_on(Service& service, const Call& call, bool writes) {
   if (!writes) plan.max_tokens = 0;
   if (plan.prompts.size() != 1 || plan.choices != 1)
     fail_field("n", "a session goes on in one way: expected one prompt and n = 1; fork it for more");
-  plan.ended = [lease = std::move(lease)](std::vector<TextPoint> points) {
+  plan.ended = [&service, lease = std::move(lease)](std::vector<TextPoint> points) {
+    check_point(service, points.front());
     lease->session.point = std::make_shared<const TextPoint>(std::move(points.front()));
     with_sessions([&] { lease->save(); });
     return fmt::format(R"("session":{})", text_of(lease->session));
@@ -174,7 +180,7 @@ void route_export(Service& service, const Call& call) {
 
 void route_import(Service& service, const Call& call) {
   const HttpRequest& request = call.exchange->request();
-  if (lower_case(request.header("content-type")) != "application/octet-stream")
+  if (media_type(request) != "application/octet-stream")
     throw ApiError{415, "expected Content-Type: application/octet-stream and an exported state as the body",
                    "", "unsupported_media_type", 0};
   TextPoint point;

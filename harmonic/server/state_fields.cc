@@ -30,8 +30,23 @@ std::shared_ptr<const TextPoint> read_state_token(Service& service, const Call& 
 
 std::string state_token_field(const Service& service, const Call& call, const TextPoint& point) {
   check_state_tokens(service);
+  check_point(service, point);
   const auto seconds = static_cast<int64_t>(service.config.token_hours * 3600);
   return fmt::format(R"("state":"{}")", service.seal->seal(point, call.owner, unix_seconds() + seconds));
+}
+
+std::vector<int32_t> encode_text(const Tokenizer& tokenizer, std::string_view text, bool first) {
+  std::vector<int32_t> tokens;
+  first ? tokenizer.encode(text, tokens) : tokenizer.encode_continuation(text, tokens);
+  return tokens;
+}
+
+void check_point(const Service& service, const TextPoint& point) {
+  try {
+    check_state(service.model(), point.state, "the text");
+  } catch (const Error& error) {
+    throw ApiError{409, error.what(), "", "invalid_state", 0};
+  }
 }
 
 void fail_no_session() { throw ApiError{404, "there is no such session", "", "session_not_found", 0}; }
@@ -45,6 +60,9 @@ void fail_store(const Error& error) {
   warn("sessions: {}", error.what());
   if (dynamic_cast<const StoreUnavailable*>(&error))
     throw ApiError{503, "the store of sessions cannot be reached", "", "store_unavailable", 1};
+  if (dynamic_cast<const SessionDamaged*>(&error))
+    throw ApiError{409, "what is kept of the session is no state of this model; delete it", "",
+                   "invalid_state", 0};
   throw ApiError{500, "the store of sessions has failed", "", "store_failed", 0};
 }
 

@@ -16,6 +16,12 @@ std::string state_token_field(const Service& service, const Call& call, const Te
 // Throws ApiError where a token cannot be made: before work is done for one.
 void check_state_tokens(const Service& service);
 
+// The tokens of a text: of the `first` of a document, or of one that goes on from what stands before it.
+std::vector<int32_t> encode_text(const Tokenizer& tokenizer, std::string_view text, bool first);
+// Throws ApiError 409 for a point from which nothing could go on, as one that came of a forged state: it is
+// neither kept nor given out.
+void check_point(const Service& service, const TextPoint& point);
+
 // Runs `use`; what it throws of Sessions' becomes an ApiError.
 template <typename Use>
 auto with_sessions(const Use& use);

@@ -50,7 +50,7 @@ std::string token_name(const Service& service, int32_t token) {
 }
 
 std::string completion_logprobs(const Service& service, std::span<const TokenReport> tokens,
-                                bool first_is_unknown, bool ids, int64_t& offset) {
+                                bool first_is_unknown, bool ids, TextOffset& offset) {
   std::string names, logprobs, tops, offsets, numbers, activity;
   bool active = false;
   for (const TokenReport& report : tokens) {
@@ -59,9 +59,13 @@ std::string completion_logprobs(const Service& service, std::span<const TokenRep
     names += comma + json_text(token_name(service, report.token));
     logprobs += comma + (unknown ? "null" : json_number(report.logprob));
     tops += comma + (unknown ? "null" : top_of(service, report));
-    offsets += fmt::format("{}{}", comma, offset);
+    offsets += fmt::format("{}{}", comma, offset.characters);
     if (ids) numbers += fmt::format("{}{}", comma, report.token);
-    offset += characters_of(service.tokenizer.bytes_of(report.token));
+    offset.characters += characters_of(offset.first ? service.tokenizer.first_bytes_of(report.token)
+                                                    : service.tokenizer.bytes_of(report.token));
+    offset.first = report.token == service.tokenizer.bos() || report.token == service.tokenizer.eot();
+    // Where another document is written then, an empty line parts the two.
+    if (offset.first && report.text.ends_with("\n\n")) offset.characters += 2;
     activity += comma + (report.activity.empty() ? "null" : "\"" + report.activity + "\"");
     active |= !report.activity.empty();
   }

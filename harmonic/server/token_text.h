@@ -13,12 +13,18 @@ namespace harmonic {
 // begin and end texts, their names.
 std::string token_name(const Service& service, int32_t token);
 
+// Where the next token begins in a text as it is shown.
+struct TextOffset {
+  int64_t characters = 0;
+  bool first = false;  // of a document: shown without the space that leads it
+};
+
 // Of one text's tokens, in the form of /v1/completions: {"tokens", "token_logprobs", "top_logprobs",
-// "text_offset"}. `offset`: characters of the text before them; is advanced. With `first_is_unknown` the
+// "text_offset"}. `offset`: of the first of them; is advanced. With `first_is_unknown` the
 // first has no log-probability: nothing stood before it. `ids` adds "token_ids"; what
 // the levels did, where it is known, is "activity".
 std::string completion_logprobs(const Service& service, std::span<const TokenReport> tokens,
-                                bool first_is_unknown, bool ids, int64_t& offset);
+                                bool first_is_unknown, bool ids, TextOffset& offset);
 // In the form of /v1/chat/completions: {"content": [...]}.
 std::string chat_logprobs(const Service& service, std::span<const TokenReport> tokens);
 
