@@ -7,8 +7,8 @@
 #     OUT       a folder; what is finished there is not done again
 #     TEXTS     quoted paths of texts to learn from; VALID a held-out text of 70,000 tokens or more
 #     SHARE     of the full run's training, 1 by default; a small one only shows that it works
-# The work takes hours on two processors. Most of it is attention over long texts: CONTEXTS and GROUPS make it less, PARTS
-# names some of convert, distil, check, within, curves.
+# The work takes an hour and a half on two processors and 22 GB of memory. Much of it is attention over long texts:
+# CONTEXTS, GROUPS_WITHIN and GROUPS_CURVE make it less; PARTS names some of convert, distil, check, within, curves.
 set -euo pipefail
 
 harmonic=$(realpath "$1")
