@@ -70,8 +70,8 @@ def measure_peer(peer, threads, shapes, runs):
 
 
 def run_peer(peer, threads, shapes, runs):
-    kept = str(1 << 40)  # glibc neither maps a block of its own for a result nor gives memory back
-    environment = dict(os.environ, MALLOC_MMAP_THRESHOLD_=kept, MALLOC_TRIM_THRESHOLD_=kept, OPENBLAS_NUM_THREADS=str(threads), OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
+    kept = str(1 << 32)  # glibc neither maps a block of its own for a result nor gives memory back
+    environment = dict(os.environ, MALLOC_MMAP_THRESHOLD_=kept, MALLOC_TRIM_THRESHOLD_=kept, MALLOC_TOP_PAD_=str(1 << 30), OPENBLAS_NUM_THREADS=str(threads), OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
     done = subprocess.run([sys.executable, __file__, "--peer", peer, "--threads", str(threads), "--runs", str(runs), "--shapes", json.dumps(shapes), "-"],
                           env=environment, capture_output=True, text=True)
     if done.returncode != 0:

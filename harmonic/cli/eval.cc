@@ -324,12 +324,11 @@ class Eval : public Command {
       check_finite(result.bits, model_.path());
       print("{:>10} {:>6} {:>12} {:>12} {:>10.4f} {:>10.4f}", length, state_, result.tokens, result.bytes,
             result.bits_per_token(), result.bits_per_byte());
-      Json f32;
+      double f32 = 0;
       if (exact) {
         f32 = evaluate(*exact, corpus, options).bits_per_byte();
         end_progress();
-        print(" {:>10.4f} {:>+9.3f}%", f32.get<double>(),
-              100 * (result.bits_per_byte() / f32.get<double>() - 1));
+        print(" {:>10.4f} {:>+9.3f}%", f32, 100 * (result.bits_per_byte() / f32 - 1));
       }
       print("\n");
       if (by_context_) show_by_context(result);
@@ -340,9 +339,9 @@ class Eval : public Command {
                          {"bytes", result.bytes},
                          {"bits_per_token", result.bits_per_token()},
                          {"bits_per_byte", result.bits_per_byte()},
-                         {"f32_bits_per_byte", f32},
                          {"by_context", Json::array()},
                          {"by_phase", Json::array()}});
+      if (exact) results.back()["f32_bits_per_byte"] = f32;
       for (size_t i = 0; i < result.by_context.size(); ++i)
         results.back()["by_context"].push_back(
             {{"from", int64_t{1} << i},

@@ -67,10 +67,17 @@ Tensor Inference::losses(const Tensor& hidden, const int32_t* targets) {
 // Calls use(begin, hidden) for tokens [begin, begin + hidden.rows) of the text, piece by piece.
 template <typename Use>
 void Inference::feed(State& state, const int32_t* tokens, int64_t count, const Use& use) {
-  const StateRows row(state, model_.state_layout());
+  const StateLayout& layout = model_.state_layout();
+  // Where there are no caches, which stay where they are, the state after is written into another block, and
+  // the two change places: nothing is copied.
+  const bool changes_place = !layout.has_caches();
+  if (changes_place && spare_.bytes() == 0) spare_ = State(layout);
   for (int64_t begin = 0; begin < count; begin += kRowsPerCall) {
     const int64_t offsets[2] = {0, std::min(count - begin, kRowsPerCall)};
-    use(begin, hidden(tokens + begin, {offsets, 1}, row, row));
+    const Tensor rows = hidden(tokens + begin, {offsets, 1}, StateRows(state, layout),
+                               StateRows(changes_place ? spare_ : state, layout));
+    if (changes_place) std::swap(state, spare_);
+    use(begin, rows);
   }
 }
 

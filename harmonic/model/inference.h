@@ -51,6 +51,7 @@ class Inference {
 
   const Model& model_;
   Arena scratch_, memory_;
+  State spare_;               // of feed()
   Arena::Mark after_hidden_;  // what comes after it belongs to the last logits() or losses()
   Context context_;
 };

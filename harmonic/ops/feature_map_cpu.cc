@@ -8,11 +8,17 @@
 //
 #include <algorithm>
 
+#include "harmonic/ops/row_products-inl.h"
 #include "harmonic/ops/simd_math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace harmonic {
 namespace HWY_NAMESPACE {
+
+void FeatureProducts(int64_t K, int64_t half, int64_t stride, const float* weight, int64_t count,
+                     const RowProduct* products) {
+  MultiplyRows(K, half, stride, weight, count, products);
+}
 
 // y [2 half] = softmax([u, -u]).
 void SoftmaxOfBothSigns(int64_t half, const float* u, float* y) {
@@ -52,10 +58,12 @@ HWY_AFTER_NAMESPACE();
 namespace harmonic::cpu {
 namespace {
 
+HWY_EXPORT(FeatureProducts);
 HWY_EXPORT(SoftmaxOfBothSigns);
 HWY_EXPORT(SoftmaxOfBothSignsBackward);
 
-constexpr int64_t kRows = 128;  // of an item
+constexpr int64_t kRows = 128;   // of an item
+constexpr int64_t kFewRows = 8;  // that are not worth packing the weight for; the bits are the same
 
 }  // namespace
 
@@ -67,8 +75,15 @@ void run(Context& context, const FeatureMap& op) {
       context, op.heads * ceil_div(R, kRows), op.y.size(), [&](int64_t i, MatmulWorker& worker) {
         const int64_t h = i % op.heads, begin = i / op.heads * kRows, count = std::min(kRows, R - begin);
         float* u = worker.memory.allocate_array<float>(count * half);
-        worker.multiply(count, half, D, rows_view(op.x.row<float>(begin) + h * D, op.x.stride),
-                        rows_view(op.weight.row<float>(h * D), op.weight.stride), u, half);
+        const float *x = op.x.row<float>(begin) + h * D, *weight = op.weight.row<float>(h * D);
+        if (count <= kFewRows) {
+          RowProduct products[kFewRows];
+          for (int64_t r = 0; r < count; ++r) products[r] = {x + r * op.x.stride, u + r * half, 1};
+          HWY_DYNAMIC_DISPATCH(FeatureProducts)(D, half, op.weight.stride, weight, count, products);
+        } else {
+          worker.multiply(count, half, D, rows_view(x, op.x.stride), rows_view(weight, op.weight.stride), u,
+                          half);
+        }
         for (int64_t r = 0; r < count; ++r) HWY_DYNAMIC_DISPATCH(SoftmaxOfBothSigns)
         (half, u + r * half, op.y.row<float>(begin + r) + h * 2 * half);
       });

@@ -9,78 +9,33 @@
 #define HWY_TARGET_INCLUDE "harmonic/ops/matrix_scan_cpu.cc"
 #include <hwy/foreach_target.h>
 //
+#include "harmonic/ops/row_products-inl.h"
 #include "harmonic/ops/simd_math-inl.h"
-
-#ifndef HARMONIC_OPS_MATRIX_SCAN_CPU_ONCE_
-#define HARMONIC_OPS_MATRIX_SCAN_CPU_ONCE_
-namespace harmonic {
-namespace {
-
-// One query that reads the state at work: query [F], y [width].
-struct Reader {
-  const float* query;
-  float* y;
-  float gain;
-};
-
-}  // namespace
-}  // namespace harmonic
-#endif
 
 HWY_BEFORE_NAMESPACE();
 namespace harmonic {
 namespace HWY_NAMESPACE {
 
-// state [F, width] = a state + key value^T; width is a multiple of 16, and so long is value.
-void MatrixUpdate(int64_t F, int64_t width, float gate, const float* key, const float* value, float* state) {
+// state [F, columns] = a state + key value^T, its rows `stride` apart.
+void MatrixUpdate(int64_t F, int64_t columns, int64_t stride, float gate, const float* key,
+                  const float* value, float* state) {
   const hn::CappedTag<float, 16> d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   const auto a = Sigmoid(d, hn::Set(d, -gate));
+  const float kept = hn::GetLane(a);
   for (int64_t f = 0; f < F; ++f) {
     const auto k = hn::Set(d, key[f]);
-    float* row = state + f * width;
-    for (int64_t e = 0; e < width; e += lanes)
+    float* row = state + f * stride;
+    int64_t e = 0;
+    for (; e + lanes <= columns; e += lanes)
       hn::StoreU(hn::MulAdd(k, hn::LoadU(d, value + e), hn::Mul(a, hn::LoadU(d, row + e))), d, row + e);
+    for (; e < columns; ++e) row[e] = std::fma(key[f], value[e], kept * row[e]);
   }
 }
 
-// y = gain query state for kCount readers at once, kGroups groups of 16 columns from column e on, so that
-// what is read of the state serves all of them and enough sums are under way.
-template <int64_t kCount, int64_t kGroups>
-void ReadColumns(int64_t F, int64_t width, int64_t e, const Reader* readers, const float* state) {
-  const hn::CappedTag<float, 16> d;
-  constexpr int64_t kLanes = hn::MaxLanes(d);
-  constexpr int64_t kVectors = kGroups * 16 / kLanes;
-  hn::Vec<decltype(d)> sums[kCount][kVectors];
-  for (int64_t i = 0; i < kCount; ++i)
-    for (int64_t v = 0; v < kVectors; ++v) sums[i][v] = hn::Zero(d);
-  for (int64_t f = 0; f < F; ++f) {
-    hn::Vec<decltype(d)> row[kVectors];
-    for (int64_t v = 0; v < kVectors; ++v) row[v] = hn::LoadU(d, state + f * width + e + v * kLanes);
-    for (int64_t i = 0; i < kCount; ++i) {
-      const auto q = hn::Set(d, readers[i].query[f]);
-      for (int64_t v = 0; v < kVectors; ++v) sums[i][v] = hn::MulAdd(q, row[v], sums[i][v]);
-    }
-  }
-  for (int64_t i = 0; i < kCount; ++i)
-    for (int64_t v = 0; v < kVectors; ++v)
-      hn::StoreU(hn::Mul(sums[i][v], hn::Set(d, readers[i].gain)), d, readers[i].y + e + v * kLanes);
-}
-
-template <int64_t kCount>
-void ReadState(int64_t F, int64_t width, const Reader* readers, const float* state) {
-  constexpr int64_t kLanes = hn::MaxLanes(hn::CappedTag<float, 16>());
-  constexpr int64_t kGroups = kLanes == 16 ? 5 : kLanes == 8 ? 2 : 1;  // as many as the registers hold
-  int64_t e = 0;
-  for (; e + kGroups * 16 <= width; e += kGroups * 16)
-    ReadColumns<kCount, kGroups>(F, width, e, readers, state);
-  for (; e < width; e += 16) ReadColumns<kCount, 1>(F, width, e, readers, state);
-}
-
-void MatrixRead(int64_t F, int64_t width, int64_t count, const Reader* readers, const float* state) {
-  for (; count >= 3; count -= 3, readers += 3) ReadState<3>(F, width, readers, state);
-  if (count == 2) ReadState<2>(F, width, readers, state);
-  if (count == 1) ReadState<1>(F, width, readers, state);
+void MatrixReads(int64_t F, int64_t columns, int64_t stride, const float* state, int64_t count,
+                 const RowProduct* reads) {
+  MultiplyRows(F, columns, stride, state, count, reads);
 }
 
 float MatrixDot(int64_t count, const float* a, const float* b) {
@@ -137,7 +92,7 @@ namespace harmonic::cpu {
 namespace {
 
 HWY_EXPORT(MatrixUpdate);
-HWY_EXPORT(MatrixRead);
+HWY_EXPORT(MatrixReads);
 HWY_EXPORT(MatrixDot);
 HWY_EXPORT(MatrixScale);
 HWY_EXPORT(MatrixAdd);
@@ -194,20 +149,31 @@ const float* gains(Context& context, const Tensor& log_gain) {
   return gain;
 }
 
+// Of up to so many tokens the states are worked on where they lie.
+constexpr int64_t kFewTokens = 8;
+
 void forward(const Head<MatrixScan>& head, const float* gain, MatmulWorker& worker) {
   const MatrixScan& op = head.op;
-  const int64_t F = head.F(), D = head.D(), E = head.E(), width = round_up(E, 16);
-  float* state = worker.memory.zeros(F, width, DType::f32).as<float>();
-  float* value = worker.memory.zeros(1, width, DType::f32).as<float>();
-  const int64_t at_once = head.group() * std::min(op.shape.stride, std::max<int64_t>(1, head.tokens()));
-  Reader* readers = worker.memory.allocate_array<Reader>(at_once);
-  float* y = worker.memory.allocate_array<float>(at_once * width);
-  for (int64_t f = 0; f < F; ++f) std::copy_n(head.state(op.state_in, head.b) + f * E, E, state + f * width);
+  const int64_t F = head.F(), D = head.D(), E = head.E(), group = head.group();
+  const bool in_place = head.tokens() <= kFewTokens && !op.borders;
+  const int64_t stride = in_place ? E : round_up(E, 16);
+  const float* before = head.state(op.state_in, head.b);
+  float* after = head.state(op.state_out, head.b);
+  float* state = in_place ? after : worker.memory.zeros(F, stride, DType::f32).as<float>();
+  if (!in_place) {
+    for (int64_t f = 0; f < F; ++f) std::copy_n(before + f * E, E, state + f * stride);
+  } else if (after != before) {
+    std::copy_n(before, F * E, after);
+  }
   const auto store = [&](float* to) {
-    for (int64_t f = 0; f < F; ++f) std::copy_n(state + f * width, E, to + f * E);
+    for (int64_t f = 0; f < F; ++f) std::copy_n(state + f * stride, E, to + f * E);
   };
   if (op.borders) store(head.state(op.borders, head.tile));
+  float* value = worker.memory.zeros(1, stride, DType::f32).as<float>();
   value[D] = 1;
+  const int64_t at_once = group * std::min(op.shape.stride, std::max<int64_t>(1, head.tokens()));
+  RowProduct* reads = worker.memory.allocate_array<RowProduct>(at_once);
+  float* y = worker.memory.allocate_array<float>(at_once * stride);
   int64_t done = 0;
   for (int64_t t = 0; t < head.tokens();) {
     for (; done < head.read(t); ++done) {
@@ -215,21 +181,22 @@ void forward(const Head<MatrixScan>& head, const float* gain, MatmulWorker& work
         store(head.state(op.borders, head.tile + done / kMatrixTile));
       std::copy_n(head.value(done), D, value);
       HWY_DYNAMIC_DISPATCH(MatrixUpdate)
-      (F, width, op.g.row<float>(op.blocks.begin(head.b) + done)[head.head], head.key(done), value, state);
+      (F, stride, stride, op.g.row<float>(op.blocks.begin(head.b) + done)[head.head], head.key(done), value,
+       state);
     }
     // The tokens up to `end` read the same state.
-    const int64_t end = std::max(t + 1, head.first_reader(done + 1)), group = head.group();
+    const int64_t end = std::max(t + 1, head.first_reader(done + 1));
     const int64_t count = (end - t) * group, row = op.segments.begin(head.b) + t;
     for (int64_t i = 0; i < count; ++i) {
       const int64_t h = head.head * group + i % group;
-      readers[i] = {op.q.row<float>(row + i / group) + h * F, y + i * width, gain[h]};
+      reads[i] = {op.q.row<float>(row + i / group) + h * F, y + i * stride, gain[h]};
     }
-    HWY_DYNAMIC_DISPATCH(MatrixRead)(F, width, count, readers, state);
+    HWY_DYNAMIC_DISPATCH(MatrixReads)(F, stride, stride, state, count, reads);
     for (int64_t i = 0; i < count; ++i)
-      std::copy_n(readers[i].y, E, op.y.row<float>(row + i / group) + (head.head * group + i % group) * E);
+      std::copy_n(reads[i].y, E, op.y.row<float>(row + i / group) + (head.head * group + i % group) * E);
     t = end;
   }
-  store(head.state(op.state_out, head.b));
+  if (!in_place) store(after);
 }
 
 // One tile, backward: n blocks from block `first` on, and the tokens [begin, end) that read the states after
