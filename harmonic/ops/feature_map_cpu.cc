@@ -15,11 +15,6 @@ HWY_BEFORE_NAMESPACE();
 namespace harmonic {
 namespace HWY_NAMESPACE {
 
-void FeatureProducts(int64_t K, int64_t half, int64_t stride, const float* weight, int64_t count,
-                     const RowProduct* products) {
-  MultiplyRows(K, half, stride, weight, count, products);
-}
-
 // y [2 half] = softmax([u, -u]).
 void SoftmaxOfBothSigns(int64_t half, const float* u, float* y) {
   const hn::CappedTag<float, 16> d;
@@ -58,7 +53,7 @@ HWY_AFTER_NAMESPACE();
 namespace harmonic::cpu {
 namespace {
 
-HWY_EXPORT(FeatureProducts);
+HWY_EXPORT(MultiplyRows);
 HWY_EXPORT(SoftmaxOfBothSigns);
 HWY_EXPORT(SoftmaxOfBothSignsBackward);
 
@@ -79,7 +74,7 @@ void run(Context& context, const FeatureMap& op) {
         if (count <= kFewRows) {
           RowProduct products[kFewRows];
           for (int64_t r = 0; r < count; ++r) products[r] = {x + r * op.x.stride, u + r * half, 1};
-          HWY_DYNAMIC_DISPATCH(FeatureProducts)(D, half, op.weight.stride, weight, count, products);
+          HWY_DYNAMIC_DISPATCH(MultiplyRows)(D, half, op.weight.stride, weight, count, products);
         } else {
           worker.multiply(count, half, D, rows_view(x, op.x.stride), rows_view(weight, op.weight.stride), u,
                           half);

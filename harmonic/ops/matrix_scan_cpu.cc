@@ -1,6 +1,6 @@
 // Forward goes block by block, each number of a state a chain of fused multiply-adds over time, each read one
 // over features: no bit depends on the split, the vector width or the other heads. A state at work has its
-// rows padded with zeros to whole groups of 16 columns.
+// rows padded with zeros to whole groups of 16 columns, unless the tokens are few.
 #include "harmonic/ops/matrix_scan.h"
 
 #include "harmonic/ops/simd_targets.h"
@@ -16,26 +16,20 @@ HWY_BEFORE_NAMESPACE();
 namespace harmonic {
 namespace HWY_NAMESPACE {
 
-// state [F, columns] = a state + key value^T, its rows `stride` apart.
-void MatrixUpdate(int64_t F, int64_t columns, int64_t stride, float gate, const float* key,
-                  const float* value, float* state) {
+// state [F, width] = a state + key value^T.
+void MatrixUpdate(int64_t F, int64_t width, float gate, const float* key, const float* value, float* state) {
   const hn::CappedTag<float, 16> d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   const auto a = Sigmoid(d, hn::Set(d, -gate));
   const float kept = hn::GetLane(a);
   for (int64_t f = 0; f < F; ++f) {
     const auto k = hn::Set(d, key[f]);
-    float* row = state + f * stride;
+    float* row = state + f * width;
     int64_t e = 0;
-    for (; e + lanes <= columns; e += lanes)
+    for (; e + lanes <= width; e += lanes)
       hn::StoreU(hn::MulAdd(k, hn::LoadU(d, value + e), hn::Mul(a, hn::LoadU(d, row + e))), d, row + e);
-    for (; e < columns; ++e) row[e] = std::fma(key[f], value[e], kept * row[e]);
+    for (; e < width; ++e) row[e] = std::fma(key[f], value[e], kept * row[e]);
   }
-}
-
-void MatrixReads(int64_t F, int64_t columns, int64_t stride, const float* state, int64_t count,
-                 const RowProduct* reads) {
-  MultiplyRows(F, columns, stride, state, count, reads);
 }
 
 float MatrixDot(int64_t count, const float* a, const float* b) {
@@ -92,7 +86,7 @@ namespace harmonic::cpu {
 namespace {
 
 HWY_EXPORT(MatrixUpdate);
-HWY_EXPORT(MatrixReads);
+HWY_EXPORT(MultiplyRows);
 HWY_EXPORT(MatrixDot);
 HWY_EXPORT(MatrixScale);
 HWY_EXPORT(MatrixAdd);
@@ -156,24 +150,24 @@ void forward(const Head<MatrixScan>& head, const float* gain, MatmulWorker& work
   const MatrixScan& op = head.op;
   const int64_t F = head.F(), D = head.D(), E = head.E(), group = head.group();
   const bool in_place = head.tokens() <= kFewTokens && !op.borders;
-  const int64_t stride = in_place ? E : round_up(E, 16);
+  const int64_t width = in_place ? E : round_up(E, 16);  // of a row at work
   const float* before = head.state(op.state_in, head.b);
   float* after = head.state(op.state_out, head.b);
-  float* state = in_place ? after : worker.memory.zeros(F, stride, DType::f32).as<float>();
+  float* state = in_place ? after : worker.memory.zeros(F, width, DType::f32).as<float>();
   if (!in_place) {
-    for (int64_t f = 0; f < F; ++f) std::copy_n(before + f * E, E, state + f * stride);
+    for (int64_t f = 0; f < F; ++f) std::copy_n(before + f * E, E, state + f * width);
   } else if (after != before) {
     std::copy_n(before, F * E, after);
   }
   const auto store = [&](float* to) {
-    for (int64_t f = 0; f < F; ++f) std::copy_n(state + f * stride, E, to + f * E);
+    for (int64_t f = 0; f < F; ++f) std::copy_n(state + f * width, E, to + f * E);
   };
   if (op.borders) store(head.state(op.borders, head.tile));
-  float* value = worker.memory.zeros(1, stride, DType::f32).as<float>();
+  float* value = worker.memory.zeros(1, width, DType::f32).as<float>();
   value[D] = 1;
   const int64_t at_once = group * std::min(op.shape.stride, std::max<int64_t>(1, head.tokens()));
   RowProduct* reads = worker.memory.allocate_array<RowProduct>(at_once);
-  float* y = worker.memory.allocate_array<float>(at_once * stride);
+  float* y = worker.memory.allocate_array<float>(at_once * width);
   int64_t done = 0;
   for (int64_t t = 0; t < head.tokens();) {
     for (; done < head.read(t); ++done) {
@@ -181,17 +175,16 @@ void forward(const Head<MatrixScan>& head, const float* gain, MatmulWorker& work
         store(head.state(op.borders, head.tile + done / kMatrixTile));
       std::copy_n(head.value(done), D, value);
       HWY_DYNAMIC_DISPATCH(MatrixUpdate)
-      (F, stride, stride, op.g.row<float>(op.blocks.begin(head.b) + done)[head.head], head.key(done), value,
-       state);
+      (F, width, op.g.row<float>(op.blocks.begin(head.b) + done)[head.head], head.key(done), value, state);
     }
     // The tokens up to `end` read the same state.
     const int64_t end = std::max(t + 1, head.first_reader(done + 1));
     const int64_t count = (end - t) * group, row = op.segments.begin(head.b) + t;
     for (int64_t i = 0; i < count; ++i) {
       const int64_t h = head.head * group + i % group;
-      reads[i] = {op.q.row<float>(row + i / group) + h * F, y + i * stride, gain[h]};
+      reads[i] = {op.q.row<float>(row + i / group) + h * F, y + i * width, gain[h]};
     }
-    HWY_DYNAMIC_DISPATCH(MatrixReads)(F, stride, stride, state, count, reads);
+    HWY_DYNAMIC_DISPATCH(MultiplyRows)(F, width, width, state, count, reads);
     for (int64_t i = 0; i < count; ++i)
       std::copy_n(reads[i].y, E, op.y.row<float>(row + i / group) + (head.head * group + i % group) * E);
     t = end;

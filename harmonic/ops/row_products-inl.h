@@ -71,8 +71,8 @@ void MultiplyRowsAtOnce(int64_t K, int64_t columns, int64_t stride, const float*
 }
 
 // No y may overlap the matrix or a row.
-HWY_INLINE void MultiplyRows(int64_t K, int64_t columns, int64_t stride, const float* matrix, int64_t count,
-                             const RowProduct* products) {
+inline void MultiplyRows(int64_t K, int64_t columns, int64_t stride, const float* matrix, int64_t count,
+                         const RowProduct* products) {
   for (; count >= 3; count -= 3, products += 3) MultiplyRowsAtOnce<3>(K, columns, stride, matrix, products);
   if (count == 2) MultiplyRowsAtOnce<2>(K, columns, stride, matrix, products);
   if (count == 1) MultiplyRowsAtOnce<1>(K, columns, stride, matrix, products);
