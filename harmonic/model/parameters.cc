@@ -73,19 +73,19 @@ void Parameters::allocate(const Backend& backend, bool trained) {
   const DType dtype = backend.dtype;
   trained_ = trained;
   memory_.draw_from(backend.memory);
-  // Vectors first: pages of matrices whose values are dropped, or never written, hold nothing else then.
-  for (const bool vectors : {true, false}) {
-    for (Entry& entry : entries_) {
-      if ((entry.role == Role::vector) != vectors) continue;
-      Parameter& p = entry.parameter;
-      p.value = memory_.tensor(p.value.rows, p.value.cols, dtype);
-    }
-  }
+  // Role by role, so that an optimiser finds those that it treats alike side by side. Vectors first: pages of
+  // matrices whose values are dropped, or never written, hold nothing else then.
+  const auto in_order = [&](const auto& use) {
+    for (const Role role : {Role::vector, Role::embedding, Role::matrix})
+      for (Entry& entry : entries_)
+        if (entry.role == role) use(entry.parameter);
+  };
+  in_order([&](Parameter& p) { p.value = memory_.side_by_side(p.value.rows, p.value.cols, dtype); });
   if (!trained) return;
-  for (Entry& entry : entries_) {
-    Parameter& p = entry.parameter;
-    p.grad = memory_.zeros(p.value.rows, p.value.cols, dtype);
-  }
+  in_order([&](Parameter& p) {
+    p.grad = memory_.side_by_side(p.value.rows, p.value.cols, dtype);
+    std::memset(p.grad.data, 0, static_cast<size_t>(p.grad.size() * size_of(dtype)));
+  });
 }
 
 void Parameters::clear_gradients() {

@@ -1,4 +1,4 @@
-#include "harmonic/ops/cuda_kernel.h"
+#include "harmonic/ops/cuda_rounding.h"
 #include "harmonic/ops/linear.h"
 
 namespace harmonic::cuda {
@@ -15,14 +15,16 @@ void run(Context& context, const Linear& op) {
 
 void run(Context& context, const LinearBackward& op) {
   const float sign = op.negate ? -1.0f : 1.0f;
+  const bool rounds = precision() == Precision::bf16 && (op.dx || op.dweight);
+  const Tensor dy_of_products = rounds ? rounded_to_bf16(context, op.dy) : op.dy;
   if (op.dx)
-    multiply(context, {.a = op.dy,
+    multiply(context, {.a = dy_of_products,
                        .b = op.weight,
                        .result = op.dx.to,
                        .factor = sign,
                        .base = op.dx.add ? op.dx.to : Tensor{}});
   if (op.dweight)
-    multiply(context, {.a = op.dy,
+    multiply(context, {.a = dy_of_products,
                        .b = op.x,
                        .result = op.dweight,
                        .a_transposed = true,
@@ -37,7 +39,7 @@ void run(Context& context, const LinearBackward& op) {
 
 namespace {
 
-__device__ float rounded_to_bf16(float value) { return float_of_bf16(bf16_of(value)); }
+__device__ float nearest_bf16(float value) { return float_of_bf16(bf16_of(value)); }
 
 }  // namespace
 
@@ -48,7 +50,7 @@ void run(Context&, const PackWeight& op) {
   if (op.format == DType::bf16) {
     for_each(op.weight.size(), [=] __device__(int64_t i) {
       float& number = weight[i / columns][i % columns];
-      number = rounded_to_bf16(number);
+      number = nearest_bf16(number);
     });
   } else if (op.format == DType::i8) {
     for_each_row(op.weight.rows, [=] __device__(int64_t r, int lane) {
