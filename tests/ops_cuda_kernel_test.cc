@@ -72,8 +72,7 @@ TEST(CudaKernel, AStateIsFoundBehindTilesThatHaveToldTheirEffectsAlone) {
       float s = static_cast<float>(c) + 0.5f;
       look_back.after[nearest * kChannels + c] = s;
       for (int64_t k = 0; k < n; ++k) {
-        look_back.words[1 + k * across + c / 32] =
-            k == nearest ? LookBack::kStateKnown : LookBack::kEffectKnown;
+        look_back.words[k * across + c / 32] = k == nearest ? LookBack::kStateKnown : LookBack::kEffectKnown;
         look_back.decay[k * kChannels + c] = 0.75f + static_cast<float>(k) / 512;
         look_back.added[k * kChannels + c] = static_cast<float>(k - c);
         if (k > nearest) s = look_back.decay[k * kChannels + c] * s + look_back.added[k * kChannels + c];
@@ -89,7 +88,7 @@ TEST(CudaKernel, AStateIsFoundBehindTilesThatHaveToldTheirEffectsAlone) {
     });
     EXPECT_EQ(found, expected) << "state of tile " << nearest;
     EXPECT_EQ(look_back.after[n * kChannels + 34], 0.5f * expected[34] + 1);
-    EXPECT_EQ(look_back.words[1 + n * across + 1], uint32_t{LookBack::kStateKnown});
+    EXPECT_EQ(look_back.words[n * across + 1], uint32_t{LookBack::kStateKnown});
   }
 }
 

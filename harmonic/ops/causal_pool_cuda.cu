@@ -33,22 +33,25 @@ void run(Context&, const CausalPoolBackward& op) {
   const int64_t* phases = staged(op.phases, op.segments.count);
   const int64_t rows = op.segments.rows(), ratio = op.ratio;
   const int64_t columns = op.dx ? op.dx.to.cols : op.dy.cols;
-  for_each_element(rows + segments.count, columns, [=] __device__(int64_t r, int64_t c) {
-    const int64_t b = r < rows ? segments.of(r) : r - rows;
-    const bool open = (phases[b] + segments.length(b)) % ratio > 0;
-    const int64_t block = r < rows ? quotient(phases[b] + r - segments.begin(b), ratio) : 0;
-    float d = 0;
-    if (block < blocks.length(b)) {
-      d = dy[blocks.begin(b) + block][c] / static_cast<float>(ratio);
-    } else if (open && dafter) {
-      d = dafter[b][c];
-    }
-    if (r < rows) {
-      dx.put(r, c, d);
-    } else if (dbefore) {
-      dbefore[b][c] = phases[b] > 0 ? d : 0;
-    }
-  });
+  for_each_four(rows + segments.count, columns, {op.dy, op.dstate_out, op.dstate_in, op.dx.to},
+                [=] __device__(int64_t r, const Columns& fours) {
+                  const int64_t b = r < rows ? segments.of(r) : r - rows;
+                  const bool open = (phases[b] + segments.length(b)) % ratio > 0;
+                  const int64_t block = r < rows ? quotient(phases[b] + r - segments.begin(b), ratio) : 0;
+                  Four d = {};
+                  if (block < blocks.length(b)) {
+                    d = fours.of(dy[blocks.begin(b) + block]);
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) d[i] /= static_cast<float>(ratio);
+                  } else if (open && dafter) {
+                    d = fours.of(dafter[b]);
+                  }
+                  if (r < rows) {
+                    fours.put(dx, r, d);
+                  } else if (dbefore) {
+                    fours.put(dbefore[b], phases[b] > 0 ? d : Four{});
+                  }
+                });
 }
 
 }  // namespace harmonic::cuda

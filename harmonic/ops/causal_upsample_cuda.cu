@@ -55,12 +55,19 @@ void run(Context&, const CausalUpsample& op) {
   const Rows held = rows_of(op.held), base = rows_of(op.base), y = rows_of(op.y);
   const SegmentRows segments = staged(op.segments), blocks = staged(op.blocks);
   const int64_t* phases = staged(op.phases, op.segments.count);
-  const int64_t columns = op.y.cols, stride = op.stride;
-  for_each_element(op.y.rows, columns, [=] __device__(int64_t r, int64_t c) {
-    const int64_t b = segments.of(r);
-    const int64_t from = blocks.begin(b) + b + quotient(phases[b] + r - segments.begin(b) + 1, stride);
-    y[r][c] = (base ? base[r][c] : 0) + held[from][c];
-  });
+  const int64_t stride = op.stride;
+  for_each_four(
+      op.y.rows, op.y.cols, {op.held, op.base, op.y}, [=] __device__(int64_t r, const Columns& columns) {
+        const int64_t b = segments.of(r);
+        const int64_t from = blocks.begin(b) + b + quotient(phases[b] + r - segments.begin(b) + 1, stride);
+        Four sum = columns.of(held[from]);
+        if (base) {
+          const Four other = columns.of(base[r]);
+#pragma unroll
+          for (int i = 0; i < 4; ++i) sum[i] += other[i];
+        }
+        columns.put(y[r], sum);
+      });
 }
 
 void run(Context&, const CausalUpsampleBackward& op) {

@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <type_traits>
 #include <utility>
 
@@ -100,18 +101,24 @@ __host__ __device__ inline float float_of_bf16(uint16_t half) {
   return value;
 }
 
-// As the card's own units compute them, within 2 to 4 units of the last place; x of at most 0, and of at
-// least 0.
-__device__ inline float fast_exp(float x) {
+// As the card's own units compute them: within a few units of the last place, and what is below the smallest
+// normal number is zero.
+__device__ inline float fast_exp2(float x) {
 #ifdef __CUDA_ARCH__
-  return __expf(x);
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  return power;
 #else
-  return expf(x);
+  return exp2f(x);
 #endif
 }
+inline constexpr float kLog2OfE = 1.44269504f;
+__device__ inline float fast_exp(float x) { return fast_exp2(x * kLog2OfE); }
 __device__ inline float fast_reciprocal(float x) {
 #ifdef __CUDA_ARCH__
-  return __frcp_rn(x);
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
 #else
   return 1 / x;
 #endif
@@ -119,11 +126,15 @@ __device__ inline float fast_reciprocal(float x) {
 __device__ inline float fast_root(float x) {
 #ifdef __CUDA_ARCH__
   float root;
-  asm("sqrt.approx.f32 %0, %1;" : "=f"(root) : "f"(x));
+  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(root) : "f"(x));
   return root;
 #else
   return sqrtf(x);
 #endif
+}
+__device__ inline float fast_sigmoid(float x) {
+  const float e = fast_exp(-fabsf(x)), larger = fast_reciprocal(1 + e);
+  return x >= 0 ? larger : e * larger;
 }
 
 // What a thread reads or writes at once: 16 bytes that lie together.
@@ -145,6 +156,11 @@ inline bool lies_in_packs(const Tensor& tensor) {
   const int64_t bytes = size_of(tensor.dtype);
   return reinterpret_cast<uintptr_t>(tensor.data) % 16 == 0 && tensor.cols * bytes % 16 == 0 &&
          (tensor.rows <= 1 || tensor.stride * bytes % 16 == 0);
+}
+
+inline bool all_in_packs(std::initializer_list<Tensor> tensors) {
+  return std::all_of(tensors.begin(), tensors.end(),
+                     [](const Tensor& tensor) { return !tensor || lies_in_packs(tensor); });
 }
 
 // --- Sums, always in the same order. ---
@@ -215,14 +231,6 @@ __device__ inline float read_shared_by_blocks(const float* number) {
   return *number;
 #endif
 }
-// The counter's value before; each caller has another.
-__device__ inline uint32_t take_ticket(uint32_t* counter) {
-#ifdef __CUDA_ARCH__
-  return atomicAdd(counter, 1u);
-#else
-  return (*counter)++;
-#endif
-}
 
 // --- Launches. ---
 
@@ -244,14 +252,38 @@ inline constexpr int64_t kMostBlocks = 65535;  // of the grid's second and third
 inline constexpr int64_t kDefaultSharedBytes = 48 << 10;
 
 #ifdef __CUDACC__
+// A kernel may be put onto the card while the one before it ends, and waits there for what that has written.
+__device__ inline void wait_for_the_kernel_before() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
 template <int kThreads, int kBlocks, typename F>
 __global__ void __launch_bounds__(kThreads, kBlocks) block_kernel(F f) {
+  wait_for_the_kernel_before();
   f();
 }
 template <typename F>
 __global__ void __launch_bounds__(256) flat_kernel(int64_t count, F f) {
+  wait_for_the_kernel_before();
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i < count) f(i);
+}
+template <typename... Parameters, typename... Arguments>
+void launch_kernel(void (*kernel)(Parameters...), const dim3& blocks, int threads, int64_t shared_bytes,
+                   const Arguments&... arguments) {
+  cudaLaunchAttribute overlaps = {};
+  overlaps.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlaps.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = blocks;
+  config.blockDim = static_cast<unsigned>(threads);
+  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+  config.stream = stream();
+  config.attrs = &overlaps;
+  config.numAttrs = 1;
+  check(cudaLaunchKernelEx(&config, kernel, arguments...), "a launch");
 }
 #endif
 
@@ -269,8 +301,7 @@ void launch(const Grid& grid, int64_t shared_bytes, F f) {
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(shared_bytes)),
           "shared memory");
-  kernel<<<blocks, kThreads, static_cast<size_t>(shared_bytes), stream()>>>(f);
-  check(cudaGetLastError(), "a launch");
+  launch_kernel(kernel, blocks, kThreads, shared_bytes, f);
 #else
   cuda_on_cpu::launch(blocks, kThreads, shared_bytes, f);
 #endif
@@ -284,8 +315,7 @@ void for_each(int64_t count, F f) {
   constexpr int kThreads = 256;
   const int64_t blocks = (count + kThreads - 1) / kThreads;
   HARMONIC_ASSERT(blocks <= INT32_MAX);
-  flat_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream()>>>(count, f);
-  check(cudaGetLastError(), "a launch");
+  launch_kernel(&flat_kernel<F>, {static_cast<unsigned>(blocks), 1, 1}, kThreads, 0, count, f);
 #else
   cuda_on_cpu::submit([=] {
     for (int64_t i = 0; i < count; ++i) f(i);
@@ -304,6 +334,62 @@ void for_each_element(int64_t rows, int64_t columns, F f) {
   for_each(rows * columns, [=] __device__(int64_t i) {
     const int64_t r = quotient(i, columns);
     f(r, i - r * columns);
+  });
+}
+
+// Four neighbours of a row, or fewer at its end, that one thread treats together.
+struct Four {
+  float numbers[4];
+  __device__ float& operator[](int i) { return numbers[i]; }
+  __device__ float operator[](int i) const { return numbers[i]; }
+};
+struct Columns {
+  int64_t first;
+  int count;
+  bool packed;  // every row that is read or written lies in packs
+  __device__ Four of(const float* row) const {
+    Four four = {};
+    if (packed) {
+      const Pack<float> pack = pack_at(row + first);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) four[i] = pack.numbers[i];
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        if (i < count) four[i] = row[first + i];
+    }
+    return four;
+  }
+  __device__ void put(float* row, const Four& four) const {
+    if (packed) {
+      Pack<float> pack;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) pack.numbers[i] = four[i];
+      pack_at(row + first) = pack;
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        if (i < count) row[first + i] = four[i];
+    }
+  }
+  __device__ void put(const GradientRows& rows, int64_t r, Four four) const {
+    if (!rows) return;
+    if (rows.add) {
+      const Four before = of(rows.to[r]);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) four[i] += before[i];
+    }
+    put(rows.to[r], four);
+  }
+};
+
+// f(r, columns) for each four columns of each row; all tensors that f reads or writes are named.
+template <typename F>
+void for_each_four(int64_t rows, int64_t columns, std::initializer_list<Tensor> named, F f) {
+  const bool packed = all_in_packs(named);
+  for_each_element(rows, (columns + 3) / 4, [=] __device__(int64_t r, int64_t four) {
+    const int64_t left = columns - 4 * four;
+    f(r, Columns{4 * four, left < 4 ? static_cast<int>(left) : 4, packed});
   });
 }
 

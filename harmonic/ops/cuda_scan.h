@@ -13,6 +13,7 @@ namespace harmonic::cuda {
 struct ScanTile {
   int64_t row = 0;  // the first
   int32_t rows = 0, segment = 0;
+  bool is_first = false, is_last = false;  // of the segment's
 };
 
 // The tiles of all segments, in order, where kernels can read them.
@@ -29,8 +30,9 @@ struct ScanTiles {
     for (int64_t b = 0; b < of.count; ++b) {
       begin.push_back(static_cast<int64_t>(all.size()));
       const auto add = [&](int64_t row) {
-        all.push_back({row, static_cast<int32_t>(std::min(rows_a_tile, of.begin(b + 1) - row)),
-                       static_cast<int32_t>(b)});
+        const int64_t end = of.begin(b + 1), rows = std::min(rows_a_tile, end - row);
+        all.push_back({row, static_cast<int32_t>(rows), static_cast<int32_t>(b), row == of.begin(b),
+                       row + rows == end});
       };
       for (int64_t r = of.begin(b); r < of.begin(b + 1); r += rows_a_tile) add(r);
       if (at_least_one && of.length(b) == 0) add(of.begin(b));
@@ -80,16 +82,16 @@ void scan_over_tiles(const ScanTiles& tiles, int64_t width, bool reversed, Start
 }
 
 // How the tiles of a recurrence over rows of channels hand on their states within one launch, so that inputs
-// are read once: decoupled look-back (Merrill and Garland, 2016). A block takes a ticket, which gives it a
-// tile and kChannels channels of it; so the tiles before it have been taken by blocks that run or are done.
-// It tells what its tile does to a state (a decay and a sum), then looks back for the nearest tile whose
-// state is known and goes forward from there, tile by tile: the same operations in the same order as those
-// tiles do, so that the result does not depend on which is found.
+// are read once: decoupled look-back (Merrill and Garland, 2016). Blocks start in the order of their numbers,
+// so that the tiles before a block's own belong to blocks that run or are done. A block tells what its tile
+// does to a state (a decay and a sum), then looks back for the nearest tile whose state is known and goes
+// forward from there, tile by tile: the same operations in the same order as those tiles do, so that the
+// result does not depend on which is found.
 struct LookBack {
   static constexpr int kChannels = kWarpSize;
   static constexpr uint32_t kEffectKnown = 1, kStateKnown = 2;
 
-  uint32_t* words = nullptr;  // the counter, then what is known of each block's tile and channels
+  uint32_t* words = nullptr;  // what is known of each block's tile and channels
   float *decay = nullptr, *added = nullptr, *after = nullptr;  // [tiles, channels]
   int64_t count = 0, channels = 0, blocks_across = 0;
 
@@ -97,8 +99,8 @@ struct LookBack {
   LookBack(Context& context, const ScanTiles& tiles, int64_t of_channels)
       : count(tiles.count), channels(of_channels), blocks_across((of_channels + kChannels - 1) / kChannels) {
     if (tiles.one_each) return;
-    const int64_t all = 1 + blocks(), bytes = all * static_cast<int64_t>(sizeof(uint32_t));
-    words = static_cast<uint32_t*>(context.scratch.tensor(1, all, DType::i32).data);
+    const int64_t bytes = blocks() * static_cast<int64_t>(sizeof(uint32_t));
+    words = static_cast<uint32_t*>(context.scratch.tensor(1, blocks(), DType::i32).data);
     fill_zero(words, 1, bytes, bytes);
     decay = scratch_floats(context, count * channels);
     added = scratch_floats(context, count * channels);
@@ -108,17 +110,12 @@ struct LookBack {
   int64_t blocks() const { return count * blocks_across; }
 
   // Which tile, counted in the order of the recurrence, and which of its blocks of channels this block has.
-  // By all its threads.
   struct Place {
     int64_t tile, across;
   };
-  __device__ Place take(uint32_t* shared) const {
-    if (words) {
-      if (threadIdx.x == 0) *shared = take_ticket(words);
-      __syncthreads();
-    }
-    const int64_t taken = words ? *shared : blockIdx.x;
-    return {taken / blocks_across, taken % blocks_across};
+  __device__ Place place() const {
+    const int64_t tile = quotient(blockIdx.x, blocks_across);
+    return {tile, blockIdx.x - tile * blocks_across};
   }
 
   // The state that enters a tile, by the first warp of its block, given what the tile does to
@@ -130,7 +127,7 @@ struct LookBack {
     if (!words) return start;
     const int64_t n = place.tile, c = place.across * kChannels + threadIdx.x;
     const int lane = static_cast<int>(threadIdx.x);
-    uint32_t* known = words + 1 + place.across;  // of tile 0
+    uint32_t* known = words + place.across;  // of tile 0
     const bool there = c < channels;
     const auto at = [&](int64_t k) { return tile_at(k) * channels + c; };
     const auto tell = [&](uint32_t what) {

@@ -19,11 +19,6 @@ __device__ Step step_of(float g) {
   const float a = g >= 0 ? smaller : larger, closed = g >= 0 ? larger : smaller;
   return {a, fast_root((1 + a) * closed), closed};
 }
-__device__ float fast_sigmoid(float x) {
-  const float e = fast_exp(-fabsf(x)), larger = fast_reciprocal(1 + e);
-  return x >= 0 ? larger : e * larger;
-}
-
 // The rows of a thread, in the tile that its block has.
 struct Part {
   int64_t tile, c, row;  // row is its first
@@ -43,20 +38,21 @@ __device__ Part part_of(const ScanTiles& tiles, int64_t tile, int64_t across) {
           left < 0           ? 0
           : left > kPartRows ? kPartRows
                              : left,
-          tiles.first[rows.segment] == tile,
-          tiles.first[rows.segment + 1] == tile + 1};
+          rows.is_first,
+          rows.is_last};
 }
 
 // So that a row that is not there does nothing to a state: a = 1, b = 0.
 constexpr float kOpen = -INFINITY;
 __device__ void load(float (&to)[kPartRows], const Rows& from, const Part& own, bool there, float otherwise) {
+  const float* number = from[own.row] + own.c;
 #pragma unroll
-  for (int i = 0; i < kPartRows; ++i) to[i] = there && i < own.count ? from[own.row + i][own.c] : otherwise;
+  for (int i = 0; i < kPartRows; ++i, number += from.stride)
+    to[i] = there && i < own.count ? *number : otherwise;
 }
 
 // What the threads of a block tell each other of their parts.
 struct Shared {
-  uint32_t ticket;
   float decay[kParts][kChannels], added[kParts][kChannels], entering[kChannels];
 };
 
@@ -80,9 +76,9 @@ void run(Context& context, const DecayScan& op) {
   const Rows u_rows = rows_of(op.u), z_rows = rows_of(op.z), g_rows = rows_of(op.g), skip = rows_of(op.skip);
   const Rows y = rows_of(op.y), first = rows_of(op.state_in), last = rows_of(op.state_out);
   const Rows borders = rows_of(op.borders);
-  launch<kThreads, 3>({look_back.blocks()}, sizeof(Shared), [=] __device__() {
+  launch<kThreads, 4>({look_back.blocks()}, sizeof(Shared), [=] __device__() {
     auto& shared = *dynamic_shared<Shared>();
-    const LookBack::Place place = look_back.take(&shared.ticket);
+    const LookBack::Place place = look_back.place();
     const Part own = part_of(tiles, place.tile, place.across);
     const bool there = own.in(channels);
     float u[kPartRows], z[kPartRows], a[kPartRows], b[kPartRows];
@@ -119,10 +115,11 @@ void run(Context& context, const DecayScan& op) {
     for (int part = 0; part < own.part; ++part)
       s = shared.decay[part][channel] * s + shared.added[part][channel];
     const float d = skip[0][own.c];
+    float* out = y[own.row] + own.c;
 #pragma unroll
-    for (int i = 0; i < kPartRows; ++i) {
+    for (int i = 0; i < kPartRows; ++i, out += y.stride) {
       s = a[i] * s + b[i] * u[i];
-      if (i < own.count) y[own.row + i][own.c] = (s + d * u[i]) * z[i] * fast_sigmoid(z[i]);
+      if (i < own.count) *out = (s + d * u[i]) * z[i] * fast_sigmoid(z[i]);
     }
     if (own.last && own.part == kParts - 1) last[own.segment][own.c] = s;
   });
@@ -141,9 +138,9 @@ void run(Context& context, const DecayScanBackward& op) {
   const int64_t count = tiles.count;
   // Before: the states that enter rows, from the border that forward left; then the gradient of the state
   // goes from the last tile to the first as states do from the first to the last.
-  launch<kThreads, 2>({look_back.blocks()}, sizeof(Shared), [=] __device__() {
+  launch<kThreads, 3>({look_back.blocks()}, sizeof(Shared), [=] __device__() {
     auto& shared = *dynamic_shared<Shared>();
-    const LookBack::Place place = look_back.take(&shared.ticket);
+    const LookBack::Place place = look_back.place();
     const Part own = part_of(tiles, count - 1 - place.tile, place.across);
     const bool there = own.in(channels);
     float u[kPartRows], z[kPartRows], g[kPartRows], dy[kPartRows], before[kPartRows];

@@ -16,10 +16,10 @@ struct Word {
 
 void run(Context&, const Embedding& op) {
   const Rows table = rows_of(op.table), y = rows_of(op.y);
-  const int64_t columns = op.y.cols;
   const int32_t* tokens = staged(op.tokens.as<int32_t>(), op.y.rows);
-  for_each_element(op.y.rows, columns,
-                   [=] __device__(int64_t r, int64_t c) { y[r][c] = table[tokens[r]][c]; });
+  for_each_four(op.y.rows, op.y.cols, {op.table, op.y}, [=] __device__(int64_t r, const Columns& columns) {
+    columns.put(y[r], columns.of(table[tokens[r]]));
+  });
 }
 
 // The rows of each word, in order, are found here, so that its sum has one order and needs no atomics. A word

@@ -15,12 +15,14 @@ int64_t rows_at_once(int64_t vocabulary, DType dtype) {
 // Bytes of a row of logits up to which its block keeps it in shared memory, so that the card's is read once.
 constexpr int64_t kRoomForRow = 110 << 10;  // of two blocks at a time on a multiprocessor
 
-// The largest of a row of logits, and the log of the sum of their exponentials. `fetch(p)` gives pack p.
+// The largest of a row of logits, and the log of the sum of their exponentials, in powers of two: e^x =
+// 2^(x log2(e)). `fetch(p)` gives pack p, minus infinity beyond the vocabulary.
 struct LogSum {
   float most, log_sum;
+  __device__ float shift() const { return most + log_sum; }
 };
 template <int kThreads, typename Number, typename Fetch>
-__device__ LogSum log_sum_of(int64_t vocabulary, int64_t packs, float* across, Fetch fetch) {
+__device__ LogSum log_sum_of(int64_t packs, float* across, Fetch fetch) {
   constexpr int kPack = Pack<Number>::kCount;
   float most = -INFINITY, sum = 0;
 #pragma unroll 4
@@ -29,14 +31,14 @@ __device__ LogSum log_sum_of(int64_t vocabulary, int64_t packs, float* across, F
     float logits[kPack], larger = most;
 #pragma unroll
     for (int i = 0; i < kPack; ++i) {
-      logits[i] = p * kPack + i < vocabulary ? pack.numbers[i].value() : -INFINITY;
+      logits[i] = pack.numbers[i].value();
       larger = fmaxf(larger, logits[i]);
     }
-    if (larger > -INFINITY) {
-      sum *= fast_exp(most - larger);
+    if (larger == -INFINITY) continue;
+    const float base = larger * kLog2OfE;
+    sum *= fast_exp2(most * kLog2OfE - base);
 #pragma unroll
-      for (int i = 0; i < kPack; ++i) sum += fast_exp(logits[i] - larger);
-    }
+    for (int i = 0; i < kPack; ++i) sum += fast_exp2(logits[i] * kLog2OfE - base);
     most = larger;
   }
   const float all = block_max(most, across);
@@ -76,22 +78,29 @@ void finish_rows(const HeadRows& head, int64_t count, Number* logits, const Numb
         pack_at(own + p * kPack) = zeros;
       return;
     }
+    const auto pack_of = [&](const Number* row, int64_t p) {
+      Pack<Number> pack = pack_at(row + p * kPack);
+      if (p == head.packs - 1) {
+#pragma unroll
+        for (int i = 0; i < kPack; ++i)
+          if (p * kPack + i >= head.vocabulary) pack.numbers[i] = Number::of(-INFINITY);
+      }
+      return pack;
+    };
     // A thread reads again the packs that it has kept itself.
-    const LogSum q = log_sum_of<kThreads, Number>(head.vocabulary, head.packs, across, [&](int64_t p) {
-      const Pack<Number> pack = pack_at(own + p * kPack);
+    const LogSum q = log_sum_of<kThreads, Number>(head.packs, across, [&](int64_t p) {
+      const Pack<Number> pack = pack_of(own, p);
       if (held) pack_at(kept + p * kPack) = pack;
       return pack;
     });
-    const float shift = q.most + q.log_sum;
-    float loss = (1 - head.share) * (shift - own[target].value());
-    float shift_of_teacher = 0;
+    float loss = (1 - head.share) * (q.log_sum - (own[target].value() - q.most));
+    LogSum taught_sum = {};
     if (other) {
-      const LogSum p = log_sum_of<kThreads, Number>(head.vocabulary, head.packs, across,
-                                                    [&](int64_t i) { return pack_at(other + i * kPack); });
-      shift_of_teacher = p.most + p.log_sum;
+      taught_sum =
+          log_sum_of<kThreads, Number>(head.packs, across, [&](int64_t p) { return pack_of(other, p); });
       float divergence = 0;
       for (int64_t v = threadIdx.x; v < head.vocabulary; v += kThreads) {
-        const float log_p = other[v].value() - shift_of_teacher, log_q = own[v].value() - shift;
+        const float log_p = other[v].value() - taught_sum.shift(), log_q = own[v].value() - q.shift();
         divergence += fast_exp(log_p) * (log_p - log_q);
       }
       loss += head.share * block_sum(divergence, across);
@@ -99,19 +108,26 @@ void finish_rows(const HeadRows& head, int64_t count, Number* logits, const Numb
     __syncthreads();  // all have read the target's logit
     if (threadIdx.x == 0) head.losses[0][head.first + r] = loss;
     if (!head.gradients) return;
-    const Number* again = held ? kept : own;
+    const float base = q.shift() * kLog2OfE, base_of_teacher = taught_sum.shift() * kLog2OfE;
 #pragma unroll 4
     for (int64_t p = threadIdx.x; p < head.packs; p += kThreads) {
-      Pack<Number> pack = pack_at(again + p * kPack);
-      Pack<Number> beside;
-      if (other) beside = pack_at(other + p * kPack);
+      Pack<Number> pack = held ? pack_at(kept + p * kPack) : pack_of(own, p);
+      float d[kPack];
 #pragma unroll
-      for (int i = 0; i < kPack; ++i) {
-        const int64_t v = p * kPack + i;
-        float d = fast_exp(pack.numbers[i].value() - shift) - (v == target ? 1 - head.share : 0);
-        if (other) d -= head.share * fast_exp(beside.numbers[i].value() - shift_of_teacher);
-        pack.numbers[i] = Number::of(v < head.vocabulary ? d : 0);
+      for (int i = 0; i < kPack; ++i) d[i] = fast_exp2(pack.numbers[i].value() * kLog2OfE - base);
+      if (other) {
+        const Pack<Number> beside = pack_of(other, p);
+#pragma unroll
+        for (int i = 0; i < kPack; ++i)
+          d[i] -= head.share * fast_exp2(beside.numbers[i].value() * kLog2OfE - base_of_teacher);
       }
+      if (p == target / kPack) {
+#pragma unroll
+        for (int i = 0; i < kPack; ++i)
+          if (i == target % kPack) d[i] -= 1 - head.share;
+      }
+#pragma unroll
+      for (int i = 0; i < kPack; ++i) pack.numbers[i] = Number::of(d[i]);
       pack_at(own + p * kPack) = pack;
     }
   });
@@ -187,12 +203,17 @@ void run_in(Context& context, const LinearCrossEntropy& op) {
     const auto scale = static_cast<float>(op.loss_scale);
     multiply(context, {.a = logits, .b = weight, .result = op.dx.rows_of(first, count), .factor = scale});
     if (!op.dweight) continue;
-    multiply(context, {.a = held.rows_of(0, count),
-                       .b = x,
-                       .result = op.dweight,
-                       .a_transposed = true,
-                       .factor = scale,
-                       .base = op.dweight});
+    // As many words as whole packs have, then the rest: a product over rows of another number is slow.
+    const int64_t whole = vocabulary / kPack * kPack;
+    for (const auto& [word, words] : {std::pair{int64_t{0}, whole}, {whole, vocabulary - whole}}) {
+      const Tensor dweight = op.dweight.rows_of(word, words);
+      multiply(context, {.a = held.rows_of(0, count).columns(word, words),
+                         .b = x,
+                         .result = dweight,
+                         .a_transposed = true,
+                         .factor = scale,
+                         .base = dweight});
+    }
   }
 }
 
