@@ -3,7 +3,7 @@
 #include <numeric>
 #include <vector>
 
-#include "harmonic/ops/cuda_kernel.h"
+#include "harmonic/ops/packed_weight_cuda.h"
 
 namespace harmonic::cuda {
 
@@ -11,6 +11,14 @@ void run(Context&, const Embedding& op) {
   const Rows table = rows_of(op.table), y = rows_of(op.y);
   const int64_t columns = op.y.cols;
   const int32_t* tokens = staged(op.tokens.as<int32_t>(), op.y.rows);
+  if (op.packed) {
+    const PackedRows packed = packed_rows_of(op.packed, op.table.rows, columns);
+    for_each(op.y.size(), [=] __device__(int64_t i) {
+      const int64_t r = i / columns, c = i % columns;
+      y[r][c] = number_of(packed, tokens[r], c);
+    });
+    return;
+  }
   for_each(op.y.size(), [=] __device__(int64_t i) {
     const int64_t r = i / columns, c = i % columns;
     y[r][c] = table[tokens[r]][c];

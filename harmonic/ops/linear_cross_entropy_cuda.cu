@@ -1,5 +1,5 @@
-#include "harmonic/ops/cuda_rounding.h"
 #include "harmonic/ops/linear_cross_entropy.h"
+#include "harmonic/ops/packed_weight_cuda.h"
 
 namespace harmonic::cuda {
 namespace {
@@ -41,7 +41,9 @@ void run(Context& context, const LinearCrossEntropy& op) {
   const Tensor held = scratch_tensor(context, most, vocabulary);
   // Where products are of bf16 numbers, the weight is rounded once and the gradients are written so.
   const bool rounds = precision() == Precision::bf16;
-  const Tensor weight = rounds ? rounded_to_bf16(context, op.weight) : op.weight;
+  const Tensor weight = op.packed ? unpacked(context, op.packed, vocabulary, op.x.cols)
+                        : rounds  ? rounded_to_bf16(context, op.weight)
+                                  : op.weight;
   const Tensor narrow = rounds && op.dx ? bf16_scratch(context, most, vocabulary) : Tensor{};
   const Tensor held_of_teacher = teaches ? scratch_tensor(context, most, vocabulary) : Tensor{};
   const bool gradients = static_cast<bool>(op.dx);
