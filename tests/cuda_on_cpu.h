@@ -83,6 +83,14 @@ inline int lane() { return static_cast<int>(thread_index.x % 32); }
 #define blockDim (::cuda_on_cpu::block_size)
 #define gridDim (::cuda_on_cpu::grid_size)
 
+// Four of the eight bytes of two words: nibble i of `selected` says which is the i-th.
+inline uint32_t __byte_perm(uint32_t low, uint32_t high, uint32_t selected) {
+  const uint64_t bytes = uint64_t{high} << 32 | low;
+  uint32_t result = 0;
+  for (int i = 0; i < 4; ++i)
+    result |= static_cast<uint32_t>(bytes >> 8 * (selected >> 4 * i & 7) & 0xff) << 8 * i;
+  return result;
+}
 inline void __syncthreads() { cuda_on_cpu::barrier(); }
 inline void __syncwarp() { cuda_on_cpu::exchange(0, cuda_on_cpu::lane()); }
 template <typename T>

@@ -8,6 +8,7 @@ namespace harmonic {
 struct DecodeBench {
   std::vector<std::string> mixers = {"harmonic", "attention", "mamba"};
   std::vector<int64_t> widths = {256};  // d_model
+  int64_t layers = 0;                   // 0: the paper's
   std::vector<std::string> weights = {"f32", "bf16", "int8"};
   std::vector<int64_t> streams = {1, 4, 16, 64};
   int64_t vocabulary = 50257;

@@ -34,6 +34,7 @@ Model::Model(const ModelConfig& config, const Backend& backend, bool trained, Mi
   head_ = config_.tie_embeddings ? embed_
                                  : &parameters_.add("head.weight", {config_.vocab_size, channels},
                                                     Role::embedding, kEmbeddingInitial);
+  embed_->plain = embed_ != head_;
   parameters_.allocate(backend, trained);
 }
 
@@ -49,16 +50,18 @@ void Model::pack(Context& context, DType format) {
   packed_ = true;
   // The reference's packed forms are copies.
   const DType dtype = backend_.dtype == DType::f32 ? format : backend_.dtype;
+  if (backend_.device != Device::cpu && format == DType::f32) return;  // whose products read the values
   for (size_t i = 0; i < parameters_.size(); ++i) {
     Parameter& p = parameters_[i];
     if (parameters_.role(i) == Role::vector || (&p == embed_ && embed_ != head_) || p.packed) continue;
     const ArenaScope scope(context.scratch);
-    const bool stays = p.plain || backend_.device != Device::cpu;  // whose products read the value itself
-    Arena& memory = stays ? context.scratch : parameters_.memory();
-    const Tensor packed = memory.tensor(
-        1, packed_weight_size(p.value.rows, p.value.cols, dtype == format ? format : DType::f32), dtype);
+    Arena& memory = p.plain ? context.scratch : parameters_.memory();
+    const int64_t size = packed_weight_size(p.value.rows, p.value.cols, dtype == format ? format : DType::f32,
+                                            backend_.device);
+    Tensor packed = memory.tensor(1, size, dtype);
+    packed.device = backend_.device;
     backend_(context, PackWeight{p.value, packed, format});
-    if (stays) continue;  // rounded alone
+    if (p.plain) continue;  // rounded alone
     p.packed = packed;
     parameters_.drop_value(p);
   }

@@ -29,7 +29,8 @@ class Model {
   std::vector<int64_t> strides() const;
 
   // Turns every matrix into its packed form, which is the only one from then on: products with few rows
-  // (decoding) get faster, with the same bits. Formats other than f32 (bf16; i8, with a scale for each row)
+  // (decoding) get faster, with the same bits; a card has none of f32, and keeps the matrices. Formats other
+  // than f32 (bf16; i8, with a scale for each row)
   // first round the matrices, the embedding table excepted where it is not the head too: the packed forms are
   // read at less cost and give the same bits as the rounded matrices would. Only for a model that is not
   // trained; what is packed already stays as it is.

@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include "harmonic/ops/cuda_kernel.h"
+#include "harmonic/ops/packed_weight_cuda.h"
 
 namespace harmonic::cuda {
 namespace {
@@ -17,6 +17,12 @@ struct Word {
 void run(Context&, const Embedding& op) {
   const Rows table = rows_of(op.table), y = rows_of(op.y);
   const int32_t* tokens = staged(op.tokens.as<int32_t>(), op.y.rows);
+  if (op.packed) {
+    const PackedRows packed = packed_rows_of(op.packed, op.table.rows, op.table.cols);
+    for_each_element(op.y.rows, op.y.cols,
+                     [=] __device__(int64_t r, int64_t c) { y[r][c] = number_of(packed, tokens[r], c); });
+    return;
+  }
   for_each_four(op.y.rows, op.y.cols, {op.table, op.y}, [=] __device__(int64_t r, const Columns& columns) {
     columns.put(y[r], columns.of(table[tokens[r]]));
   });

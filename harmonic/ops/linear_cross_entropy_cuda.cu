@@ -1,6 +1,6 @@
 #include "harmonic/ops/linear_cross_entropy.h"
 
-#include "harmonic/ops/cuda_rounding.h"
+#include "harmonic/ops/packed_weight_cuda.h"
 
 namespace harmonic::cuda {
 namespace {
@@ -173,7 +173,11 @@ void run_in(Context& context, const LinearCrossEntropy& op) {
     if constexpr (rounds) return rounded<Number>(context, x);
     return x;
   };
-  const Tensor weight = weight_of(op.weight);
+  const auto f32_of_packed = [&] {
+    const UsePrecision exact(Precision::f32);
+    return unpacked(context, op.packed, vocabulary, op.x.cols);
+  };
+  const Tensor weight = weight_of(op.packed ? f32_of_packed() : op.weight);
   const Tensor weight_of_teacher = teaches ? weight_of(op.teacher.weight) : Tensor{};
   const Tensor held = aligned_scratch(context, most, vocabulary, Number::kType);
   const Tensor held_of_teacher =
