@@ -80,11 +80,12 @@ TEST(CudaKernel, AStateIsFoundBehindTilesThatHaveToldTheirEffectsAlone) {
       expected[static_cast<size_t>(c)] = s;
     }
     float* to = found.data();
-    launch<32>({across}, 0, [=] {
+    launch<64>({across}, sizeof(LookBack::Shared), [=] {
       const LookBack::Place place{n, blockIdx.x};
       const int64_t c = place.across * LookBack::kChannels + threadIdx.x;
-      const float s = look_back.enter(place, false, NAN, 0.5f, 1, [](int64_t tile) { return tile; });
-      if (c < kChannels) to[c] = s;
+      const float s = look_back.enter(*dynamic_shared<LookBack::Shared>(), place, false, NAN, 0.5f, 1,
+                                      [](int64_t tile) { return tile; });
+      if (threadIdx.x < 32 && c < kChannels) to[c] = s;
     });
     EXPECT_EQ(found, expected) << "state of tile " << nearest;
     EXPECT_EQ(look_back.after[n * kChannels + 34], 0.5f * expected[34] + 1);
