@@ -68,6 +68,10 @@ const Case kCases[] = {
     {{3, 90, 1}, {0, 61, 64}, 8, {2, 1, 20}, 192},
     {{130, 1, 40}, {300, 77, 5}, 4, {2, 2, 64}, 64},
     {{9, 0, 2}, {7, 3, 1}, 4, {2, 1, 3}, 5},
+    {{131, 40}, {0, 0}, 23, {2, 1}},
+    {{70, 3}, {30, 600}, 64, {3, 1}, 700},
+    {{140}, {9}, 100, {2, 2, 31}, 50},
+    {{70}, {0}, 150, {1, 1}},
 };
 
 std::string name_of(const Case& c) {
@@ -78,6 +82,16 @@ std::string name_of(const Case& c) {
 TEST(Attention, MatchesTheReferenceInEveryOutputAndGradient) {
   for (const Case& c : kCases)
     expect_matches_reference([&](Trial& trial) { attention(trial, c); }, name_of(c));
+}
+
+// Where products are of numbers rounded to bf16, scores are, and so what follows from them.
+TEST(Attention, IsNearTheReferenceWithMatrixUnits) {
+  constexpr double kTolerance = 1e-2;
+  std::vector<TestedBackend> backends = {{emulated_cuda_bf16_backend(), kTolerance}};
+  if (a_card_is_tested()) backends.push_back({*cuda_plugin().bf16, kTolerance});
+  for (const Case& c : kCases)
+    expect_matches(
+        reference_backend(), backends, [&](Trial& trial) { attention(trial, c); }, name_of(c));
 }
 
 TEST(Attention, GradientsEqualCentralDifferences) {

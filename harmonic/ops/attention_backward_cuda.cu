@@ -1,0 +1,285 @@
+// Attention backward (Dao, arXiv 2307.08691) in two launches, so that no sum needs atomics: blocks of queries
+// go over their keys and make dq, blocks of keys go over the queries that read them, head after head of a
+// group, and make dk and dv. Both make scores and weights again, from the log of a query's sum.
+#include "harmonic/ops/attention_tiles.h"
+
+namespace harmonic::cuda {
+namespace {
+
+constexpr int kWarps = 4, kThreads = kWarps * kWarpSize;
+
+// Each packed query's log2 of the sum of its weights' measure, and dy . y: what all its weights' gradients
+// have in common; [heads][rows].
+struct QueryStatistics {
+  float *log_sum, *common;
+  int64_t rows;
+};
+
+// What both launches read.
+template <typename Products, int D>
+struct Packed {
+  using Tile = SharedRows<typename Products::Number, D>;
+  using Rows = PackedRows<typename Products::Number, D>;
+  PackedSegments segments;
+  Rows q, k, v, dy;
+  QueryStatistics statistics;
+  int64_t heads, group, width;
+  int window;
+};
+
+// How large tiles are, so that what a thread sums fits its registers, and tiles the shared memory.
+template <typename Products, int D>
+struct DqSizes {
+  static constexpr int kRowBlocks = D <= 64 ? 2 : 1, kKeyBlocks = D <= 128 ? 4 : 2;
+  static constexpr int kRowsAWarp = 16 * kRowBlocks, kQueries = kWarps * kRowsAWarp, kKeys = 8 * kKeyBlocks;
+};
+template <typename Products, int D>
+struct DkSizes {
+  static constexpr bool kHalves = std::is_same_v<Products, Bf16Products>;
+  static constexpr int kRowBlocks = D <= 64 ? 2 : 1;
+  static constexpr int kQueryBlocks = D <= 32 && kHalves ? 8 : D <= 128 || kHalves ? 4 : 2;
+  static constexpr int kRowsAWarp = 16 * kRowBlocks, kKeys = kWarps * kRowsAWarp, kQueries = 8 * kQueryBlocks;
+  static constexpr int kColumns = D <= 128 ? D : 128;  // of a head's, that a block makes
+};
+
+// Weights and their gradients, of scores and of dy v^T; reads(row of the lane's, column block, place).
+template <int M, int N, typename LogSum, typename Common, typename Reads>
+__device__ void differentiate(Sums<M, N>& scores, Sums<M, N>& gradients, bool all_read, LogSum log_sum,
+                              Common common, Reads reads) {
+  // A weight is at most 1, but for rounding.
+  scores.for_each([&](int r, int n, int place, float& score) {
+    score = power_of_two(fminf(score - log_sum(r, n, place), 0));
+  });
+  if (!all_read)
+    scores.for_each([&](int r, int n, int place, float& weight) {
+      if (!reads(r, n, place)) weight = 0;
+    });
+#pragma unroll
+  for (int m = 0; m < M; ++m)
+#pragma unroll
+    for (int n = 0; n < N; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e)
+        gradients.at[m][n][e] =
+            scores.at[m][n][e] * (gradients.at[m][n][e] - common(2 * m + e / 2, n, e % 2));
+}
+
+template <typename Products, int D>
+void make_dq(const AttentionBackward& op, const AttentionPlan& plan, const Packed<Products, D>& packed) {
+  using Tile = typename Packed<Products, D>::Tile;
+  using Size = DqSizes<Products, D>;
+  constexpr int kQueries = Size::kQueries, kKeys = Size::kKeys;
+  const Rows dq = rows_of(op.dq);
+  const std::vector<AttentionTile> tiles = plan.tiles_of_queries(kQueries);
+  const auto count = static_cast<int64_t>(tiles.size());
+  const AttentionTile* tile_of = staged(tiles.data(), count);
+  const float scale = softmax_scale(packed.width);
+  constexpr int64_t kQueryBytes = Tile::bytes(kQueries), kKeyBytes = Tile::bytes(kKeys);
+  launch<kThreads>({count * packed.heads}, 2 * kQueryBytes + 4 * kKeyBytes, [=] __device__() {
+    auto* memory = dynamic_shared<unsigned char>();
+    const auto tile_at = [&](int64_t bytes) {
+      return Tile{reinterpret_cast<typename Products::Number*>(memory + bytes)};
+    };
+    const AttentionTile tile = tile_of[blockIdx.x / packed.heads];
+    const int64_t h = blockIdx.x % packed.heads, head = h / packed.group;
+    const AttentionSegment s = packed.segments.segments[tile.segment];
+    const Reach reach{s.first, packed.window};
+    const int queries = s.queries - tile.from < kQueries ? s.queries - tile.from : kQueries;
+    const int begin = reach.first_key(tile.from) / kKeys * kKeys, end = s.first + tile.from + queries;
+    const auto stage = [&](int from, bool values) {
+      return tile_at(2 * kQueryBytes + (from / kKeys % 2 * 2 + values) * kKeyBytes);
+    };
+    const auto begin_copies = [&](int from) {
+      begin_copy_of_rows<kThreads, kKeys>(stage(from, false), packed.k.of(head, s.keys_at + from));
+      begin_copy_of_rows<kThreads, kKeys>(stage(from, true), packed.v.of(head, s.keys_at + from));
+    };
+    begin_copy_of_rows<kThreads, kQueries>(tile_at(0), packed.q.of(h, s.queries_at + tile.from));
+    begin_copy_of_rows<kThreads, kQueries>(tile_at(kQueryBytes), packed.dy.of(h, s.queries_at + tile.from));
+    begin_copies(begin);
+
+    const int first_row = static_cast<int>(threadIdx.x) / kWarpSize * Size::kRowsAWarp;
+    const int first_query = tile.from + first_row, last_query = first_query + Size::kRowsAWarp - 1;
+    const Tile query_rows = tile_at(0).from_row(first_row),
+               dy_rows = tile_at(kQueryBytes).from_row(first_row);
+    float log_sum[2 * Size::kRowBlocks], common[2 * Size::kRowBlocks];
+#pragma unroll
+    for (int r = 0; r < 2 * Size::kRowBlocks; ++r) {
+      const int64_t at = h * packed.statistics.rows + s.queries_at + first_query + row_in_warp(r);
+      log_sum[r] = packed.statistics.log_sum[at];
+      common[r] = packed.statistics.common[at];
+    }
+    Sums<Size::kRowBlocks, D / 8> output;
+    output.clear();
+    for (int from = begin; from < end; from += kKeys) {
+      finish_copies();
+      __syncthreads();
+      if (from + kKeys < end) begin_copies(from + kKeys);
+      const int last = from + kKeys - 1;
+      if (from > s.first + last_query || last < reach.first_key(first_query)) continue;
+      Sums<Size::kRowBlocks, Size::kKeyBlocks> scores, gradients;
+      scores.clear();
+      gradients.clear();
+      Products::add_rows_by_rows(scores, query_rows, stage(from, false));
+      Products::add_rows_by_rows(gradients, dy_rows, stage(from, true));
+      differentiate(
+          scores, gradients, reach.reads(first_query, last) && reach.reads(last_query, from),
+          [&](int r, int, int) { return log_sum[r]; }, [&](int r, int, int) { return common[r]; },
+          [&](int r, int n, int place) {
+            return reach.reads(first_query + row_in_warp(r), from + Products::score_column(n, place));
+          });
+      Products::add_sums_by_rows(output, gradients, stage(from, false));
+    }
+    output.for_each([&](int r, int n, int place, float& value) {
+      const int query = first_query + row_in_warp(r), column = Products::output_column(n, place);
+      if (query < s.queries && column < packed.width)
+        dq[s.row + query][h * packed.width + column] = value * scale;
+    });
+  });
+}
+
+template <typename Products, int D>
+void make_dk_and_dv(const AttentionBackward& op, const AttentionPlan& plan,
+                    const Packed<Products, D>& packed) {
+  using Tile = typename Packed<Products, D>::Tile;
+  using Size = DkSizes<Products, D>;
+  constexpr int kKeys = Size::kKeys, kQueries = Size::kQueries;
+  const Rows dk = rows_of(op.dk), dv = rows_of(op.dv), dpast = rows_of(op.dpast);
+  const std::vector<AttentionTile> tiles = plan.tiles_of_keys(kKeys, static_cast<bool>(op.dpast));
+  const auto count = static_cast<int64_t>(tiles.size());
+  const AttentionTile* tile_of = staged(tiles.data(), count);
+  const int64_t kv_heads = op.shape.kv_heads, capacity = op.past ? op.past.cols / (2 * op.k.cols) : 1;
+  constexpr int64_t kKeyBytes = Tile::bytes(kKeys), kQueryBytes = Tile::bytes(kQueries);
+  constexpr int64_t kNumberBytes = kQueries * sizeof(float), kStageBytes = 2 * (kQueryBytes + kNumberBytes);
+  launch<kThreads>({count * kv_heads, D / Size::kColumns}, 2 * kKeyBytes + 2 * kStageBytes, [=] __device__() {
+    auto* memory = dynamic_shared<unsigned char>();
+    const auto tile_at = [&](int64_t bytes) {
+      return Tile{reinterpret_cast<typename Products::Number*>(memory + bytes)};
+    };
+    const AttentionTile tile = tile_of[blockIdx.x / kv_heads];
+    const int64_t head = blockIdx.x % kv_heads;
+    const int part = static_cast<int>(blockIdx.y) * Size::kColumns;
+    const AttentionSegment s = packed.segments.segments[tile.segment];
+    const Reach reach{s.first, packed.window};
+    // The queries that read one of these keys, of each head of the group after the other.
+    const int last_key = tile.from + kKeys - 1;
+    const int begin = (tile.from > s.first ? tile.from - s.first : 0) / kQueries * kQueries;
+    const int reached = packed.window > 0 ? last_key + packed.window - s.first : s.queries;
+    const int end = reached < s.queries ? reached : s.queries;
+    const int steps_a_head = (end - begin + kQueries - 1) / kQueries;
+    const int steps = steps_a_head * static_cast<int>(packed.group);
+    const auto stage = [&](int step) { return 2 * kKeyBytes + step % 2 * kStageBytes; };
+    const auto numbers = [&](int step) {
+      return reinterpret_cast<float*>(memory + stage(step) + 2 * kQueryBytes);
+    };
+    const auto begin_copies = [&](int step) {
+      const int64_t h = head * packed.group + step / steps_a_head;
+      const int64_t row = s.queries_at + begin + step % steps_a_head * kQueries;
+      begin_copy_of_rows<kThreads, kQueries>(tile_at(stage(step)), packed.q.of(h, row));
+      begin_copy_of_rows<kThreads, kQueries>(tile_at(stage(step) + kQueryBytes), packed.dy.of(h, row));
+      constexpr int kFours = kQueries / 4;
+      const int i = static_cast<int>(threadIdx.x);
+      if (i < 2 * kFours) {
+        const float* from = i < kFours ? packed.statistics.log_sum : packed.statistics.common;
+        begin_copy(numbers(step) + i * 4, from + h * packed.statistics.rows + row + i % kFours * 4);
+      }
+    };
+    begin_copy_of_rows<kThreads, kKeys>(tile_at(0), packed.k.of(head, s.keys_at + tile.from));
+    begin_copy_of_rows<kThreads, kKeys>(tile_at(kKeyBytes), packed.v.of(head, s.keys_at + tile.from));
+    if (steps > 0) begin_copies(0);
+
+    const int first_row = static_cast<int>(threadIdx.x) / kWarpSize * Size::kRowsAWarp;
+    const int first_key = tile.from + first_row, last_key_of_warp = first_key + Size::kRowsAWarp - 1;
+    Sums<Size::kRowBlocks, Size::kColumns / 8> dkeys, dvalues;
+    dkeys.clear();
+    dvalues.clear();
+    for (int step = 0; step < steps; ++step) {
+      finish_copies();
+      __syncthreads();
+      if (step + 1 < steps) begin_copies(step + 1);
+      const int from = begin + step % steps_a_head * kQueries, last = from + kQueries - 1;
+      if (first_key > s.first + last || last_key_of_warp < reach.first_key(from)) continue;
+      const Tile query_rows = tile_at(stage(step)), dy_rows = tile_at(stage(step) + kQueryBytes);
+      const float *log_sums = numbers(step), *commons = log_sums + kQueries;
+      Sums<Size::kRowBlocks, Size::kQueryBlocks> scores, gradients;
+      scores.clear();
+      gradients.clear();
+      Products::add_rows_by_rows(scores, tile_at(0).from_row(first_row), query_rows);
+      Products::add_rows_by_rows(gradients, tile_at(kKeyBytes).from_row(first_row), dy_rows);
+      differentiate(
+          scores, gradients, reach.reads(from, last_key_of_warp) && reach.reads(last, first_key),
+          [&](int, int n, int place) { return log_sums[Products::score_column(n, place)]; },
+          [&](int, int n, int place) { return commons[Products::score_column(n, place)]; },
+          [&](int r, int n, int place) {
+            return reach.reads(from + Products::score_column(n, place), first_key + row_in_warp(r));
+          });
+      Products::add_sums_by_rows(dvalues, scores, dy_rows.from_column(part));
+      Products::add_sums_by_rows(dkeys, gradients, query_rows.from_column(part));
+    }
+    // Where a key's gradients go; there is none for keys of others, and of a cache that has no gradient.
+    const auto put = [&](Sums<Size::kRowBlocks, Size::kColumns / 8>& sums, const Rows& own, int64_t cached,
+                         float factor) {
+      sums.for_each([&](int r, int n, int place, float& value) {
+        const int key = first_key + row_in_warp(r), column = part + Products::output_column(n, place);
+        if (key >= s.keys || column >= packed.width || (key < s.first && !dpast)) return;
+        float* to = key >= s.first ? own[s.row + key - s.first]
+                                   : dpast[s.segment] +
+                                         (s.oldest + key) % capacity * 2 * kv_heads * packed.width + cached;
+        to[head * packed.width + column] = value * factor;
+      });
+    };
+    put(dkeys, dk, 0, kLn2);  // packed queries are times log2 e
+    put(dvalues, dv, kv_heads * packed.width, 1);
+  });
+}
+
+QueryStatistics statistics_of(Context& context, const AttentionBackward& op, const AttentionPlan& plan,
+                              const PackedSegments& segments) {
+  const int64_t heads = op.shape.heads, rows = plan.query_rows, D = op.q.cols / heads;
+  const QueryStatistics statistics{scratch_floats(context, heads * rows),
+                                   scratch_floats(context, heads * rows), rows};
+  const Rows y = rows_of(op.y), lse = rows_of(op.lse), dy = rows_of(op.dy);
+  for_each_row(rows * heads, [=] __device__(int64_t i, int lane) {
+    const int64_t packed = i / heads, h = i % heads, r = segments.query_row(packed);
+    float sum = 0;
+    for (int64_t c = lane; r >= 0 && c < D; c += kWarpSize) sum += dy[r][h * D + c] * y[r][h * D + c];
+    sum = warp_sum(sum);
+    if (lane > 0) return;
+    statistics.log_sum[h * rows + packed] = r >= 0 ? lse[r][h] * kLog2E : 0;
+    statistics.common[h * rows + packed] = sum;
+  });
+  return statistics;
+}
+
+template <typename Products, int D>
+void differentiate_attention(Context& context, const AttentionBackward& op, const AttentionPlan& plan) {
+  const PackedSegments segments(plan);
+  const int64_t heads = op.shape.heads, width = op.q.cols / heads;
+  const Packed<Products, D> packed{
+      segments,
+      pack_queries<Products, D>(context, plan, segments, op.q, heads, softmax_scale(width) * kLog2E),
+      pack_keys<Products, D>(context, plan, segments, op, false),
+      pack_keys<Products, D>(context, plan, segments, op, true),
+      pack_queries<Products, D>(context, plan, segments, op.dy, heads, 1),
+      statistics_of(context, op, plan, segments),
+      heads,
+      heads / op.shape.kv_heads,
+      width,
+      plan.window};
+  make_dq(op, plan, packed);
+  make_dk_and_dv(op, plan, packed);
+}
+
+}  // namespace
+
+void run(Context& context, const AttentionBackward& op) {
+  if (op.dpast)
+    fill_zero(op.dpast.data, op.dpast.rows, op.dpast.cols * size_of(op.dpast.dtype),
+              op.dpast.stride * size_of(op.dpast.dtype));
+  const AttentionPlan plan(op, 1);
+  if (plan.segments.empty()) return;
+  for_width(op.q.cols / op.shape.heads, [&]<typename Products, int kWidth>() {
+    differentiate_attention<Products, kWidth>(context, op, plan);
+  });
+}
+
+}  // namespace harmonic::cuda

@@ -1,0 +1,267 @@
+// How attention over tiles is laid out on a card. What an op reads lies in the caller's rows and, for keys,
+// in caches that go round by position. It is first packed: of each head, and of each segment that takes part,
+// its queries one after the other and the keys that they read one after the other, cache or not, wide as the
+// tiles are and with rows of zeros up to the next multiple of kPadding. So tiles are copied as they are,
+// without a look at segments, positions or ends.
+//
+// Within a segment a key has the index of its position less that of the oldest key that is read; query i
+// reads keys up to first + i, all, or the last `window` of them.
+#pragma once
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "harmonic/ops/attention.h"
+#include "harmonic/ops/cuda_tile_products.h"
+
+namespace harmonic::cuda {
+
+// So many numbers of a head find room in the memory that a block's threads share.
+inline constexpr int64_t kWidestHead = 256;
+inline constexpr int kPadding = 128;       // every tile's rows divide it
+inline constexpr int64_t kFewQueries = 8;  // of a segment: up to here it is not worth a tile forward
+
+// Weights are powers of two: queries are packed times 1 / sqrt(D) times this, so that scores are exponents.
+inline constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
+
+struct AttentionSegment {
+  int64_t segment;               // of the op's
+  int64_t row;                   // the first, of the caller's
+  int64_t oldest;                // the position of key 0
+  int64_t queries_at, keys_at;   // the first packed row
+  int32_t queries, keys, first;  // first: of the keys that are of this call, in a cache before
+};
+
+// Of the queries or the keys of plan.segments[segment], from this one on.
+struct AttentionTile {
+  int32_t segment, from;
+};
+
+// Of an index within a segment.
+struct Reach {
+  int first, window;
+  __device__ int first_key(int query) const {
+    const int before = first + query - window + 1;
+    return window > 0 && before > 0 ? before : 0;
+  }
+  __device__ bool reads(int query, int key) const {
+    return key <= first + query && (window == 0 || key > first + query - window);
+  }
+};
+
+inline float softmax_scale(int64_t D) { return 1 / std::sqrt(static_cast<float>(D)); }
+
+// Where a key or value of a segment lies that is not packed.
+struct KeyRows {
+  Rows own, past;
+  int64_t width, capacity;
+  int64_t column = 0;  // of a cache row, where what is asked for begins
+  __device__ const float* at(const AttentionSegment& s, int64_t key) const {
+    return key >= s.first ? own[s.row + key - s.first]
+                          : past[s.segment] + (s.oldest + key) % capacity * 2 * width + column;
+  }
+};
+template <typename Op>
+KeyRows key_rows(const Op& op, bool values) {
+  const int64_t width = op.k.cols;
+  return {rows_of(values ? op.v : op.k), rows_of(op.past), width, op.past ? op.past.cols / (2 * width) : 1,
+          values ? width : 0};
+}
+
+// What is decided by lengths alone, on the program's side.
+struct AttentionPlan {
+  std::vector<AttentionSegment> segments;
+  int64_t query_rows = 0, key_rows = 0;  // packed
+  int window = 0;
+
+  // Of the segments that have so many queries at least.
+  template <typename Op>
+  AttentionPlan(const Op& op, int64_t least_queries) {
+    if (const int64_t D = op.q.cols / op.shape.heads; D > kWidestHead)
+      fail("attention on a card: a head has {} numbers, expected {} at most; --device cpu has no limit", D,
+           kWidestHead);
+    constexpr int64_t kMost = INT32_MAX - 2 * kPadding;
+    window = static_cast<int>(std::min(op.shape.window, kMost));
+    for (int64_t b = 0; b < op.segments.count; ++b) {
+      const int64_t queries = op.segments.length(b), position = op.positions[b];
+      if (queries == 0 || queries < least_queries) continue;
+      const int64_t oldest = !op.past     ? position
+                             : window > 0 ? std::max<int64_t>(0, position - window + 1)
+                                          : 0;
+      const int64_t first = position - oldest, keys = first + queries;
+      if (keys > kMost) fail("attention on a card: {} keys, expected {} at most", keys, kMost);
+      segments.push_back({b, op.segments.begin(b), oldest, query_rows, key_rows,
+                          static_cast<int32_t>(queries), static_cast<int32_t>(keys),
+                          static_cast<int32_t>(first)});
+      query_rows += padded(queries);
+      key_rows += padded(keys);
+    }
+  }
+  static int64_t padded(int64_t rows) { return (rows + kPadding - 1) / kPadding * kPadding; }
+
+  // Tiles of so many queries, those that read the most keys first: what is left to the end is short.
+  std::vector<AttentionTile> tiles_of_queries(int rows) const {
+    Ordered tiles;
+    for (size_t i = 0; i < segments.size(); ++i) {
+      const AttentionSegment& s = segments[i];
+      for (int64_t from = 0; from < s.queries; from += rows) {
+        const int64_t end = s.first + std::min<int64_t>(from + rows, s.queries);
+        const int64_t begin = window > 0 ? std::max<int64_t>(0, s.first + from - window + 1) : 0;
+        tiles.add({static_cast<int32_t>(i), static_cast<int32_t>(from)}, end - begin);
+      }
+    }
+    return tiles.most_work_first();
+  }
+  // Tiles of so many keys, of all or of those of this call.
+  std::vector<AttentionTile> tiles_of_keys(int rows, bool cached_too) const {
+    Ordered tiles;
+    for (size_t i = 0; i < segments.size(); ++i) {
+      const AttentionSegment& s = segments[i];
+      for (int64_t from = cached_too ? 0 : s.first / rows * rows; from < s.keys; from += rows) {
+        const int64_t begin = std::max<int64_t>(0, from - s.first);
+        const int64_t end =
+            window > 0 ? std::min<int64_t>(s.queries, from + rows - 1 + window - s.first) : s.queries;
+        tiles.add({static_cast<int32_t>(i), static_cast<int32_t>(from)}, end - begin);
+      }
+    }
+    return tiles.most_work_first();
+  }
+
+ private:
+  struct Ordered {
+    std::vector<AttentionTile> tiles;
+    std::vector<int64_t> work;
+    void add(const AttentionTile& tile, int64_t of_work) {
+      tiles.push_back(tile);
+      work.push_back(of_work);
+    }
+    std::vector<AttentionTile> most_work_first() const {
+      std::vector<size_t> order(tiles.size());
+      std::iota(order.begin(), order.end(), size_t{0});
+      std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return work[a] > work[b]; });
+      std::vector<AttentionTile> result;
+      for (const size_t i : order) result.push_back(tiles[i]);
+      return result;
+    }
+  };
+};
+
+// The plan's segments where kernels can read them, and to which a packed row belongs.
+struct PackedSegments {
+  const AttentionSegment* segments = nullptr;
+  const int32_t *of_queries = nullptr, *of_keys = nullptr;  // by packed row / kPadding
+
+  explicit PackedSegments(const AttentionPlan& plan) {
+    std::vector<int32_t> queries, keys;
+    for (size_t i = 0; i < plan.segments.size(); ++i) {
+      const AttentionSegment& s = plan.segments[i];
+      queries.resize(static_cast<size_t>((s.queries_at + AttentionPlan::padded(s.queries)) / kPadding),
+                     static_cast<int32_t>(i));
+      keys.resize(static_cast<size_t>((s.keys_at + AttentionPlan::padded(s.keys)) / kPadding),
+                  static_cast<int32_t>(i));
+    }
+    segments = staged(plan.segments.data(), static_cast<int64_t>(plan.segments.size()));
+    of_queries = staged(queries.data(), static_cast<int64_t>(queries.size()));
+    of_keys = staged(keys.data(), static_cast<int64_t>(keys.size()));
+  }
+  // The caller's row of a packed query, -1 for one of the padding.
+  __device__ int64_t query_row(int64_t packed) const {
+    const AttentionSegment& s = segments[of_queries[packed / kPadding]];
+    const int64_t i = packed - s.queries_at;
+    return i < s.queries ? s.row + i : -1;
+  }
+  // Where a packed key or value comes from, null for one of the padding.
+  __device__ const float* key(const KeyRows& rows, int64_t packed) const {
+    const AttentionSegment& s = segments[of_keys[packed / kPadding]];
+    const int64_t j = packed - s.keys_at;
+    return j < s.keys ? rows.at(s, j) : nullptr;
+  }
+};
+
+// Numbers of heads, [heads][rows][kWidth].
+template <typename Number, int kWidth>
+struct PackedRows {
+  const Number* data = nullptr;
+  int64_t rows = 0;
+  __device__ const Number* of(int64_t head, int64_t row) const { return data + (head * rows + row) * kWidth; }
+};
+
+// Packs rows of `heads` heads of D numbers, times a factor; at(row) says where a row's lie, null for zeros.
+// by_fours: that is always at a multiple of 16 bytes.
+template <typename Products, int kWidth, typename At>
+PackedRows<typename Products::Number, kWidth> pack(Context& context, int64_t rows, int64_t heads, int64_t D,
+                                                   bool by_fours, float factor, At at) {
+  using Number = typename Products::Number;
+  constexpr int64_t kFours = kWidth / 4;
+  auto* to = static_cast<Number*>(
+      context.scratch.tensor(heads * rows, kWidth, sizeof(Number) == sizeof(float) ? DType::f32 : DType::bf16)
+          .data);
+  for_each_row(rows, [=] __device__(int64_t row, int lane) {
+    const float* from = at(row);
+    for (int64_t i = lane; i < heads * kFours; i += kWarpSize) {
+      const int64_t h = i / kFours, c = i % kFours * 4;
+      float numbers[4] = {};
+      if (from && by_fours && c < D) {
+        const FourFloats four = *reinterpret_cast<const FourFloats*>(from + h * D + c);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) numbers[e] = four.at[e] * factor;
+      } else if (from) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e)
+          if (c + e < D) numbers[e] = from[h * D + c + e] * factor;
+      }
+      *reinterpret_cast<typename Products::Four*>(to + (h * rows + row) * kWidth + c) =
+          Products::four(numbers);
+    }
+  });
+  return {to, rows};
+}
+// Whether each head's numbers in each row begin at a multiple of 16 bytes.
+inline bool by_fours(const Tensor& tensor, int64_t D) {
+  return reinterpret_cast<uintptr_t>(tensor.data) % 16 == 0 && tensor.stride % 4 == 0 && D % 4 == 0;
+}
+
+template <typename Products, int kWidth>
+PackedRows<typename Products::Number, kWidth> pack_queries(Context& context, const AttentionPlan& plan,
+                                                           const PackedSegments& packed, const Tensor& tensor,
+                                                           int64_t heads, float factor) {
+  const Rows from = rows_of(tensor);
+  const int64_t D = tensor.cols / heads;
+  return pack<Products, kWidth>(context, plan.query_rows, heads, D, by_fours(tensor, D), factor,
+                                [=] __device__(int64_t row) -> const float* {
+                                  const int64_t r = packed.query_row(row);
+                                  return r < 0 ? nullptr : from[r];
+                                });
+}
+template <typename Products, int kWidth, typename Op>
+PackedRows<typename Products::Number, kWidth> pack_keys(Context& context, const AttentionPlan& plan,
+                                                        const PackedSegments& packed, const Op& op,
+                                                        bool values) {
+  const KeyRows from = key_rows(op, values);
+  const int64_t heads = op.shape.kv_heads, D = op.k.cols / heads;
+  const bool aligned = by_fours(values ? op.v : op.k, D) && (!op.past || by_fours(op.past, D));
+  return pack<Products, kWidth>(context, plan.key_rows, heads, D, aligned, 1,
+                                [=] __device__(int64_t row) { return packed.key(from, row); });
+}
+
+// Calls f.template operator()<Products, kWidth>() for the products of the backend's precision and the first
+// of the widths that has room for a head of D numbers.
+template <typename F>
+void for_width(int64_t D, F f) {
+  const auto with = [&]<typename Products>() {
+    if (D <= 16) return f.template operator()<Products, 16>();
+    if (D <= 32) return f.template operator()<Products, 32>();
+    if (D <= 64) return f.template operator()<Products, 64>();
+    if (D <= 128) return f.template operator()<Products, 128>();
+    return f.template operator()<Products, 256>();
+  };
+  precision() == Precision::bf16 ? with.template operator()<Bf16Products>()
+                                 : with.template operator()<F32Products>();
+}
+
+// y of the segments of at most kFewQueries queries, or of all: without tiles, each query's keys divided among
+// the threads of blocks.
+void attend_few(Context& context, const Attention& op);
+
+}  // namespace harmonic::cuda
