@@ -9,10 +9,14 @@ namespace {
 constexpr int kWarps = 4, kThreads = kWarps * kWarpSize;
 
 // Each packed query's log2 of the sum of its weights' measure, and dy . y: what all its weights' gradients
-// have in common; [heads][rows].
+// have in common; [heads][rows]. Both negative, so that sums of scores and of gradients begin with them.
 struct QueryStatistics {
   float *log_sum, *common;
   int64_t rows;
+  __device__ void begin_copy(float* to, int64_t row, int count) const {
+    const int fours = count / 4, i = static_cast<int>(threadIdx.x);
+    if (i < 2 * fours) cuda::begin_copy(to + i * 4, (i < fours ? log_sum : common) + row + i % fours * 4);
+  }
 };
 
 // What both launches read.
@@ -23,33 +27,30 @@ struct Packed {
   PackedSegments segments;
   Rows q, k, v, dy;
   QueryStatistics statistics;
-  int64_t heads, group, width;
-  int window;
+  int heads, group, width, window;
 };
 
 // How large tiles are, so that what a thread sums fits its registers, and tiles the shared memory.
 template <typename Products, int D>
 struct DqSizes {
-  static constexpr int kRowBlocks = D <= 64 ? 2 : 1, kKeyBlocks = D <= 128 ? 4 : 2;
+  static constexpr int kRowBlocks = D <= 64 ? 2 : 1, kKeyBlocks = D <= 64 ? 8 : D <= 128 ? 4 : 2;
   static constexpr int kRowsAWarp = 16 * kRowBlocks, kQueries = kWarps * kRowsAWarp, kKeys = 8 * kKeyBlocks;
 };
 template <typename Products, int D>
 struct DkSizes {
   static constexpr bool kHalves = std::is_same_v<Products, Bf16Products>;
   static constexpr int kRowBlocks = D <= 64 ? 2 : 1;
-  static constexpr int kQueryBlocks = D <= 32 && kHalves ? 8 : D <= 128 || kHalves ? 4 : 2;
+  static constexpr int kQueryBlocks = D <= 128 || kHalves ? 4 : 2;
   static constexpr int kRowsAWarp = 16 * kRowBlocks, kKeys = kWarps * kRowsAWarp, kQueries = 8 * kQueryBlocks;
   static constexpr int kColumns = D <= 128 ? D : 128;  // of a head's, that a block makes
 };
 
-// Weights and their gradients, of scores and of dy v^T; reads(row of the lane's, column block, place).
-template <int M, int N, typename LogSum, typename Common, typename Reads>
-__device__ void differentiate(Sums<M, N>& scores, Sums<M, N>& gradients, bool all_read, LogSum log_sum,
-                              Common common, Reads reads) {
+// Of scores less the log of their query's sum, and of weights' gradients less what they have in common, makes
+// weights and the gradients of the scores.
+template <int M, int N, typename Reads>
+__device__ void differentiate(Sums<M, N>& scores, Sums<M, N>& gradients, bool all_read, Reads reads) {
   // A weight is at most 1, but for rounding.
-  scores.for_each([&](int r, int n, int place, float& score) {
-    score = power_of_two(fminf(score - log_sum(r, n, place), 0));
-  });
+  scores.for_each([](int, int, int, float& score) { score = power_of_two(fminf(score, 0)); });
   if (!all_read)
     scores.for_each([&](int r, int n, int place, float& weight) {
       if (!reads(r, n, place)) weight = 0;
@@ -59,9 +60,7 @@ __device__ void differentiate(Sums<M, N>& scores, Sums<M, N>& gradients, bool al
 #pragma unroll
     for (int n = 0; n < N; ++n)
 #pragma unroll
-      for (int e = 0; e < 4; ++e)
-        gradients.at[m][n][e] =
-            scores.at[m][n][e] * (gradients.at[m][n][e] - common(2 * m + e / 2, n, e % 2));
+      for (int e = 0; e < 4; ++e) gradients.at[m][n][e] *= scores.at[m][n][e];
 }
 
 template <typename Products, int D>
@@ -75,14 +74,15 @@ void make_dq(const AttentionBackward& op, const AttentionPlan& plan, const Packe
   const AttentionTile* tile_of = staged(tiles.data(), count);
   const float scale = softmax_scale(packed.width);
   constexpr int64_t kQueryBytes = Tile::bytes(kQueries), kKeyBytes = Tile::bytes(kKeys);
-  launch<kThreads>({count * packed.heads}, 2 * kQueryBytes + 4 * kKeyBytes, [=] __device__() {
+  constexpr int64_t kNumbersAt = 2 * kQueryBytes + 4 * kKeyBytes;
+  launch<kThreads>({count * packed.heads}, kNumbersAt + 2 * kQueries * sizeof(float), [=] __device__() {
     auto* memory = dynamic_shared<unsigned char>();
     const auto tile_at = [&](int64_t bytes) {
       return Tile{reinterpret_cast<typename Products::Number*>(memory + bytes)};
     };
-    const AttentionTile tile = tile_of[blockIdx.x / packed.heads];
-    const int64_t h = blockIdx.x % packed.heads, head = h / packed.group;
-    const AttentionSegment s = packed.segments.segments[tile.segment];
+    const int block = static_cast<int>(blockIdx.x), h = block % packed.heads, head = h / packed.group;
+    const AttentionTile tile = tile_of[block / packed.heads];
+    const AttentionSegment& s = packed.segments.segments[tile.segment];
     const Reach reach{s.first, packed.window};
     const int queries = s.queries - tile.from < kQueries ? s.queries - tile.from : kQueries;
     const int begin = reach.first_key(tile.from) / kKeys * kKeys, end = s.first + tile.from + queries;
@@ -93,21 +93,19 @@ void make_dq(const AttentionBackward& op, const AttentionPlan& plan, const Packe
       begin_copy_of_rows<kThreads, kKeys>(stage(from, false), packed.k.of(head, s.keys_at + from));
       begin_copy_of_rows<kThreads, kKeys>(stage(from, true), packed.v.of(head, s.keys_at + from));
     };
-    begin_copy_of_rows<kThreads, kQueries>(tile_at(0), packed.q.of(h, s.queries_at + tile.from));
-    begin_copy_of_rows<kThreads, kQueries>(tile_at(kQueryBytes), packed.dy.of(h, s.queries_at + tile.from));
+    const int64_t row = h * packed.statistics.rows + s.queries_at + tile.from;
+    auto* numbers = reinterpret_cast<float*>(memory + kNumbersAt);
+    begin_copy_of_rows<kThreads, kQueries>(tile_at(0), packed.q.of(0, row));
+    begin_copy_of_rows<kThreads, kQueries>(tile_at(kQueryBytes), packed.dy.of(0, row));
+    packed.statistics.begin_copy(numbers, row, kQueries);
     begin_copies(begin);
 
     const int first_row = static_cast<int>(threadIdx.x) / kWarpSize * Size::kRowsAWarp;
     const int first_query = tile.from + first_row, last_query = first_query + Size::kRowsAWarp - 1;
     const Tile query_rows = tile_at(0).from_row(first_row),
                dy_rows = tile_at(kQueryBytes).from_row(first_row);
-    float log_sum[2 * Size::kRowBlocks], common[2 * Size::kRowBlocks];
-#pragma unroll
-    for (int r = 0; r < 2 * Size::kRowBlocks; ++r) {
-      const int64_t at = h * packed.statistics.rows + s.queries_at + first_query + row_in_warp(r);
-      log_sum[r] = packed.statistics.log_sum[at];
-      common[r] = packed.statistics.common[at];
-    }
+    const float* log_sums = numbers + first_row + row_in_warp(0);
+    const float* commons = log_sums + kQueries;
     Sums<Size::kRowBlocks, D / 8> output;
     output.clear();
     for (int from = begin; from < end; from += kKeys) {
@@ -117,16 +115,15 @@ void make_dq(const AttentionBackward& op, const AttentionPlan& plan, const Packe
       const int last = from + kKeys - 1;
       if (from > s.first + last_query || last < reach.first_key(first_query)) continue;
       Sums<Size::kRowBlocks, Size::kKeyBlocks> scores, gradients;
-      scores.clear();
-      gradients.clear();
+      scores.for_each([&](int r, int, int, float& score) { score = log_sums[r * 8]; });
+      gradients.for_each([&](int r, int, int, float& gradient) { gradient = commons[r * 8]; });
       Products::add_rows_by_rows(scores, query_rows, stage(from, false));
       Products::add_rows_by_rows(gradients, dy_rows, stage(from, true));
-      differentiate(
-          scores, gradients, reach.reads(first_query, last) && reach.reads(last_query, from),
-          [&](int r, int, int) { return log_sum[r]; }, [&](int r, int, int) { return common[r]; },
-          [&](int r, int n, int place) {
-            return reach.reads(first_query + row_in_warp(r), from + Products::score_column(n, place));
-          });
+      differentiate(scores, gradients, reach.reads(first_query, last) && reach.reads(last_query, from),
+                    [&](int r, int n, int place) {
+                      return reach.reads(first_query + row_in_warp(r),
+                                         from + Products::score_column(n, place));
+                    });
       Products::add_sums_by_rows(output, gradients, stage(from, false));
     }
     output.for_each([&](int r, int n, int place, float& value) {
@@ -147,7 +144,8 @@ void make_dk_and_dv(const AttentionBackward& op, const AttentionPlan& plan,
   const std::vector<AttentionTile> tiles = plan.tiles_of_keys(kKeys, static_cast<bool>(op.dpast));
   const auto count = static_cast<int64_t>(tiles.size());
   const AttentionTile* tile_of = staged(tiles.data(), count);
-  const int64_t kv_heads = op.shape.kv_heads, capacity = op.past ? op.past.cols / (2 * op.k.cols) : 1;
+  const auto kv_heads = static_cast<int>(op.shape.kv_heads);
+  const int64_t capacity = capacity_of(op);
   constexpr int64_t kKeyBytes = Tile::bytes(kKeys), kQueryBytes = Tile::bytes(kQueries);
   constexpr int64_t kNumberBytes = kQueries * sizeof(float), kStageBytes = 2 * (kQueryBytes + kNumberBytes);
   launch<kThreads>({count * kv_heads, D / Size::kColumns}, 2 * kKeyBytes + 2 * kStageBytes, [=] __device__() {
@@ -155,63 +153,64 @@ void make_dk_and_dv(const AttentionBackward& op, const AttentionPlan& plan,
     const auto tile_at = [&](int64_t bytes) {
       return Tile{reinterpret_cast<typename Products::Number*>(memory + bytes)};
     };
-    const AttentionTile tile = tile_of[blockIdx.x / kv_heads];
-    const int64_t head = blockIdx.x % kv_heads;
+    const int block = static_cast<int>(blockIdx.x), head = block % kv_heads;
+    const AttentionTile tile = tile_of[block / kv_heads];
     const int part = static_cast<int>(blockIdx.y) * Size::kColumns;
-    const AttentionSegment s = packed.segments.segments[tile.segment];
+    const AttentionSegment& s = packed.segments.segments[tile.segment];
     const Reach reach{s.first, packed.window};
     // The queries that read one of these keys, of each head of the group after the other.
     const int last_key = tile.from + kKeys - 1;
     const int begin = (tile.from > s.first ? tile.from - s.first : 0) / kQueries * kQueries;
     const int reached = packed.window > 0 ? last_key + packed.window - s.first : s.queries;
     const int end = reached < s.queries ? reached : s.queries;
-    const int steps_a_head = (end - begin + kQueries - 1) / kQueries;
-    const int steps = steps_a_head * static_cast<int>(packed.group);
+    const int steps_a_head = end > begin ? (end - begin + kQueries - 1) / kQueries : 0;
+    const int steps = steps_a_head * packed.group;
     const auto stage = [&](int step) { return 2 * kKeyBytes + step % 2 * kStageBytes; };
     const auto numbers = [&](int step) {
       return reinterpret_cast<float*>(memory + stage(step) + 2 * kQueryBytes);
     };
+    const auto following = [&](int from) { return from + kQueries < end ? from + kQueries : begin; };
+    int next = begin;  // of the queries that are copied next
+    int64_t next_head = int64_t{head} * packed.group * packed.statistics.rows + s.queries_at;
     const auto begin_copies = [&](int step) {
-      const int64_t h = head * packed.group + step / steps_a_head;
-      const int64_t row = s.queries_at + begin + step % steps_a_head * kQueries;
-      begin_copy_of_rows<kThreads, kQueries>(tile_at(stage(step)), packed.q.of(h, row));
-      begin_copy_of_rows<kThreads, kQueries>(tile_at(stage(step) + kQueryBytes), packed.dy.of(h, row));
-      constexpr int kFours = kQueries / 4;
-      const int i = static_cast<int>(threadIdx.x);
-      if (i < 2 * kFours) {
-        const float* from = i < kFours ? packed.statistics.log_sum : packed.statistics.common;
-        begin_copy(numbers(step) + i * 4, from + h * packed.statistics.rows + row + i % kFours * 4);
-      }
+      const int64_t row = next_head + next;
+      begin_copy_of_rows<kThreads, kQueries>(tile_at(stage(step)), packed.q.of(0, row));
+      begin_copy_of_rows<kThreads, kQueries>(tile_at(stage(step) + kQueryBytes), packed.dy.of(0, row));
+      packed.statistics.begin_copy(numbers(step), row, kQueries);
+      next = following(next);
+      if (next == begin) next_head += packed.statistics.rows;
     };
-    begin_copy_of_rows<kThreads, kKeys>(tile_at(0), packed.k.of(head, s.keys_at + tile.from));
-    begin_copy_of_rows<kThreads, kKeys>(tile_at(kKeyBytes), packed.v.of(head, s.keys_at + tile.from));
-    if (steps > 0) begin_copies(0);
+    if (steps > 0) {
+      begin_copy_of_rows<kThreads, kKeys>(tile_at(0), packed.k.of(head, s.keys_at + tile.from));
+      begin_copy_of_rows<kThreads, kKeys>(tile_at(kKeyBytes), packed.v.of(head, s.keys_at + tile.from));
+      begin_copies(0);
+    }
 
     const int first_row = static_cast<int>(threadIdx.x) / kWarpSize * Size::kRowsAWarp;
     const int first_key = tile.from + first_row, last_key_of_warp = first_key + Size::kRowsAWarp - 1;
     Sums<Size::kRowBlocks, Size::kColumns / 8> dkeys, dvalues;
     dkeys.clear();
     dvalues.clear();
-    for (int step = 0; step < steps; ++step) {
+    for (int step = 0, from = begin; step < steps; ++step, from = following(from)) {
       finish_copies();
       __syncthreads();
       if (step + 1 < steps) begin_copies(step + 1);
-      const int from = begin + step % steps_a_head * kQueries, last = from + kQueries - 1;
+      const int last = from + kQueries - 1;
       if (first_key > s.first + last || last_key_of_warp < reach.first_key(from)) continue;
       const Tile query_rows = tile_at(stage(step)), dy_rows = tile_at(stage(step) + kQueryBytes);
       const float *log_sums = numbers(step), *commons = log_sums + kQueries;
       Sums<Size::kRowBlocks, Size::kQueryBlocks> scores, gradients;
-      scores.clear();
-      gradients.clear();
+      scores.for_each(
+          [&](int, int n, int place, float& score) { score = log_sums[Products::score_column(n, place)]; });
+      gradients.for_each([&](int, int n, int place, float& gradient) {
+        gradient = commons[Products::score_column(n, place)];
+      });
       Products::add_rows_by_rows(scores, tile_at(0).from_row(first_row), query_rows);
       Products::add_rows_by_rows(gradients, tile_at(kKeyBytes).from_row(first_row), dy_rows);
-      differentiate(
-          scores, gradients, reach.reads(from, last_key_of_warp) && reach.reads(last, first_key),
-          [&](int, int n, int place) { return log_sums[Products::score_column(n, place)]; },
-          [&](int, int n, int place) { return commons[Products::score_column(n, place)]; },
-          [&](int r, int n, int place) {
-            return reach.reads(from + Products::score_column(n, place), first_key + row_in_warp(r));
-          });
+      differentiate(scores, gradients, reach.reads(from, last_key_of_warp) && reach.reads(last, first_key),
+                    [&](int r, int n, int place) {
+                      return reach.reads(from + Products::score_column(n, place), first_key + row_in_warp(r));
+                    });
       Products::add_sums_by_rows(dvalues, scores, dy_rows.from_column(part));
       Products::add_sums_by_rows(dkeys, gradients, query_rows.from_column(part));
     }
@@ -223,7 +222,7 @@ void make_dk_and_dv(const AttentionBackward& op, const AttentionPlan& plan,
         if (key >= s.keys || column >= packed.width || (key < s.first && !dpast)) return;
         float* to = key >= s.first ? own[s.row + key - s.first]
                                    : dpast[s.segment] +
-                                         (s.oldest + key) % capacity * 2 * kv_heads * packed.width + cached;
+                                         cache_row(s, key, capacity) * 2 * kv_heads * packed.width + cached;
         to[head * packed.width + column] = value * factor;
       });
     };
@@ -244,8 +243,8 @@ QueryStatistics statistics_of(Context& context, const AttentionBackward& op, con
     for (int64_t c = lane; r >= 0 && c < D; c += kWarpSize) sum += dy[r][h * D + c] * y[r][h * D + c];
     sum = warp_sum(sum);
     if (lane > 0) return;
-    statistics.log_sum[h * rows + packed] = r >= 0 ? lse[r][h] * kLog2E : 0;
-    statistics.common[h * rows + packed] = sum;
+    statistics.log_sum[h * rows + packed] = r >= 0 ? -lse[r][h] * kLog2E : 0;
+    statistics.common[h * rows + packed] = -sum;
   });
   return statistics;
 }
@@ -261,9 +260,9 @@ void differentiate_attention(Context& context, const AttentionBackward& op, cons
       pack_keys<Products, D>(context, plan, segments, op, true),
       pack_queries<Products, D>(context, plan, segments, op.dy, heads, 1),
       statistics_of(context, op, plan, segments),
-      heads,
-      heads / op.shape.kv_heads,
-      width,
+      static_cast<int>(heads),
+      static_cast<int>(heads / op.shape.kv_heads),
+      static_cast<int>(width),
       plan.window};
   make_dq(op, plan, packed);
   make_dk_and_dv(op, plan, packed);

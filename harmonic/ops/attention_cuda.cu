@@ -67,7 +67,8 @@ template <typename Products, int D>
 void attend(Context& context, const Attention& op, const AttentionPlan& plan) {
   using Size = Sizes<Products, D>;
   using Tile = SharedRows<typename Products::Number, D>;
-  const int64_t heads = op.shape.heads, group = heads / op.shape.kv_heads, width = op.q.cols / heads;
+  const auto heads = static_cast<int>(op.shape.heads), group = heads / static_cast<int>(op.shape.kv_heads);
+  const auto width = static_cast<int>(op.q.cols / heads);
   const PackedSegments packed(plan);
   const auto q = pack_queries<Products, D>(context, plan, packed, op.q, heads, softmax_scale(width) * kLog2E);
   const auto k = pack_keys<Products, D>(context, plan, packed, op, false);
@@ -83,8 +84,8 @@ void attend(Context& context, const Attention& op, const AttentionPlan& plan) {
     const auto tile_at = [&](int64_t bytes) {
       return Tile{reinterpret_cast<typename Products::Number*>(memory + bytes)};
     };
-    const AttentionTile tile = tile_of[blockIdx.x / heads];
-    const int64_t h = blockIdx.x % heads, head = h / group;
+    const int block = static_cast<int>(blockIdx.x), h = block % heads, head = h / group;
+    const AttentionTile tile = tile_of[block / heads];
     const AttentionSegment s = packed.segments[tile.segment];
     const Reach reach{s.first, window};
     const int queries = s.queries - tile.from < Size::kQueries ? s.queries - tile.from : Size::kQueries;

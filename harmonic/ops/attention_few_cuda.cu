@@ -45,7 +45,8 @@ void attend_few(Context& context, const Attention& op) {
     }
   }
   if (queries.empty()) return;
-  const int64_t heads = op.shape.heads, group = heads / op.shape.kv_heads, D = op.q.cols / heads;
+  const auto heads = static_cast<int>(op.shape.heads), group = heads / static_cast<int>(op.shape.kv_heads);
+  const auto D = static_cast<int>(op.q.cols / heads);
   const auto part_count = static_cast<int64_t>(parts.size()),
              query_count = static_cast<int64_t>(queries.size());
   const Part* part_of = staged(parts.data(), part_count);
@@ -56,7 +57,7 @@ void attend_few(Context& context, const Attention& op) {
   const bool fours = by_fours(op.k, D) && (!op.past || by_fours(op.past, D));
   const float scale = softmax_scale(D) * kLog2E;
   // Threads that add up values: so many side by side have a row's columns.
-  int64_t columns = kWarpSize;
+  int columns = kWarpSize;
   while (columns < D) columns *= 2;
   constexpr int64_t kFloats = kWidestHead + kKeysAPart + kThreads + kThreads / kWarpSize;
   constexpr int64_t kBytes = kKeysAPart * sizeof(const float*) + kFloats * sizeof(float);
@@ -64,12 +65,13 @@ void attend_few(Context& context, const Attention& op) {
     auto* value_of = dynamic_shared<const float*>();  // where a key's value lies
     auto* query_row = reinterpret_cast<float*>(value_of + kKeysAPart);
     float *weights = query_row + kWidestHead, *sums = weights + kKeysAPart, *across = sums + kThreads;
-    const int64_t index = blockIdx.x / heads, h = blockIdx.x % heads, head = h / group;
+    const int block = static_cast<int>(blockIdx.x), index = block / heads, h = block % heads,
+              head = h / group;
     const Part part = part_of[index];
     const Query& query = query_of[part.query];
-    const AttentionSegment s = query.s;
+    const AttentionSegment& s = query.s;
     const int thread = static_cast<int>(threadIdx.x), count = part.end - part.begin;
-    for (int64_t c = thread; c < D; c += kThreads) query_row[c] = q[query.row][h * D + c] * scale;
+    for (int c = thread; c < D; c += kThreads) query_row[c] = q[query.row][h * D + c] * scale;
     __syncthreads();
 
     const int place = thread % kLanesAKey;
@@ -81,13 +83,13 @@ void attend_few(Context& context, const Attention& op) {
       if (j < count) {
         const float* key = keys.at(s, part.begin + j) + head * D;
         if (fours) {
-          for (int64_t c = place * 4; c < D; c += kLanesAKey * 4) {
+          for (int c = place * 4; c < D; c += kLanesAKey * 4) {
             const FourFloats four = *reinterpret_cast<const FourFloats*>(key + c);
 #pragma unroll
             for (int e = 0; e < 4; ++e) score += query_row[c + e] * four.at[e];
           }
         } else {
-          for (int64_t c = place; c < D; c += kLanesAKey) score += query_row[c] * key[c];
+          for (int c = place; c < D; c += kLanesAKey) score += query_row[c] * key[c];
         }
       }
       for (int by = kLanesAKey / 2; by > 0; by /= 2) score += __shfl_xor_sync(kAllLanes, score, by);
@@ -106,17 +108,16 @@ void attend_few(Context& context, const Attention& op) {
     }
     sum = block_sum(sum, across);
 
-    const int64_t c = thread % columns;
+    const int c = thread % columns;
     float value = 0;
     if (c < D) {
 #pragma unroll 8
-      for (int64_t j = thread / columns; j < count; j += kThreads / columns)
-        value += weights[j] * value_of[j][c];
+      for (int j = thread / columns; j < count; j += kThreads / columns) value += weights[j] * value_of[j][c];
     }
     sums[thread] = value;
     __syncthreads();
     if (thread >= D) return;
-    for (int64_t from = columns; from < kThreads; from += columns) value += sums[from + thread];
+    for (int from = columns; from < kThreads; from += columns) value += sums[from + thread];
     if (query.parts == 1) {
       y[query.row][h * D + thread] = value / sum;
       if (lse && thread == 0) lse[query.row][h] = most * kLn2 + logf(sum);
@@ -141,7 +142,7 @@ void attend_few(Context& context, const Attention& op) {
       const float* from = partial.at(query.first_part + p, h);
       sum += from[1] * power_of_two(from[0] - most);
     }
-    for (int64_t c = lane; c < D; c += kWarpSize) {
+    for (int c = lane; c < D; c += kWarpSize) {
       float value = 0;
       for (int64_t p = 0; p < query.parts; ++p) {
         const float* from = partial.at(query.first_part + p, h);

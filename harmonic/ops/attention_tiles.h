@@ -25,13 +25,19 @@ inline constexpr int64_t kFewQueries = 8;  // of a segment: up to here it is not
 // Weights are powers of two: queries are packed times 1 / sqrt(D) times this, so that scores are exponents.
 inline constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
 
+// A cache has room for all keys of a segment that are not of this call, so that they go round once at most.
 struct AttentionSegment {
   int64_t segment;               // of the op's
   int64_t row;                   // the first, of the caller's
-  int64_t oldest;                // the position of key 0
+  int64_t oldest_row;            // of key 0 in the cache
   int64_t queries_at, keys_at;   // the first packed row
   int32_t queries, keys, first;  // first: of the keys that are of this call, in a cache before
 };
+
+__device__ inline int64_t cache_row(const AttentionSegment& s, int64_t key, int64_t capacity) {
+  const int64_t row = s.oldest_row + key;
+  return row < capacity ? row : row - capacity;
+}
 
 // Of the queries or the keys of plan.segments[segment], from this one on.
 struct AttentionTile {
@@ -52,6 +58,12 @@ struct Reach {
 
 inline float softmax_scale(int64_t D) { return 1 / std::sqrt(static_cast<float>(D)); }
 
+// Rows of a cache.
+template <typename Op>
+int64_t capacity_of(const Op& op) {
+  return op.past ? op.past.cols / (2 * op.k.cols) : 1;
+}
+
 // Where a key or value of a segment lies that is not packed.
 struct KeyRows {
   Rows own, past;
@@ -59,7 +71,7 @@ struct KeyRows {
   int64_t column = 0;  // of a cache row, where what is asked for begins
   __device__ const float* at(const AttentionSegment& s, int64_t key) const {
     return key >= s.first ? own[s.row + key - s.first]
-                          : past[s.segment] + (s.oldest + key) % capacity * 2 * width + column;
+                          : past[s.segment] + cache_row(s, key, capacity) * 2 * width + column;
   }
 };
 template <typename Op>
@@ -91,7 +103,7 @@ struct AttentionPlan {
                                           : 0;
       const int64_t first = position - oldest, keys = first + queries;
       if (keys > kMost) fail("attention on a card: {} keys, expected {} at most", keys, kMost);
-      segments.push_back({b, op.segments.begin(b), oldest, query_rows, key_rows,
+      segments.push_back({b, op.segments.begin(b), oldest % capacity_of(op), query_rows, key_rows,
                           static_cast<int32_t>(queries), static_cast<int32_t>(keys),
                           static_cast<int32_t>(first)});
       query_rows += padded(queries);

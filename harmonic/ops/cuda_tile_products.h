@@ -17,12 +17,7 @@ struct Sums {
   float at[kRowBlocks][kColumnBlocks][4];
 
   __device__ void clear() {
-#pragma unroll
-    for (int m = 0; m < kRowBlocks; ++m)
-#pragma unroll
-      for (int n = 0; n < kColumnBlocks; ++n)
-#pragma unroll
-        for (int e = 0; e < 4; ++e) at[m][n][e] = 0;
+    for_each([](int, int, int, float& sum) { sum = 0; });
   }
   // f(row of the lane's, column block, its place 0 or 1 there, the number).
   template <typename F>
