@@ -126,11 +126,13 @@ void make_dq(const AttentionBackward& op, const AttentionPlan& plan, const Packe
                     });
       Products::add_sums_by_rows(output, gradients, stage(from, false));
     }
-    output.for_each([&](int r, int n, int place, float& value) {
-      const int query = first_query + row_in_warp(r), column = Products::output_column(n, place);
-      if (query < s.queries && column < packed.width)
-        dq[s.row + query][h * packed.width + column] = value * scale;
-    });
+    write_rows<Products>(
+        output, packed.width,
+        [&](int r) {
+          const int query = first_query + row_in_warp(r);
+          return query < s.queries ? dq[s.row + query] + int64_t{h} * packed.width : nullptr;
+        },
+        [&](int) { return scale; });
   });
 }
 
@@ -161,8 +163,8 @@ void make_dk_and_dv(const AttentionBackward& op, const AttentionPlan& plan,
     // The queries that read one of these keys, of each head of the group after the other.
     const int last_key = tile.from + kKeys - 1;
     const int begin = (tile.from > s.first ? tile.from - s.first : 0) / kQueries * kQueries;
-    const int reached = packed.window > 0 ? last_key + packed.window - s.first : s.queries;
-    const int end = reached < s.queries ? reached : s.queries;
+    const int64_t reached = int64_t{last_key} + packed.window - s.first;
+    const int end = reached < s.queries ? static_cast<int>(reached) : s.queries;
     const int steps_a_head = end > begin ? (end - begin + kQueries - 1) / kQueries : 0;
     const int steps = steps_a_head * packed.group;
     const auto stage = [&](int step) { return 2 * kKeyBytes + step % 2 * kStageBytes; };
@@ -214,20 +216,19 @@ void make_dk_and_dv(const AttentionBackward& op, const AttentionPlan& plan,
       Products::add_sums_by_rows(dvalues, scores, dy_rows.from_column(part));
       Products::add_sums_by_rows(dkeys, gradients, query_rows.from_column(part));
     }
-    // Where a key's gradients go; there is none for keys of others, and of a cache that has no gradient.
-    const auto put = [&](Sums<Size::kRowBlocks, Size::kColumns / 8>& sums, const Rows& own, int64_t cached,
-                         float factor) {
-      sums.for_each([&](int r, int n, int place, float& value) {
-        const int key = first_key + row_in_warp(r), column = part + Products::output_column(n, place);
-        if (key >= s.keys || column >= packed.width || (key < s.first && !dpast)) return;
-        float* to = key >= s.first ? own[s.row + key - s.first]
-                                   : dpast[s.segment] +
-                                         cache_row(s, key, capacity) * 2 * kv_heads * packed.width + cached;
-        to[head * packed.width + column] = value * factor;
-      });
+    // Where the gradients of a key, or a value, go; they are left out for a cache that has none.
+    const int64_t width = int64_t{kv_heads} * packed.width, column = int64_t{head} * packed.width + part;
+    const auto at = [&](int r, const Rows& own, int64_t cached) -> float* {
+      const int key = first_key + row_in_warp(r);
+      if (key >= s.keys || (key < s.first && !dpast)) return nullptr;
+      return column + (key >= s.first ? own[s.row + key - s.first]
+                                      : dpast[s.segment] + cache_row(s, key, capacity) * 2 * width + cached);
     };
-    put(dkeys, dk, 0, kLn2);  // packed queries are times log2 e
-    put(dvalues, dv, kv_heads * packed.width, 1);
+    write_rows<Products>(
+        dkeys, packed.width - part, [&](int r) { return at(r, dk, 0); },
+        [](int) { return kLn2; });  // packed queries are times log2 e
+    write_rows<Products>(
+        dvalues, packed.width - part, [&](int r) { return at(r, dv, width); }, [](int) { return 1.0f; });
   });
 }
 

@@ -135,10 +135,13 @@ void attend(Context& context, const Attention& op, const AttentionPlan& plan) {
       if (lse && query < s.queries && lane_index() % 4 == 0)
         lse[s.row + query][h] = softmax.most[r] * kLn2 + logf(sum);
     }
-    output.for_each([&](int r, int n, int place, float& value) {
-      const int query = first_query + row_in_warp(r), column = Products::output_column(n, place);
-      if (query < s.queries && column < width) y[s.row + query][h * width + column] = value * scale[r];
-    });
+    write_rows<Products>(
+        output, width,
+        [&](int r) {
+          const int query = first_query + row_in_warp(r);
+          return query < s.queries ? y[s.row + query] + int64_t{h} * width : nullptr;
+        },
+        [&](int r) { return scale[r]; });
   });
 }
 

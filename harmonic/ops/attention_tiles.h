@@ -44,15 +44,16 @@ struct AttentionTile {
   int32_t segment, from;
 };
 
-// Of an index within a segment.
+// Which keys a query reads, by their indices within a segment; window is kNoWindow where all before it are.
+inline constexpr int kNoWindow = INT32_MAX;
 struct Reach {
   int first, window;
   __device__ int first_key(int query) const {
     const int before = first + query - window + 1;
-    return window > 0 && before > 0 ? before : 0;
+    return before > 0 ? before : 0;
   }
   __device__ bool reads(int query, int key) const {
-    return key <= first + query && (window == 0 || key > first + query - window);
+    return static_cast<unsigned>(first + query - key) < static_cast<unsigned>(window);
   }
 };
 
@@ -85,7 +86,7 @@ KeyRows key_rows(const Op& op, bool values) {
 struct AttentionPlan {
   std::vector<AttentionSegment> segments;
   int64_t query_rows = 0, key_rows = 0;  // packed
-  int window = 0;
+  int window = kNoWindow;
 
   // Of the segments that have so many queries at least.
   template <typename Op>
@@ -94,13 +95,11 @@ struct AttentionPlan {
       fail("attention on a card: a head has {} numbers, expected {} at most; --device cpu has no limit", D,
            kWidestHead);
     constexpr int64_t kMost = INT32_MAX - 2 * kPadding;
-    window = static_cast<int>(std::min(op.shape.window, kMost));
+    if (op.shape.window > 0 && op.shape.window < kNoWindow) window = static_cast<int>(op.shape.window);
     for (int64_t b = 0; b < op.segments.count; ++b) {
       const int64_t queries = op.segments.length(b), position = op.positions[b];
       if (queries == 0 || queries < least_queries) continue;
-      const int64_t oldest = !op.past     ? position
-                             : window > 0 ? std::max<int64_t>(0, position - window + 1)
-                                          : 0;
+      const int64_t oldest = op.past ? std::max<int64_t>(0, position - window + 1) : position;
       const int64_t first = position - oldest, keys = first + queries;
       if (keys > kMost) fail("attention on a card: {} keys, expected {} at most", keys, kMost);
       segments.push_back({b, op.segments.begin(b), oldest % capacity_of(op), query_rows, key_rows,
@@ -119,7 +118,7 @@ struct AttentionPlan {
       const AttentionSegment& s = segments[i];
       for (int64_t from = 0; from < s.queries; from += rows) {
         const int64_t end = s.first + std::min<int64_t>(from + rows, s.queries);
-        const int64_t begin = window > 0 ? std::max<int64_t>(0, s.first + from - window + 1) : 0;
+        const int64_t begin = std::max<int64_t>(0, s.first + from - window + 1);
         tiles.add({static_cast<int32_t>(i), static_cast<int32_t>(from)}, end - begin);
       }
     }
@@ -132,8 +131,7 @@ struct AttentionPlan {
       const AttentionSegment& s = segments[i];
       for (int64_t from = cached_too ? 0 : s.first / rows * rows; from < s.keys; from += rows) {
         const int64_t begin = std::max<int64_t>(0, from - s.first);
-        const int64_t end =
-            window > 0 ? std::min<int64_t>(s.queries, from + rows - 1 + window - s.first) : s.queries;
+        const int64_t end = std::min<int64_t>(s.queries, from + rows - 1 + int64_t{window} - s.first);
         tiles.add({static_cast<int32_t>(i), static_cast<int32_t>(from)}, end - begin);
       }
     }
@@ -255,6 +253,24 @@ PackedRows<typename Products::Number, kWidth> pack_keys(Context& context, const 
   const bool aligned = by_fours(values ? op.v : op.k, D) && (!op.past || by_fours(op.past, D));
   return pack<Products, kWidth>(context, plan.key_rows, heads, D, aligned, 1,
                                 [=] __device__(int64_t row) { return packed.key(from, row); });
+}
+
+// Writes the sums of a warp, times a factor: the first `columns` of them of row r of a lane's to at(r), null
+// for nowhere.
+template <typename Products, int M, int N, typename At, typename Factor>
+__device__ void write_rows(const Sums<M, N>& sums, int columns, At at, Factor factor) {
+#pragma unroll
+  for (int r = 0; r < 2 * M; ++r) {
+    float* to = at(r);
+    if (!to) continue;
+    const float by = factor(r);
+#pragma unroll
+    for (int n = 0; n < N; ++n)
+#pragma unroll
+      for (int place = 0; place < 2; ++place)
+        if (const int column = Products::output_column(n, place); column < columns)
+          to[column] = sums.at[r / 2][n][r % 2 * 2 + place] * by;
+  }
 }
 
 // Calls f.template operator()<Products, kWidth>() for the products of the backend's precision and the first
