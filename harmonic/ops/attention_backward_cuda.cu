@@ -33,7 +33,9 @@ struct Packed {
 // How large tiles are, so that what a thread sums fits its registers, and tiles the shared memory.
 template <typename Products, int D>
 struct DqSizes {
-  static constexpr int kRowBlocks = D <= 64 ? 2 : 1, kKeyBlocks = D <= 64 ? 8 : D <= 128 ? 4 : 2;
+  static constexpr bool kHalves = std::is_same_v<Products, Bf16Products>;
+  static constexpr int kRowBlocks = D <= 64 ? 2 : 1;
+  static constexpr int kKeyBlocks = D <= (kHalves ? 64 : 32) ? 8 : D <= 128 ? 4 : 2;
   static constexpr int kRowsAWarp = 16 * kRowBlocks, kQueries = kWarps * kRowsAWarp, kKeys = 8 * kKeyBlocks;
 };
 template <typename Products, int D>
@@ -73,11 +75,11 @@ void make_dq(const AttentionBackward& op, const AttentionPlan& plan, const Packe
   const auto count = static_cast<int64_t>(tiles.size());
   const AttentionTile* tile_of = staged(tiles.data(), count);
   const float scale = softmax_scale(packed.width);
-  constexpr int64_t kQueryBytes = Tile::bytes(kQueries), kKeyBytes = Tile::bytes(kKeys);
-  constexpr int64_t kNumbersAt = 2 * kQueryBytes + 4 * kKeyBytes;
-  launch<kThreads>({count * packed.heads}, kNumbersAt + 2 * kQueries * sizeof(float), [=] __device__() {
+  constexpr int kQueryBytes = Tile::bytes(kQueries), kKeyBytes = Tile::bytes(kKeys);
+  constexpr int kNumbersAt = 2 * kQueryBytes + 4 * kKeyBytes;
+  launch<kThreads>({count * packed.heads}, kNumbersAt + 2 * kQueries * int{sizeof(float)}, [=] __device__() {
     auto* memory = dynamic_shared<unsigned char>();
-    const auto tile_at = [&](int64_t bytes) {
+    const auto tile_at = [&](int bytes) {
       return Tile{reinterpret_cast<typename Products::Number*>(memory + bytes)};
     };
     const int block = static_cast<int>(blockIdx.x), h = block % packed.heads, head = h / packed.group;
@@ -87,7 +89,7 @@ void make_dq(const AttentionBackward& op, const AttentionPlan& plan, const Packe
     const int queries = s.queries - tile.from < kQueries ? s.queries - tile.from : kQueries;
     const int begin = reach.first_key(tile.from) / kKeys * kKeys, end = s.first + tile.from + queries;
     const auto stage = [&](int from, bool values) {
-      return tile_at(2 * kQueryBytes + (from / kKeys % 2 * 2 + values) * kKeyBytes);
+      return tile_at(2 * kQueryBytes + values * kKeyBytes + (from & kKeys) * (2 * kKeyBytes / kKeys));
     };
     const auto begin_copies = [&](int from) {
       begin_copy_of_rows<kThreads, kKeys>(stage(from, false), packed.k.of(head, s.keys_at + from));
@@ -148,11 +150,11 @@ void make_dk_and_dv(const AttentionBackward& op, const AttentionPlan& plan,
   const AttentionTile* tile_of = staged(tiles.data(), count);
   const auto kv_heads = static_cast<int>(op.shape.kv_heads);
   const int64_t capacity = capacity_of(op);
-  constexpr int64_t kKeyBytes = Tile::bytes(kKeys), kQueryBytes = Tile::bytes(kQueries);
-  constexpr int64_t kNumberBytes = kQueries * sizeof(float), kStageBytes = 2 * (kQueryBytes + kNumberBytes);
+  constexpr int kKeyBytes = Tile::bytes(kKeys), kQueryBytes = Tile::bytes(kQueries);
+  constexpr int kNumberBytes = kQueries * int{sizeof(float)}, kStageBytes = 2 * (kQueryBytes + kNumberBytes);
   launch<kThreads>({count * kv_heads, D / Size::kColumns}, 2 * kKeyBytes + 2 * kStageBytes, [=] __device__() {
     auto* memory = dynamic_shared<unsigned char>();
-    const auto tile_at = [&](int64_t bytes) {
+    const auto tile_at = [&](int bytes) {
       return Tile{reinterpret_cast<typename Products::Number*>(memory + bytes)};
     };
     const int block = static_cast<int>(blockIdx.x), head = block % kv_heads;

@@ -78,10 +78,10 @@ void attend(Context& context, const Attention& op, const AttentionPlan& plan) {
   const auto count = static_cast<int64_t>(tiles.size());
   const AttentionTile* tile_of = staged(tiles.data(), count);
   const int window = plan.window;
-  constexpr int64_t kKeyBytes = Tile::bytes(Size::kKeys);
+  constexpr int kKeyBytes = Tile::bytes(Size::kKeys);
   launch<kThreads>({count * heads}, Tile::bytes(Size::kQueries) + 4 * kKeyBytes, [=] __device__() {
     auto* memory = dynamic_shared<unsigned char>();
-    const auto tile_at = [&](int64_t bytes) {
+    const auto tile_at = [&](int bytes) {
       return Tile{reinterpret_cast<typename Products::Number*>(memory + bytes)};
     };
     const int block = static_cast<int>(blockIdx.x), h = block % heads, head = h / group;
@@ -93,7 +93,8 @@ void attend(Context& context, const Attention& op, const AttentionPlan& plan) {
     const int end = s.first + tile.from + queries;
     const Tile query_rows = tile_at(0);
     const auto stage = [&](int from, bool values) {
-      return tile_at(Tile::bytes(Size::kQueries) + (from / Size::kKeys % 2 * 2 + values) * kKeyBytes);
+      return tile_at(Tile::bytes(Size::kQueries) + values * kKeyBytes +
+                     (from & Size::kKeys) * (2 * kKeyBytes / Size::kKeys));
     };
     const auto begin_copies = [&](int from) {
       begin_copy_of_rows<kThreads, Size::kKeys>(stage(from, false), k.of(head, s.keys_at + from));

@@ -38,8 +38,8 @@ __device__ inline int row_in_warp(int row_of_lane) { return row_of_lane * 8 + la
 template <typename Number, int kWidth>
 struct SharedRows {
   static constexpr int kStride = kWidth + 16 / static_cast<int>(sizeof(Number));
-  __host__ __device__ static constexpr int64_t bytes(int rows) {
-    return int64_t{rows} * kStride * int64_t{sizeof(Number)};
+  __host__ __device__ static constexpr int bytes(int rows) {
+    return rows * kStride * static_cast<int>(sizeof(Number));
   }
   Number* data;
   __device__ Number* operator[](int row) const { return data + row * kStride; }
@@ -51,12 +51,16 @@ struct SharedRows {
 template <int kThreads, int kRows, typename Number, int kWidth>
 __device__ inline void begin_copy_of_rows(const SharedRows<Number, kWidth>& to, const Number* from) {
   constexpr int kNumbers = 16 / static_cast<int>(sizeof(Number)), kPieces = kWidth / kNumbers;
+  constexpr int kRowsAtOnce = kThreads / kPieces;
+  static_assert(kThreads % kPieces == 0);
+  const int row = static_cast<int>(threadIdx.x) / kPieces;
+  const int column = static_cast<int>(threadIdx.x) % kPieces * kNumbers;
+  Number* to_first = to[row] + column;
+  const Number* from_first = from + row * kWidth + column;
 #pragma unroll
-  for (int begin = 0; begin < kRows * kPieces; begin += kThreads) {
-    const int i = begin + static_cast<int>(threadIdx.x);
-    if (kRows * kPieces % kThreads == 0 || i < kRows * kPieces)
-      begin_copy(to[i / kPieces] + i % kPieces * kNumbers, from + i * kNumbers);
-  }
+  for (int begin = 0; begin < kRows; begin += kRowsAtOnce)
+    if (kRows % kRowsAtOnce == 0 || begin + row < kRows)
+      begin_copy(to_first + begin * to.kStride, from_first + begin * kWidth);
 }
 
 struct Bf16Products {
