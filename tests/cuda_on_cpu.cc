@@ -235,8 +235,9 @@ void taken() {
 
 namespace {
 
+constexpr uintptr_t kAlignment = 16;  // of what is read or written by so many bytes
+
 void expect_in_shared_memory(const void* address, size_t bytes) {
-  constexpr uintptr_t kAlignment = 16;
   const auto at = reinterpret_cast<uintptr_t>(address),
              begin = reinterpret_cast<uintptr_t>(shared_memory.data());
   if (at % kAlignment != 0) stop("an address that is not a multiple of 16 bytes");
@@ -255,7 +256,8 @@ float half_of(const uint32_t* words, int index) {
 
 void begin_copy(void* to_shared, const void* from, size_t bytes) {
   expect_in_shared_memory(to_shared, bytes);
-  if (reinterpret_cast<uintptr_t>(from) % bytes != 0) stop("a copy from an address that is not a multiple");
+  if (reinterpret_cast<uintptr_t>(from) % kAlignment != 0)
+    stop("a copy from an address that is not a multiple of 16 bytes");
   std::memset(to_shared, 0xFF, bytes);
   fibers[static_cast<size_t>(current)].copies.push_back({to_shared, from, bytes});
 }

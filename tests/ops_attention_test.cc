@@ -15,6 +15,7 @@ struct Case {
   int64_t D;
   AttentionShape shape;
   int64_t cache = 0;  // rows a segment; 0 is none
+  bool cache_has_gradient = true;
 };
 
 void attention(Trial& trial, const Case& c) {
@@ -51,10 +52,10 @@ void attention(Trial& trial, const Case& c) {
       .dq = trial.written_gradient("q"),
       .dk = trial.written_gradient("k"),
       .dv = trial.written_gradient("v"),
-      .dpast = c.cache ? trial.written_gradient("past") : Tensor{},
+      .dpast = c.cache && c.cache_has_gradient ? trial.written_gradient("past") : Tensor{},
   };
   trial(backward);
-  if (c.cache)
+  if (backward.dpast)
     trial(KeepKeysBackward{segments, positions, trial.cotangent("after"), backward.dk, backward.dv,
                            backward.dpast});
 }
@@ -70,7 +71,8 @@ const Case kCases[] = {
     {{9, 0, 2}, {7, 3, 1}, 4, {2, 1, 3}, 5},
     {{131, 40}, {0, 0}, 23, {2, 1}},
     {{70, 3}, {30, 600}, 64, {3, 1}, 700},
-    {{140}, {9}, 100, {2, 2, 31}, 50},
+    {{200, 9}, {50, 100}, 32, {4, 1, 90}, 160},
+    {{20, 140}, {70, 9}, 100, {2, 2, 31}, 50, false},
     {{70}, {0}, 150, {1, 1}},
 };
 
