@@ -116,3 +116,7 @@ T __shfl_down_sync(unsigned, T value, unsigned by) {
   const int from = cuda_on_cpu::lane() + static_cast<int>(by);
   return cuda_on_cpu::shuffle(value, from > 31 ? cuda_on_cpu::lane() : from);
 }
+inline int __any_sync(unsigned, int predicate) {
+  for (int by = 16; by > 0; by /= 2) predicate |= cuda_on_cpu::shuffle(predicate, cuda_on_cpu::lane() ^ by);
+  return predicate;
+}

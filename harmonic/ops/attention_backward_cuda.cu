@@ -51,8 +51,7 @@ struct DkSizes {
 // weights and the gradients of the scores.
 template <int M, int N, typename Reads>
 __device__ void differentiate(Sums<M, N>& scores, Sums<M, N>& gradients, bool all_read, Reads reads) {
-  // A weight is at most 1, but for rounding.
-  scores.for_each([](int, int, int, float& score) { score = power_of_two(fminf(score, 0)); });
+  scores.for_each([](int, int, int, float& score) { score = power_of_two(score); });
   if (!all_read)
     scores.for_each([&](int r, int n, int place, float& weight) {
       if (!reads(r, n, place)) weight = 0;

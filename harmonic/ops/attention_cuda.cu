@@ -25,41 +25,52 @@ __device__ float row_max(float value) {
   return fmaxf(value, __shfl_xor_sync(kAllLanes, value, 2));
 }
 
-// The largest score of each of a lane's rows so far; the sum of 2 to the scores less it, of this lane's
-// columns.
+// Weights are 2 to the score less a measure, which is about the largest score of a row so far: brought up to
+// it when scores exceed it by this.
+constexpr float kSlack = 8;
+
+// For each of a lane's rows the measure, and the sum of the weights of this lane's columns.
 template <int kRows>
 struct Softmax {
-  float most[kRows], sum[kRows];
+  float measure[kRows], sum[kRows];
 
   __device__ Softmax() {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      most[r] = -INFINITY;
+      measure[r] = -INFINITY;
       sum[r] = 0;
     }
   }
 
-  // Scores become weights, and what was summed with earlier weights is brought to their measure.
+  // Scores become weights; when the measure changes, what was summed with earlier weights does too. Which
+  // rows share a warp changes nothing.
   template <int M, int N, int C>
   __device__ void add(Sums<M, N>& scores, Sums<M, C>& output) {
-    float largest[kRows], kept[kRows];
+    float largest[kRows];
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) largest[r] = most[r];
+    for (int r = 0; r < kRows; ++r) largest[r] = -INFINITY;
     scores.for_each([&](int r, int, int, float& score) { largest[r] = fmaxf(largest[r], score); });
+    bool exceeds = false;
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      largest[r] = row_max(largest[r]);
-      const float measure = largest[r] == -INFINITY ? 0 : largest[r];
-      kept[r] = power_of_two(most[r] - measure);
-      most[r] = largest[r];
-      largest[r] = measure;
-      sum[r] *= kept[r];
+    for (int r = 0; r < kRows; ++r) exceeds = exceeds || largest[r] > measure[r] + kSlack;
+    if (__any_sync(kAllLanes, exceeds)) {
+      float kept[kRows];
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        largest[r] = row_max(largest[r]);
+        const bool changes = largest[r] > measure[r] + kSlack;
+        kept[r] = changes ? power_of_two(measure[r] - largest[r]) : 1;
+        measure[r] = changes ? largest[r] : measure[r];
+        sum[r] *= kept[r];
+      }
+      output.for_each([&](int r, int, int, float& value) { value *= kept[r]; });
     }
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) largest[r] = measure[r] == -INFINITY ? 0 : measure[r];
     scores.for_each([&](int r, int, int, float& score) {
       score = power_of_two(score - largest[r]);
       sum[r] += score;
     });
-    output.for_each([&](int r, int, int, float& value) { value *= kept[r]; });
   }
 };
 
@@ -134,7 +145,7 @@ void attend(Context& context, const Attention& op, const AttentionPlan& plan) {
       scale[r] = 1 / sum;
       const int query = first_query + row_in_warp(r);
       if (lse && query < s.queries && lane_index() % 4 == 0)
-        lse[s.row + query][h] = softmax.most[r] * kLn2 + logf(sum);
+        lse[s.row + query][h] = softmax.measure[r] * kLn2 + logf(sum);
     }
     write_rows<Products>(
         output, width,
