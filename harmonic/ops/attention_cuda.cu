@@ -33,17 +33,18 @@ constexpr float kSlack = 8;
 template <int kRows>
 struct Softmax {
   float measure[kRows], sum[kRows];
+  bool measured[kRows];  // until then the measure is 0, and nothing was summed
 
   __device__ Softmax() {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      measure[r] = -INFINITY;
-      sum[r] = 0;
+      measure[r] = sum[r] = 0;
+      measured[r] = false;
     }
   }
 
-  // Scores become weights; when the measure changes, what was summed with earlier weights does too. Which
-  // rows share a warp changes nothing.
+  // Scores, which are less the measure already, become weights; when the measure changes, what was summed
+  // with earlier weights does too. Which rows share a warp changes nothing.
   template <int M, int N, int C>
   __device__ void add(Sums<M, N>& scores, Sums<M, C>& output) {
     float largest[kRows];
@@ -52,26 +53,30 @@ struct Softmax {
     scores.for_each([&](int r, int, int, float& score) { largest[r] = fmaxf(largest[r], score); });
     bool exceeds = false;
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) exceeds = exceeds || largest[r] > measure[r] + kSlack;
+    for (int r = 0; r < kRows; ++r) exceeds = exceeds || largest[r] > most_of(r);
     if (__any_sync(kAllLanes, exceeds)) {
       float kept[kRows];
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
         largest[r] = row_max(largest[r]);
-        const bool changes = largest[r] > measure[r] + kSlack;
-        kept[r] = changes ? power_of_two(measure[r] - largest[r]) : 1;
-        measure[r] = changes ? largest[r] : measure[r];
+        const bool changes = largest[r] > most_of(r);
+        if (!changes) largest[r] = 0;
+        kept[r] = measured[r] ? power_of_two(-largest[r]) : 0;
+        measure[r] += largest[r];
+        measured[r] = measured[r] || changes;
         sum[r] *= kept[r];
       }
       output.for_each([&](int r, int, int, float& value) { value *= kept[r]; });
+      scores.for_each([&](int r, int, int, float& score) { score -= largest[r]; });
     }
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) largest[r] = measure[r] == -INFINITY ? 0 : measure[r];
     scores.for_each([&](int r, int, int, float& score) {
-      score = power_of_two(score - largest[r]);
+      score = power_of_two(score);
       sum[r] += score;
     });
   }
+
+ private:
+  __device__ float most_of(int r) const { return measured[r] ? kSlack : -INFINITY; }
 };
 
 template <typename Products, int D>
@@ -127,7 +132,7 @@ void attend(Context& context, const Attention& op, const AttentionPlan& plan) {
       const int last = from + Size::kKeys - 1;
       if (from > s.first + last_query || last < reach.first_key(first_query)) continue;
       Sums<Size::kRowBlocks, Size::kKeyBlocks> scores;
-      scores.clear();
+      scores.for_each([&](int r, int, int, float& score) { score = -softmax.measure[r]; });
       Products::add_rows_by_rows(scores, query_rows.from_row(first_row), stage(from, false));
       if (!reach.reads(first_query, last) || !reach.reads(last_query, from))
         scores.for_each([&](int r, int n, int place, float& score) {
