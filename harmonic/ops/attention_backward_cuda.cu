@@ -114,7 +114,8 @@ void make_dq(const AttentionBackward& op, const AttentionPlan& plan, const Packe
       __syncthreads();
       if (from + kKeys < end) begin_copies(from + kKeys);
       const int last = from + kKeys - 1;
-      if (from > s.first + last_query || last < reach.first_key(first_query)) continue;
+      if (first_query >= s.queries || from > s.first + last_query || last < reach.first_key(first_query))
+        continue;
       Sums<Size::kRowBlocks, Size::kKeyBlocks> scores, gradients;
       scores.for_each([&](int r, int, int, float& score) { score = log_sums[r * 8]; });
       gradients.for_each([&](int r, int, int, float& gradient) { gradient = commons[r * 8]; });
@@ -199,7 +200,8 @@ void make_dk_and_dv(const AttentionBackward& op, const AttentionPlan& plan,
       __syncthreads();
       if (step + 1 < steps) begin_copies(step + 1);
       const int last = from + kQueries - 1;
-      if (first_key > s.first + last || last_key_of_warp < reach.first_key(from)) continue;
+      if (first_key >= s.keys || first_key > s.first + last || last_key_of_warp < reach.first_key(from))
+        continue;
       const Tile query_rows = tile_at(stage(step)), dy_rows = tile_at(stage(step) + kQueryBytes);
       const float *log_sums = numbers(step), *commons = log_sums + kQueries;
       Sums<Size::kRowBlocks, Size::kQueryBlocks> scores, gradients;

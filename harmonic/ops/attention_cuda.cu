@@ -130,7 +130,8 @@ void attend(Context& context, const Attention& op, const AttentionPlan& plan) {
       __syncthreads();
       if (from + Size::kKeys < end) begin_copies(from + Size::kKeys);
       const int last = from + Size::kKeys - 1;
-      if (from > s.first + last_query || last < reach.first_key(first_query)) continue;
+      if (first_query >= s.queries || from > s.first + last_query || last < reach.first_key(first_query))
+        continue;
       Sums<Size::kRowBlocks, Size::kKeyBlocks> scores;
       scores.for_each([&](int r, int, int, float& score) { score = -softmax.measure[r]; });
       Products::add_rows_by_rows(scores, query_rows.from_row(first_row), stage(from, false));

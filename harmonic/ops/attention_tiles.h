@@ -157,33 +157,32 @@ struct AttentionPlan {
   };
 };
 
-// The plan's segments where kernels can read them, and to which a packed row belongs.
+// The plan's segments where kernels can read them.
 struct PackedSegments {
   const AttentionSegment* segments = nullptr;
-  const int32_t *of_queries = nullptr, *of_keys = nullptr;  // by packed row / kPadding
+  int count = 0;
 
-  explicit PackedSegments(const AttentionPlan& plan) {
-    std::vector<int32_t> queries, keys;
-    for (size_t i = 0; i < plan.segments.size(); ++i) {
-      const AttentionSegment& s = plan.segments[i];
-      queries.resize(static_cast<size_t>((s.queries_at + AttentionPlan::padded(s.queries)) / kPadding),
-                     static_cast<int32_t>(i));
-      keys.resize(static_cast<size_t>((s.keys_at + AttentionPlan::padded(s.keys)) / kPadding),
-                  static_cast<int32_t>(i));
+  explicit PackedSegments(const AttentionPlan& plan)
+      : segments(staged(plan.segments.data(), static_cast<int64_t>(plan.segments.size()))),
+        count(static_cast<int>(plan.segments.size())) {}
+  // That a packed row belongs to; `at` is the member that says where its rows begin.
+  __device__ const AttentionSegment& of(int64_t row, int64_t AttentionSegment::*at) const {
+    int low = 0, high = count;
+    while (high - low > 1) {
+      const int middle = (low + high) / 2;
+      (segments[middle].*at <= row ? low : high) = middle;
     }
-    segments = staged(plan.segments.data(), static_cast<int64_t>(plan.segments.size()));
-    of_queries = staged(queries.data(), static_cast<int64_t>(queries.size()));
-    of_keys = staged(keys.data(), static_cast<int64_t>(keys.size()));
+    return segments[low];
   }
   // The caller's row of a packed query, -1 for one of the padding.
   __device__ int64_t query_row(int64_t packed) const {
-    const AttentionSegment& s = segments[of_queries[packed / kPadding]];
+    const AttentionSegment& s = of(packed, &AttentionSegment::queries_at);
     const int64_t i = packed - s.queries_at;
     return i < s.queries ? s.row + i : -1;
   }
   // Where a packed key or value comes from, null for one of the padding.
   __device__ const float* key(const KeyRows& rows, int64_t packed) const {
-    const AttentionSegment& s = segments[of_keys[packed / kPadding]];
+    const AttentionSegment& s = of(packed, &AttentionSegment::keys_at);
     const int64_t j = packed - s.keys_at;
     return j < s.keys ? rows.at(s, j) : nullptr;
   }
