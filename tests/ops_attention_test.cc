@@ -87,7 +87,7 @@ TEST(Attention, MatchesTheReferenceInEveryOutputAndGradient) {
 }
 
 // Where products are of numbers rounded to bf16, scores are, and so what follows from them.
-TEST(Attention, IsNearTheReferenceWithMatrixUnits) {
+TEST(Attention, MatchesTheReferenceAsMatrixUnitsRound) {
   constexpr double kTolerance = 1e-2;
   std::vector<TestedBackend> backends = {{emulated_cuda_bf16_backend(), kTolerance}};
   if (a_card_is_tested()) backends.push_back({*cuda_plugin().bf16, kTolerance});
