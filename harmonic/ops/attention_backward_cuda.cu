@@ -1,7 +1,7 @@
 // Attention backward (Dao, arXiv 2307.08691) in two launches, so that no sum needs atomics: blocks of queries
 // go over their keys and make dq, blocks of keys go over the queries that read them, head after head of a
 // group, and make dk and dv. Both make scores and weights again, from the log of a query's sum.
-#include "harmonic/ops/attention_tiles.h"
+#include "harmonic/ops/attention_pack.h"
 
 namespace harmonic::cuda {
 namespace {
@@ -241,14 +241,17 @@ QueryStatistics statistics_of(Context& context, const AttentionBackward& op, con
   const QueryStatistics statistics{scratch_floats(context, heads * rows),
                                    scratch_floats(context, heads * rows), rows};
   const Rows y = rows_of(op.y), lse = rows_of(op.lse), dy = rows_of(op.dy);
-  for_each_row(rows * heads, [=] __device__(int64_t i, int lane) {
-    const int64_t packed = i / heads, h = i % heads, r = segments.query_row(packed);
-    float sum = 0;
-    for (int64_t c = lane; r >= 0 && c < D; c += kWarpSize) sum += dy[r][h * D + c] * y[r][h * D + c];
-    sum = warp_sum(sum);
-    if (lane > 0) return;
-    statistics.log_sum[h * rows + packed] = r >= 0 ? -lse[r][h] * kLog2E : 0;
-    statistics.common[h * rows + packed] = -sum;
+  for_each_row(rows, [=] __device__(int64_t packed, int lane) {
+    const int64_t r = segments.query_row(packed);
+#pragma unroll 4
+    for (int64_t h = 0; h < heads; ++h) {
+      float sum = 0;
+      for (int64_t c = lane; r >= 0 && c < D; c += kWarpSize) sum += dy[r][h * D + c] * y[r][h * D + c];
+      sum = warp_sum(sum);
+      if (lane > 0) continue;
+      statistics.log_sum[h * rows + packed] = r >= 0 ? -lse[r][h] * kLog2E : 0;
+      statistics.common[h * rows + packed] = -sum;
+    }
   });
   return statistics;
 }
@@ -257,17 +260,18 @@ template <typename Products, int D>
 void differentiate_attention(Context& context, const AttentionBackward& op, const AttentionPlan& plan) {
   const PackedSegments segments(plan);
   const int64_t heads = op.shape.heads, width = op.q.cols / heads;
-  const Packed<Products, D> packed{
-      segments,
-      pack_queries<Products, D>(context, plan, segments, op.q, heads, softmax_scale(width) * kLog2E),
-      pack_keys<Products, D>(context, plan, segments, op, false),
-      pack_keys<Products, D>(context, plan, segments, op, true),
-      pack_queries<Products, D>(context, plan, segments, op.dy, heads, 1),
-      statistics_of(context, op, plan, segments),
-      static_cast<int>(heads),
-      static_cast<int>(heads / op.shape.kv_heads),
-      static_cast<int>(width),
-      plan.window};
+  Packing<Products, D> packing(context, plan, segments);
+  const Packed<Products, D> packed{segments,
+                                   packing.queries(op.q, heads, softmax_scale(width) * kLog2E),
+                                   packing.keys(op, false),
+                                   packing.keys(op, true),
+                                   packing.queries(op.dy, heads, 1),
+                                   statistics_of(context, op, plan, segments),
+                                   static_cast<int>(heads),
+                                   static_cast<int>(heads / op.shape.kv_heads),
+                                   static_cast<int>(width),
+                                   plan.window};
+  packing.finish();
   make_dq(op, plan, packed);
   make_dk_and_dv(op, plan, packed);
 }

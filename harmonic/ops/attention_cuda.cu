@@ -1,7 +1,7 @@
 // Attention forward (Dao, arXiv 2307.08691): a block has a tile of queries of one head, each warp some rows
 // of it, and goes over the keys, tile by tile; the next tile is copied while one is computed. Scores and
 // weights stay in registers, where the softmax is kept running.
-#include "harmonic/ops/attention_tiles.h"
+#include "harmonic/ops/attention_pack.h"
 
 namespace harmonic::cuda {
 namespace {
@@ -86,9 +86,10 @@ void attend(Context& context, const Attention& op, const AttentionPlan& plan) {
   const auto heads = static_cast<int>(op.shape.heads), group = heads / static_cast<int>(op.shape.kv_heads);
   const auto width = static_cast<int>(op.q.cols / heads);
   const PackedSegments packed(plan);
-  const auto q = pack_queries<Products, D>(context, plan, packed, op.q, heads, softmax_scale(width) * kLog2E);
-  const auto k = pack_keys<Products, D>(context, plan, packed, op, false);
-  const auto v = pack_keys<Products, D>(context, plan, packed, op, true);
+  Packing<Products, D> packing(context, plan, packed);
+  const auto q = packing.queries(op.q, heads, softmax_scale(width) * kLog2E);
+  const auto k = packing.keys(op, false), v = packing.keys(op, true);
+  packing.finish();
   const Rows y = rows_of(op.y), lse = rows_of(op.lse);
   const std::vector<AttentionTile> tiles = plan.tiles_of_queries(Size::kQueries);
   const auto count = static_cast<int64_t>(tiles.size());

@@ -51,17 +51,6 @@ struct PartialRows {
   __device__ float* at(int64_t part, int64_t head) const { return data + (part * heads + head) * (D + 2); }
 };
 
-// Four numbers of a row, from column c on; zeros from column D on. At once where they lie at a multiple of 16
-// bytes.
-__device__ FourFloats four_of(const float* row, int c, int D, bool at_once) {
-  if (at_once) return *reinterpret_cast<const FourFloats*>(row + c);
-  FourFloats four = {};
-#pragma unroll
-  for (int e = 0; e < 4; ++e)
-    if (c + e < D) four.at[e] = row[c + e];
-  return four;
-}
-
 // kHeads heads of a query read the same keys.
 template <int kHeads>
 void attend_parts(const Attention& op, const FewQueries& few, const PartialRows& partial) {

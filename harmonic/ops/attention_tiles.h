@@ -1,8 +1,5 @@
-// How attention over tiles is laid out on a card. What an op reads lies in the caller's rows and, for keys,
-// in caches that go round by position. It is first packed: of each head, and of each segment that takes part,
-// its queries one after the other and the keys that they read one after the other, cache or not, wide as the
-// tiles are and with rows of zeros up to the next multiple of kPadding. So tiles are copied as they are,
-// without a look at segments, positions or ends.
+// What attention on a card shares: which keys a segment's queries read and where these lie, which tiles there
+// are, and how a warp's sums are written.
 //
 // Within a segment a key has the index of its position less that of the oldest key that is read; query i
 // reads keys up to first + i, all, or the last `window` of them.
@@ -67,8 +64,8 @@ int64_t capacity_of(const Op& op) {
 
 // Where a key or value of a segment lies that is not packed.
 struct KeyRows {
-  Rows own, past;
-  int64_t width, capacity;
+  Rows own = {}, past = {};
+  int64_t width = 0, capacity = 1;
   int64_t column = 0;  // of a cache row, where what is asked for begins
   __device__ const float* at(const AttentionSegment& s, int64_t key) const {
     return key >= s.first ? own[s.row + key - s.first]
@@ -157,101 +154,20 @@ struct AttentionPlan {
   };
 };
 
-// The plan's segments where kernels can read them.
-struct PackedSegments {
-  const AttentionSegment* segments = nullptr;
-  int count = 0;
-
-  explicit PackedSegments(const AttentionPlan& plan)
-      : segments(staged(plan.segments.data(), static_cast<int64_t>(plan.segments.size()))),
-        count(static_cast<int>(plan.segments.size())) {}
-  // That a packed row belongs to; `at` is the member that says where its rows begin.
-  __device__ const AttentionSegment& of(int64_t row, int64_t AttentionSegment::*at) const {
-    int low = 0, high = count;
-    while (high - low > 1) {
-      const int middle = (low + high) / 2;
-      (segments[middle].*at <= row ? low : high) = middle;
-    }
-    return segments[low];
-  }
-  // The caller's row of a packed query, -1 for one of the padding.
-  __device__ int64_t query_row(int64_t packed) const {
-    const AttentionSegment& s = of(packed, &AttentionSegment::queries_at);
-    const int64_t i = packed - s.queries_at;
-    return i < s.queries ? s.row + i : -1;
-  }
-  // Where a packed key or value comes from, null for one of the padding.
-  __device__ const float* key(const KeyRows& rows, int64_t packed) const {
-    const AttentionSegment& s = of(packed, &AttentionSegment::keys_at);
-    const int64_t j = packed - s.keys_at;
-    return j < s.keys ? rows.at(s, j) : nullptr;
-  }
-};
-
-// Numbers of heads, [heads][rows][kWidth].
-template <typename Number, int kWidth>
-struct PackedRows {
-  const Number* data = nullptr;
-  int64_t rows = 0;
-  __device__ const Number* of(int64_t head, int64_t row) const { return data + (head * rows + row) * kWidth; }
-};
-
-// Packs rows of `heads` heads of D numbers, times a factor; at(row) says where a row's lie, null for zeros.
-// by_fours: that is always at a multiple of 16 bytes.
-template <typename Products, int kWidth, typename At>
-PackedRows<typename Products::Number, kWidth> pack(Context& context, int64_t rows, int64_t heads, int64_t D,
-                                                   bool by_fours, float factor, At at) {
-  using Number = typename Products::Number;
-  constexpr int64_t kFours = kWidth / 4;
-  auto* to = static_cast<Number*>(
-      context.scratch.tensor(heads * rows, kWidth, sizeof(Number) == sizeof(float) ? DType::f32 : DType::bf16)
-          .data);
-  for_each_row(rows, [=] __device__(int64_t row, int lane) {
-    const float* from = at(row);
-    for (int64_t i = lane; i < heads * kFours; i += kWarpSize) {
-      const int64_t h = i / kFours, c = i % kFours * 4;
-      float numbers[4] = {};
-      if (from && by_fours && c < D) {
-        const FourFloats four = *reinterpret_cast<const FourFloats*>(from + h * D + c);
-#pragma unroll
-        for (int e = 0; e < 4; ++e) numbers[e] = four.at[e] * factor;
-      } else if (from) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e)
-          if (c + e < D) numbers[e] = from[h * D + c + e] * factor;
-      }
-      *reinterpret_cast<typename Products::Four*>(to + (h * rows + row) * kWidth + c) =
-          Products::four(numbers);
-    }
-  });
-  return {to, rows};
-}
 // Whether each head's numbers in each row begin at a multiple of 16 bytes.
 inline bool by_fours(const Tensor& tensor, int64_t D) {
   return reinterpret_cast<uintptr_t>(tensor.data) % 16 == 0 && tensor.stride % 4 == 0 && D % 4 == 0;
 }
 
-template <typename Products, int kWidth>
-PackedRows<typename Products::Number, kWidth> pack_queries(Context& context, const AttentionPlan& plan,
-                                                           const PackedSegments& packed, const Tensor& tensor,
-                                                           int64_t heads, float factor) {
-  const Rows from = rows_of(tensor);
-  const int64_t D = tensor.cols / heads;
-  return pack<Products, kWidth>(context, plan.query_rows, heads, D, by_fours(tensor, D), factor,
-                                [=] __device__(int64_t row) -> const float* {
-                                  const int64_t r = packed.query_row(row);
-                                  return r < 0 ? nullptr : from[r];
-                                });
-}
-template <typename Products, int kWidth, typename Op>
-PackedRows<typename Products::Number, kWidth> pack_keys(Context& context, const AttentionPlan& plan,
-                                                        const PackedSegments& packed, const Op& op,
-                                                        bool values) {
-  const KeyRows from = key_rows(op, values);
-  const int64_t heads = op.shape.kv_heads, D = op.k.cols / heads;
-  const bool aligned = by_fours(values ? op.v : op.k, D) && (!op.past || by_fours(op.past, D));
-  return pack<Products, kWidth>(context, plan.key_rows, heads, D, aligned, 1,
-                                [=] __device__(int64_t row) { return packed.key(from, row); });
+// Four numbers of a row, from column c on; zeros from column D on. At once where they lie at a multiple of 16
+// bytes.
+__device__ inline FourFloats four_of(const float* row, int c, int D, bool at_once) {
+  if (at_once) return *reinterpret_cast<const FourFloats*>(row + c);
+  FourFloats four = {};
+#pragma unroll
+  for (int e = 0; e < 4; ++e)
+    if (c + e < D) four.at[e] = row[c + e];
+  return four;
 }
 
 // Writes the sums of a warp, times a factor: the first `columns` of them of row r of a lane's to at(r), null
