@@ -117,3 +117,9 @@ T __shfl_down_sync(unsigned, T value, unsigned by) {
   const int from = cuda_on_cpu::lane() + static_cast<int>(by);
   return cuda_on_cpu::shuffle(value, from > 31 ? cuda_on_cpu::lane() : from);
 }
+inline unsigned __ballot_sync(unsigned, bool value) {
+  unsigned bits = 0;
+  for (int lane = 0; lane < 32; ++lane)
+    bits |= static_cast<unsigned>(cuda_on_cpu::shuffle(value, lane)) << lane;
+  return bits;
+}

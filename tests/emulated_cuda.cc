@@ -5,7 +5,7 @@
 #include <deque>
 #include <vector>
 
-#include "harmonic/ops/cuda_kernel.h"
+#include "harmonic/ops/cuda_rounding.h"
 #include "harmonic/ops/cuda_table.h"
 
 namespace harmonic {
@@ -45,12 +45,17 @@ void compute(const Product& product, bool rounds) {
     std::vector<float> numbers(static_cast<size_t>(matrix.size()));
     for (int64_t r = 0; r < matrix.rows; ++r)
       for (int64_t c = 0; c < matrix.cols; ++c) {
-        const float number =
-            matrix.dtype == DType::bf16
-                ? float_of_bf16(static_cast<const uint16_t*>(matrix.data)[r * matrix.stride + c])
-                : matrix.row<float>(r)[c];
-        numbers[static_cast<size_t>(transposed ? c * matrix.rows + r : r * matrix.cols + c)] =
-            rounds ? float_of_bf16(bf16_of(number)) : number;
+        const int64_t at = r * matrix.stride + c;
+        float number = 0;
+        if (matrix.dtype == DType::f16) {
+          number = static_cast<const F16*>(matrix.data)[at].value();
+        } else if (matrix.dtype == DType::bf16) {
+          number = static_cast<const Bf16*>(matrix.data)[at].value();
+        } else {
+          number = matrix.as<float>()[at];
+          if (rounds) number = Bf16::of(number).value();
+        }
+        numbers[static_cast<size_t>(transposed ? c * matrix.rows + r : r * matrix.cols + c)] = number;
       }
     return numbers;
   };
@@ -64,10 +69,16 @@ void compute(const Product& product, bool rounds) {
       const float* row = b.data() + k * N;
       for (int64_t n = 0; n < N; ++n) sums[static_cast<size_t>(n)] += factor * row[n];
     }
-    for (int64_t n = 0; n < N; ++n)
-      product.result.row<float>(m)[n] = (product.base ? product.base.row<float>(m)[n] : 0) +
-                                        (product.bias ? product.bias.as<float>()[n] : 0) +
-                                        product.factor * sums[static_cast<size_t>(n)];
+    for (int64_t n = 0; n < N; ++n) {
+      const float sum = (product.base ? product.base.row<float>(m)[n] : 0) +
+                        (product.bias ? product.bias.as<float>()[n] : 0) +
+                        product.factor * sums[static_cast<size_t>(n)];
+      if (product.result.dtype == DType::f16) {
+        static_cast<F16*>(product.result.data)[m * product.result.stride + n] = F16::of(sum);
+      } else {
+        product.result.row<float>(m)[n] = sum;
+      }
+    }
   }
 }
 

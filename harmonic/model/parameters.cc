@@ -74,18 +74,25 @@ void Parameters::allocate(const Backend& backend, bool trained) {
   trained_ = trained;
   memory_.draw_from(backend.memory);
   matrices_.draw_from(backend.memory);
-  // Pages of matrices whose values are dropped, or never written, hold nothing else.
-  for (Entry& entry : entries_) {
+  // Role by role, so that an optimiser finds those that it treats alike side by side. Pages of matrices whose
+  // values are dropped, or never written, hold nothing else.
+  const auto in_order = [&](const auto& use) {
+    for (const Role role : {Role::vector, Role::embedding, Role::matrix})
+      for (Entry& entry : entries_)
+        if (entry.role == role) use(entry);
+  };
+  in_order([&](Entry& entry) {
     Parameter& p = entry.parameter;
     const bool stays = entry.role == Role::vector || p.plain;
-    p.value = (stays ? memory_ : matrices_).tensor(p.value.rows, p.value.cols, dtype);
+    p.value = (stays ? memory_ : matrices_).side_by_side(p.value.rows, p.value.cols, dtype);
     if (!stays) ++kept_;
-  }
+  });
   if (!trained) return;
-  for (Entry& entry : entries_) {
+  in_order([&](Entry& entry) {
     Parameter& p = entry.parameter;
-    p.grad = memory_.zeros(p.value.rows, p.value.cols, dtype);
-  }
+    p.grad = memory_.side_by_side(p.value.rows, p.value.cols, dtype);
+    std::memset(p.grad.data, 0, static_cast<size_t>(p.grad.size() * size_of(dtype)));
+  });
 }
 
 void Parameters::clear_gradients() {

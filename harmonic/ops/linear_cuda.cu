@@ -39,14 +39,16 @@ void run(Context& context, const Linear& op) {
 
 void run(Context& context, const LinearBackward& op) {
   const float sign = op.negate ? -1.0f : 1.0f;
+  const bool rounds = precision() == Precision::bf16 && (op.dx || op.dweight);
+  const Tensor dy_of_products = rounds ? rounded_to_bf16(context, op.dy) : op.dy;
   if (op.dx)
-    multiply(context, {.a = op.dy,
+    multiply(context, {.a = dy_of_products,
                        .b = op.weight,
                        .result = op.dx.to,
                        .factor = sign,
                        .base = op.dx.add ? op.dx.to : Tensor{}});
   if (op.dweight)
-    multiply(context, {.a = op.dy,
+    multiply(context, {.a = dy_of_products,
                        .b = op.x,
                        .result = op.dweight,
                        .a_transposed = true,
@@ -67,10 +69,9 @@ void run(Context&, const PackWeight& op) {
   const PackedRows packed = packed_rows_of(op.packed, op.weight.rows, columns);
   if (op.format == DType::bf16) {
     const int64_t width = packed.stride / 2;
-    for_each(op.weight.rows * width, [=] __device__(int64_t i) {
-      const int64_t r = i / width, c = i % width;
+    for_each_element(op.weight.rows, width, [=] __device__(int64_t r, int64_t c) {
       const uint16_t half = c < columns ? bf16_of(weight[r][c]) : uint16_t{0};
-      reinterpret_cast<uint16_t*>(packed.data)[i] = half;
+      reinterpret_cast<uint16_t*>(packed.data)[r * width + c] = half;
       if (c < columns) weight[r][c] = float_of_bf16(half);
     });
     return;

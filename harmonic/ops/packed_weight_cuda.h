@@ -21,12 +21,12 @@ inline Tensor unpacked(Context& context, const Tensor& packed, int64_t m, int64_
   const bool narrow = precision() == Precision::bf16;
   if (narrow && !from.scales)
     return {from.data + first * from.stride, count, k, from.stride / 2, DType::bf16, packed.device};
-  const Tensor result = narrow ? bf16_scratch(context, count, k) : scratch_tensor(context, count, k);
+  const Tensor result =
+      narrow ? aligned_scratch(context, count, k, DType::bf16) : scratch_tensor(context, count, k);
   auto* halves = static_cast<uint16_t*>(result.data);
   auto* numbers = static_cast<float*>(result.data);
   const int64_t stride = result.stride;
-  for_each(count * k, [=] __device__(int64_t i) {
-    const int64_t r = i / k, c = i % k;
+  for_each_element(count, k, [=] __device__(int64_t r, int64_t c) {
     const float number = number_of(from, first + r, c);
     if (narrow) {
       halves[r * stride + c] = bf16_of(number);
