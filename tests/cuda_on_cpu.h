@@ -13,6 +13,7 @@
 #include <cstring>
 #include <functional>
 #include <type_traits>
+#include <vector>
 
 #define __global__
 #define __device__
@@ -62,6 +63,11 @@ class Deferral {
   Deferral& operator=(const Deferral&) = delete;
 };
 bool deferring();
+
+// From begin_recording() on, what is submitted is kept and not done; take_recording() gives it.
+using Recording = std::vector<std::function<void()>>;
+void begin_recording();
+Recording take_recording();
 
 // Memory that kernels reach while launches are deferred; at other times they reach all.
 void add_reachable(const void* memory, int64_t bytes);

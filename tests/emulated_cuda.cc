@@ -124,6 +124,29 @@ template <typename... Ops>
 OpTable<Ops...> later_table(const OpTable<Ops...>*) {
   return {{static_cast<void (*)(Context&, const Ops&)>(&run_later<Ops>)...}};
 }
+// As of a card: lists are kept as they were, which copies that are staged while all is deferred are anyway.
+class Recorder : public WorkRecorder {
+ public:
+  void begin() override { cuda_on_cpu::begin_recording(); }
+  int64_t end() override {
+    all_.push_back(cuda_on_cpu::take_recording());
+    return static_cast<int64_t>(all_.size()) - 1;
+  }
+  void abandon() noexcept override { cuda_on_cpu::take_recording(); }
+  void replay(int64_t recording) override {
+    const cuda_on_cpu::Deferral deferral;
+    for (const auto& work : all_.at(static_cast<size_t>(recording))) cuda_on_cpu::submit(work);
+    ++replays;
+  }
+  void forget(int64_t recording) noexcept override { all_.at(static_cast<size_t>(recording)).clear(); }
+
+  int64_t replays = 0;
+
+ private:
+  std::vector<cuda_on_cpu::Recording> all_;
+};
+Recorder the_recorder;
+
 void fill_zero_later(void* memory, int64_t rows, int64_t row_bytes, int64_t stride_bytes) {
   const cuda_on_cpu::Deferral deferral;
   fill_zero(memory, rows, row_bytes, stride_bytes);
@@ -158,8 +181,12 @@ const Backend& emulated_cuda_device_backend() {
                                nullptr,
                                &memory,
                                &cuda_on_cpu::complete,
-                               &cuda::fill_zero_later};
+                               &cuda::fill_zero_later,
+                               Precision::f32,
+                               &cuda::the_recorder};
   return backend;
 }
+
+int64_t emulated_replays() { return cuda::the_recorder.replays; }
 
 }  // namespace harmonic

@@ -17,7 +17,8 @@ struct DecodeBench {
   std::string precision = "f32";  // of the backend: what the checks allow
 };
 
-// From a token's number to the logits of the next, without sampling. Checked first: check_decoding().
+// From a token's number to the logits of the next, without sampling; on a card to the next one, which is
+// chosen there. Checked first: check_decoding().
 BenchReport bench_decode(const DecodeBench& options, ThreadPool& pool,
                          const Backend& backend = cpu_backend());
 

@@ -1,5 +1,6 @@
 #include "harmonic/model/model.h"
 
+#include <numeric>
 #include <set>
 
 namespace harmonic {
@@ -42,6 +43,12 @@ std::vector<int64_t> Model::strides() const {
   std::set<int64_t> strides = {1};
   for (const Work::Part& part : work_.parts) strides.insert(part.stride);
   return {strides.begin(), strides.end()};
+}
+
+int64_t Model::period() const {
+  int64_t period = 1;
+  for (const int64_t stride : strides()) period = std::lcm(period, stride);
+  return period;
 }
 
 void Model::pack(Context& context, DType format) {
@@ -99,8 +106,8 @@ Variable Model::forward(Step& step, const Tensor& tokens) const {
   return norm(tape, x, *final_norm_);
 }
 
-Tensor Model::logits(Tape& tape, const Tensor& hidden) const {
-  const Tensor y = tape.memory().tensor(hidden.rows, head_->value.rows, tape.dtype(), MemoryUse::shared);
+Tensor Model::logits(Tape& tape, const Tensor& hidden, MemoryUse use) const {
+  const Tensor y = tape.memory().tensor(hidden.rows, head_->value.rows, tape.dtype(), use);
   tape.run(Linear{hidden, head_->value, head_->packed, {}, {}, false, y});
   return y;
 }

@@ -9,6 +9,7 @@
 
 #include "harmonic/ops/cuda_card.h"
 #include "harmonic/ops/cuda_kernel.h"
+#include "harmonic/ops/cuda_recorder.h"
 #include "harmonic/ops/cuda_rounding.h"
 
 namespace harmonic {
@@ -263,7 +264,9 @@ void write_base(const Product& product) {
 
 const void* staged_bytes(const void* list, int64_t bytes) {
   static Staging staging;
-  return list ? staging.copy(list, bytes) : nullptr;
+  if (!list) return nullptr;
+  if (const void* recorded = recorded_list(list, bytes)) return recorded;
+  return staging.copy(list, bytes);
 }
 
 Precision precision() { return used_precision; }

@@ -16,7 +16,8 @@ struct Word {
 
 void run(Context&, const Embedding& op) {
   const Rows table = rows_of(op.table), y = rows_of(op.y);
-  const int32_t* tokens = staged(op.tokens.as<int32_t>(), op.y.rows);
+  const bool in_reach = op.tokens.device != Device::cpu;
+  const int32_t* tokens = in_reach ? op.tokens.as<int32_t>() : staged(op.tokens.as<int32_t>(), op.y.rows);
   if (op.packed) {
     const PackedRows packed = packed_rows_of(op.packed, op.table.rows, op.table.cols);
     for_each_element(op.y.rows, op.y.cols,
