@@ -12,7 +12,8 @@ if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
 endif()
 
 file(GLOB cuda_sources CONFIGURE_DEPENDS harmonic/ops/*_cuda.cu)
-add_library(harmonic_cuda MODULE ${cuda_sources} harmonic/ops/cuda_device.cu harmonic/ops/cuda_backend.cc
+add_library(harmonic_cuda MODULE ${cuda_sources} harmonic/ops/cuda_device.cu harmonic/ops/cuda_recorder.cu
+            harmonic/ops/cuda_backend.cc
             harmonic/tensor/arena.cc)
 set_target_properties(harmonic_cuda PROPERTIES
   CUDA_ARCHITECTURES "90a-real;90-virtual"

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "emulated_cuda.h"
 #include "harmonic/base/json.h"
 #include "harmonic/bench/bench_model.h"
 #include "harmonic/bench/bench_ops.h"
@@ -48,6 +49,31 @@ TEST(BenchCheck, PassesForEveryMixerAndFormat) {
     check_length(small(mixer), pool);
     for (const DType format : {DType::f32, DType::bf16, DType::i8})
       check_decoding(small(mixer), pool, format);
+  }
+}
+
+TEST(BenchCheck, PassesForEveryFormatOnADevice) {
+  ThreadPool pool(1);
+  for (const DType format : {DType::f32, DType::bf16, DType::i8})
+    check_decoding(small("harmonic"), pool, format, emulated_cuda_device_backend());
+}
+
+TEST(BenchCheck, BytesOfWeightsAreThoseThatAreKept) {
+  ThreadPool pool(1);
+  const auto bytes = [&](const Backend& backend, DType format) {
+    Model model(bench_config("harmonic", 64, 256, 300, 2), backend, false);
+    model.parameters().initialise(1, &pool);
+    Inference inference(model, pool);
+    model.pack(inference.context(), format);
+    EXPECT_GT(matrix_bytes(model), weight_bytes_a_token(model)) << "slow levels are read now and then";
+    return matrix_bytes(model);
+  };
+  for (const Backend* backend : {&cpu_backend(), &emulated_cuda_device_backend()}) {
+    const double f32 = bytes(*backend, DType::f32);
+    EXPECT_EQ(f32, 4.0 * (2 * 34 * 64 * 64 + 256 * 64));
+    EXPECT_EQ(bytes(*backend, DType::bf16), f32 / 2);
+    EXPECT_GT(bytes(*backend, DType::i8), f32 / 4);
+    EXPECT_LT(bytes(*backend, DType::i8), f32 / 3);
   }
 }
 

@@ -45,6 +45,11 @@ TEST(BenchCommand, MeasuresTrainingAndDecodingOfEveryMixer) {
   const Json decode = bench({"decode", "--mixers", "harmonic,mamba", "--d-model", "32", "--vocab", "64",
                              "--streams", "1,3", "--tokens", "4", "--runs", "1"});
   ASSERT_EQ(decode["rows"].size(), 12u);
+  const Json deep = bench({"decode", "--mixers", "harmonic", "--d-model", "32", "--layers", "3", "--vocab",
+                           "64", "--streams", "1", "--tokens", "4", "--runs", "1", "--weights", "f32"});
+  ASSERT_EQ(deep["rows"].size(), 1u);
+  EXPECT_EQ(deep["rows"][0]["layers"], 3.0);
+  EXPECT_GT(deep["rows"][0]["MB of weights"], 2 * decode["rows"][0]["MB of weights"].get<double>());
   EXPECT_EQ(decode["rows"][0]["x the first"], 1.0);
   EXPECT_LT(decode["rows"][4]["MB of weights"], decode["rows"][0]["MB of weights"]) << "int8 and f32";
 }

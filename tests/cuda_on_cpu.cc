@@ -323,17 +323,26 @@ namespace {
 
 std::vector<std::function<void()>> waiting_work;
 int deferrals = 0;
+bool recording = false;
+Recording recorded;
 std::map<const char*, int64_t> reachable;
 
 }  // namespace
 
 void submit(std::function<void()> work) {
+  if (recording) return recorded.push_back(std::move(work));
   if (deferrals == 0) return work();
   waiting_work.push_back(std::move(work));
 }
 void complete() {
+  if (recording) stop("what is being recorded was waited for");
   for (const auto& work : waiting_work) work();
   waiting_work.clear();
+}
+void begin_recording() { recording = true; }
+Recording take_recording() {
+  recording = false;
+  return std::move(recorded);
 }
 Deferral::Deferral() { ++deferrals; }
 Deferral::~Deferral() { --deferrals; }

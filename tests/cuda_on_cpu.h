@@ -13,6 +13,7 @@
 #include <cstring>
 #include <functional>
 #include <type_traits>
+#include <vector>
 
 #define __global__
 #define __device__
@@ -63,6 +64,11 @@ class Deferral {
 };
 bool deferring();
 
+// From begin_recording() on, what is submitted is kept and not done; take_recording() gives it.
+using Recording = std::vector<std::function<void()>>;
+void begin_recording();
+Recording take_recording();
+
 // Memory that kernels reach while launches are deferred; at other times they reach all.
 void add_reachable(const void* memory, int64_t bytes);
 void remove_reachable(const void* memory);
@@ -96,6 +102,14 @@ inline int lane() { return static_cast<int>(thread_index.x % 32); }
 #define blockDim (::cuda_on_cpu::block_size)
 #define gridDim (::cuda_on_cpu::grid_size)
 
+// Four of the eight bytes of two words: nibble i of `selected` says which is the i-th.
+inline uint32_t __byte_perm(uint32_t low, uint32_t high, uint32_t selected) {
+  const uint64_t bytes = uint64_t{high} << 32 | low;
+  uint32_t result = 0;
+  for (int i = 0; i < 4; ++i)
+    result |= static_cast<uint32_t>(bytes >> 8 * (selected >> 4 * i & 7) & 0xff) << 8 * i;
+  return result;
+}
 inline void __syncthreads() { cuda_on_cpu::barrier(); }
 inline void __syncwarp() { cuda_on_cpu::exchange(0, cuda_on_cpu::lane()); }
 template <typename T>
@@ -115,6 +129,12 @@ template <typename T>
 T __shfl_down_sync(unsigned, T value, unsigned by) {
   const int from = cuda_on_cpu::lane() + static_cast<int>(by);
   return cuda_on_cpu::shuffle(value, from > 31 ? cuda_on_cpu::lane() : from);
+}
+inline unsigned __ballot_sync(unsigned, bool value) {
+  unsigned bits = 0;
+  for (int lane = 0; lane < 32; ++lane)
+    bits |= static_cast<unsigned>(cuda_on_cpu::shuffle(value, lane)) << lane;
+  return bits;
 }
 inline int __any_sync(unsigned, int predicate) {
   for (int by = 16; by > 0; by /= 2) predicate |= cuda_on_cpu::shuffle(predicate, cuda_on_cpu::lane() ^ by);

@@ -5,7 +5,7 @@
 #include <deque>
 #include <vector>
 
-#include "harmonic/ops/cuda_kernel.h"
+#include "harmonic/ops/cuda_rounding.h"
 #include "harmonic/ops/cuda_table.h"
 
 namespace harmonic {
@@ -45,12 +45,17 @@ void compute(const Product& product, bool rounds) {
     std::vector<float> numbers(static_cast<size_t>(matrix.size()));
     for (int64_t r = 0; r < matrix.rows; ++r)
       for (int64_t c = 0; c < matrix.cols; ++c) {
-        const float number =
-            matrix.dtype == DType::bf16
-                ? float_of_bf16(static_cast<const uint16_t*>(matrix.data)[r * matrix.stride + c])
-                : matrix.row<float>(r)[c];
-        numbers[static_cast<size_t>(transposed ? c * matrix.rows + r : r * matrix.cols + c)] =
-            rounds ? float_of_bf16(bf16_of(number)) : number;
+        const int64_t at = r * matrix.stride + c;
+        float number = 0;
+        if (matrix.dtype == DType::f16) {
+          number = static_cast<const F16*>(matrix.data)[at].value();
+        } else if (matrix.dtype == DType::bf16) {
+          number = static_cast<const Bf16*>(matrix.data)[at].value();
+        } else {
+          number = matrix.as<float>()[at];
+          if (rounds) number = Bf16::of(number).value();
+        }
+        numbers[static_cast<size_t>(transposed ? c * matrix.rows + r : r * matrix.cols + c)] = number;
       }
     return numbers;
   };
@@ -64,10 +69,16 @@ void compute(const Product& product, bool rounds) {
       const float* row = b.data() + k * N;
       for (int64_t n = 0; n < N; ++n) sums[static_cast<size_t>(n)] += factor * row[n];
     }
-    for (int64_t n = 0; n < N; ++n)
-      product.result.row<float>(m)[n] = (product.base ? product.base.row<float>(m)[n] : 0) +
-                                        (product.bias ? product.bias.as<float>()[n] : 0) +
-                                        product.factor * sums[static_cast<size_t>(n)];
+    for (int64_t n = 0; n < N; ++n) {
+      const float sum = (product.base ? product.base.row<float>(m)[n] : 0) +
+                        (product.bias ? product.bias.as<float>()[n] : 0) +
+                        product.factor * sums[static_cast<size_t>(n)];
+      if (product.result.dtype == DType::f16) {
+        static_cast<F16*>(product.result.data)[m * product.result.stride + n] = F16::of(sum);
+      } else {
+        product.result.row<float>(m)[n] = sum;
+      }
+    }
   }
 }
 
@@ -113,6 +124,29 @@ template <typename... Ops>
 OpTable<Ops...> later_table(const OpTable<Ops...>*) {
   return {{static_cast<void (*)(Context&, const Ops&)>(&run_later<Ops>)...}};
 }
+// As of a card: lists are kept as they were, which copies that are staged while all is deferred are anyway.
+class Recorder : public WorkRecorder {
+ public:
+  void begin() override { cuda_on_cpu::begin_recording(); }
+  int64_t end() override {
+    all_.push_back(cuda_on_cpu::take_recording());
+    return static_cast<int64_t>(all_.size()) - 1;
+  }
+  void abandon() noexcept override { cuda_on_cpu::take_recording(); }
+  void replay(int64_t recording) override {
+    const cuda_on_cpu::Deferral deferral;
+    for (const auto& work : all_.at(static_cast<size_t>(recording))) cuda_on_cpu::submit(work);
+    ++replays;
+  }
+  void forget(int64_t recording) noexcept override { all_.at(static_cast<size_t>(recording)).clear(); }
+
+  int64_t replays = 0;
+
+ private:
+  std::vector<cuda_on_cpu::Recording> all_;
+};
+Recorder the_recorder;
+
 void fill_zero_later(void* memory, int64_t rows, int64_t row_bytes, int64_t stride_bytes) {
   const cuda_on_cpu::Deferral deferral;
   fill_zero(memory, rows, row_bytes, stride_bytes);
@@ -147,8 +181,12 @@ const Backend& emulated_cuda_device_backend() {
                                nullptr,
                                &memory,
                                &cuda_on_cpu::complete,
-                               &cuda::fill_zero_later};
+                               &cuda::fill_zero_later,
+                               Precision::f32,
+                               &cuda::the_recorder};
   return backend;
 }
+
+int64_t emulated_replays() { return cuda::the_recorder.replays; }
 
 }  // namespace harmonic

@@ -12,6 +12,9 @@ const Backend& emulated_cuda_bf16_backend();
 // backend's source alone.
 const Backend& emulated_cuda_device_backend();
 
+// How often recordings of the last one were replayed so far.
+int64_t emulated_replays();
+
 // Whether the tests are to use a card too (HARMONIC_TEST_DEVICE=cuda): then they fail where none answers.
 bool a_card_is_tested();
 

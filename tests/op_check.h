@@ -60,6 +60,13 @@ class Trial {
   double* output_number(const std::string& name) {
     return store(name, Role::output, 1, 1, kNan, kNan, DType::f64).as<double>();
   }
+  // The packed form of a weight; null where the backend has none of f32.
+  Tensor packed(const Tensor& weight) {
+    if (backend_.device != Device::cpu) return {};
+    const Tensor result = temporary(1, packed_weight_size(weight.rows, weight.cols));
+    (*this)(PackWeight{weight, result});
+    return result;
+  }
   // Memory between two ops of one body; not compared.
   Tensor temporary(int64_t rows, int64_t cols) {
     const Tensor tensor = temporaries_.tensor(rows, cols, backend_.dtype);

@@ -1,5 +1,7 @@
 // What kernels are written in, and that the stand-in for CUDA notices a kernel that strays.
 #include "cuda_on_cpu.h"
+#include "harmonic/ops/cuda_rounding.h"
+#include "harmonic/ops/cuda_scan.h"
 #include "harmonic/ops/cuda_tile_products.h"
 
 #include <gtest/gtest.h>
@@ -50,6 +52,67 @@ TEST(CudaKernel, ColumnsAreSummedWhateverTheNumberOfRows) {
       EXPECT_EQ(sums[static_cast<size_t>(c)], static_cast<float>(expected)) << rows << " rows";
     }
   }
+}
+
+// As it is while many tiles are computed at once: those before have told their effects alone, and the state
+// is found within the first 32 tiles or beyond.
+TEST(CudaKernel, AStateIsFoundBehindTilesThatHaveToldTheirEffectsAlone) {
+  constexpr int64_t kTiles = 80, kChannels = 35, kRows = 2;
+  ThreadPool pool(1);
+  Arena scratch;
+  Context context{pool, scratch};
+  const int64_t offsets[] = {0, kRows * kTiles};
+  const ScanTiles tiles({offsets, 1}, kRows);
+  for (const int64_t nearest : {0, 41, 46, 47, 76, 78}) {
+    const LookBack look_back(context, tiles, kChannels);
+    const int64_t n = kTiles - 1, across = look_back.blocks_across;
+    ASSERT_EQ(across, 2);
+    std::fill_n(look_back.after, kTiles * kChannels, NAN);
+    std::vector<float> expected(kChannels), found(kChannels, NAN);
+    for (int64_t c = 0; c < kChannels; ++c) {
+      float s = static_cast<float>(c) + 0.5f;
+      look_back.after[nearest * kChannels + c] = s;
+      for (int64_t k = 0; k < n; ++k) {
+        look_back.words[k * across + c / 32] = k == nearest ? LookBack::kStateKnown : LookBack::kEffectKnown;
+        look_back.decay[k * kChannels + c] = 0.75f + static_cast<float>(k) / 512;
+        look_back.added[k * kChannels + c] = static_cast<float>(k - c);
+        if (k > nearest) s = look_back.decay[k * kChannels + c] * s + look_back.added[k * kChannels + c];
+      }
+      expected[static_cast<size_t>(c)] = s;
+    }
+    float* to = found.data();
+    launch<64>({across}, sizeof(LookBack::Shared), [=] {
+      const LookBack::Place place{n, blockIdx.x};
+      const int64_t c = place.across * LookBack::kChannels + threadIdx.x;
+      const float s = look_back.enter(*dynamic_shared<LookBack::Shared>(), place, false, NAN, 0.5f, 1,
+                                      [](int64_t tile) { return tile; });
+      if (threadIdx.x < 32 && c < kChannels) to[c] = s;
+    });
+    EXPECT_EQ(found, expected) << "state of tile " << nearest;
+    EXPECT_EQ(look_back.after[n * kChannels + 34], 0.5f * expected[34] + 1);
+    EXPECT_EQ(look_back.words[n * across + 1], uint32_t{LookBack::kStateKnown});
+  }
+}
+
+TEST(CudaKernel, F16IsTheNearestWithTiesToEven) {
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+    const float value = float_of_f16(static_cast<uint16_t>(bits));
+    if (std::isnan(value)) {
+      EXPECT_TRUE(std::isnan(float_of_f16(f16_of_float(value))));
+      continue;
+    }
+    EXPECT_EQ(f16_of_float(value), bits);
+    // Halfway to the next goes to the even one; anything beyond to the next.
+    const uint32_t next_bits = bits + 1;
+    if ((bits & 0x7fff) >= 0x7bff) continue;
+    const float next = float_of_f16(static_cast<uint16_t>(next_bits)), middle = (value + next) / 2;
+    EXPECT_EQ(f16_of_float(middle), bits % 2 == 0 ? bits : next_bits) << middle;
+    EXPECT_EQ(f16_of_float(std::nextafter(middle, next)), next_bits) << middle;
+    EXPECT_EQ(f16_of_float(std::nextafter(middle, value)), bits) << middle;
+  }
+  EXPECT_EQ(f16_of_float(65519.0f), 0x7bff);
+  EXPECT_EQ(f16_of_float(65520.0f), 0x7c00);
+  EXPECT_EQ(f16_of_float(-1e30f), 0xfc00);
 }
 
 TEST(CudaKernel, Bf16IsTheNearestWithTiesToEven) {

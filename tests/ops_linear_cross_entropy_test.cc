@@ -32,11 +32,7 @@ std::vector<int32_t> draw_targets(int64_t rows, int64_t vocabulary) {
 void linear_cross_entropy(Trial& trial, const Shape& shape) {
   const Tensor weight = trial.input("weight", shape.vocabulary, shape.channels);
   const Tensor x = trial.input("x", shape.rows, shape.channels, -shape.size, shape.size);
-  Tensor packed;
-  if (shape.packed) {
-    packed = trial.temporary(1, packed_weight_size(shape.vocabulary, shape.channels));
-    trial(PackWeight{weight, packed});
-  }
+  const Tensor packed = shape.packed ? trial.packed(weight) : Tensor{};
   TeacherLogits teacher;
   if (shape.teacher >= 0)
     teacher = {trial.input("teacher x", shape.rows, 5, -2, 2),

@@ -18,12 +18,6 @@ struct Shape {
   bool add = false, parameter_gradients = true;
 };
 
-Tensor pack(Trial& trial, const Tensor& weight) {
-  const Tensor packed = trial.temporary(1, packed_weight_size(weight.rows, weight.cols));
-  trial(PackWeight{weight, packed});
-  return packed;
-}
-
 void linear(Trial& trial, const Shape& shape) {
   const Tensor weight = trial.input("weight", shape.outputs, shape.inputs);
   const Tensor y = shape.base == Base::itself ? trial.changed("y", shape.rows, shape.outputs)
@@ -32,7 +26,7 @@ void linear(Trial& trial, const Shape& shape) {
   trial(Linear{
       .x = x,
       .weight = weight,
-      .packed = shape.packed ? pack(trial, weight) : Tensor{},
+      .packed = shape.packed ? trial.packed(weight) : Tensor{},
       .bias = shape.bias ? trial.input("bias", 1, shape.outputs) : Tensor{},
       .base = shape.base == Base::none    ? Tensor{}
               : shape.base == Base::other ? trial.input("base", shape.rows, shape.outputs)

@@ -5,8 +5,10 @@
 #include <limits>
 #include <vector>
 
+#include "emulated_cuda.h"
 #include "harmonic/base/random.h"
 #include "harmonic/ops/backend.h"
+#include "harmonic/ops/cuda_plugin.h"
 #include "harmonic/ops/matmul.h"
 #include "harmonic/ops/simd_targets.h"
 
@@ -176,6 +178,173 @@ TEST_F(NarrowWeights, TakeAHalfAndAQuarterOfTheMemory) {
   EXPECT_EQ(packed_size(512, 512, DType::bf16) * size_of(DType::bf16), f32 / 2);
   EXPECT_EQ(packed_size(512, 512, DType::i8) * size_of(DType::i8), f32 / 4 + 512 * 4);
 }
+
+// --- The same on a card, whose promise is not of bits.
+
+std::vector<const Backend*> device_backends() {
+  std::vector<const Backend*> all = {&emulated_cuda_backend(), &emulated_cuda_bf16_backend(),
+                                     &emulated_cuda_device_backend()};
+  if (a_card_is_tested()) all.insert(all.end(), {cuda_plugin().f32, cuda_plugin().bf16});
+  return all;
+}
+
+class WeightsOnADevice : public testing::TestWithParam<const Backend*> {
+ protected:
+  WeightsOnADevice()
+      : pool_(1), arena_(backend_.memory), scratch_(backend_.memory), context_{pool_, scratch_} {}
+
+  Tensor matrix(int64_t rows, int64_t cols, uint64_t seed) {
+    const Tensor tensor = arena_.tensor(rows, cols, DType::f32);
+    const Random random(seed, 1);
+    for (int64_t i = 0; i < rows * cols; ++i)
+      tensor.as<float>()[i] = static_cast<float>(2 * random.uniform(static_cast<uint64_t>(i)) - 1);
+    return tensor;
+  }
+  Tensor nothing(int64_t rows, int64_t cols) {
+    const Tensor tensor = arena_.tensor(rows, cols, DType::f32);
+    std::fill_n(tensor.as<float>(), tensor.size(), std::nanf(""));
+    return tensor;
+  }
+  // Null for f32.
+  Tensor pack(const Tensor& weight, DType format) {
+    if (format == DType::f32) return {};
+    Tensor packed =
+        arena_.tensor(1, packed_weight_size(weight.rows, weight.cols, format, Device::cuda), format);
+    packed.device = Device::cuda;
+    std::memset(packed.data, 0xff, static_cast<size_t>(packed.size() * size_of(format)));
+    run(PackWeight{weight, packed, format});
+    return packed;
+  }
+  template <typename Op>
+  void run(const Op& op) {
+    backend_(context_, op);
+    backend_.synchronize();
+  }
+  static Tensor without_data(Tensor tensor) {
+    tensor.data = nullptr;
+    return tensor;
+  }
+  bool rounds() const {
+    return backend_.precision == Precision::bf16 || &backend_ == &emulated_cuda_bf16_backend();
+  }
+  // Of operands: to the nearest number of bf16.
+  double operand(float value) const {
+    if (!rounds()) return value;
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof(bits));
+    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
+    std::memcpy(&value, &bits, sizeof(value));
+    return value;
+  }
+
+  const Backend& backend_ = *GetParam();
+  ThreadPool pool_;
+  Arena arena_, scratch_;
+  Context context_;
+};
+
+TEST_P(WeightsOnADevice, AreRoundedAndPackedAsTheReferenceRoundsThem) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  for (const DType format : kFormats) {
+    for (const int64_t cols : {1, 15, 16, 70}) {
+      const Tensor weight = matrix(9, cols, 3);
+      for (int64_t c = 0; c < cols; ++c) {
+        weight.row<float>(1)[c] = 0;
+        weight.row<float>(2)[c] *= 1e-33f;
+        weight.row<float>(3)[c] *= 1e30f;
+        weight.row<float>(4)[c] = c == cols - 1 ? kInfinity : 1.0f;
+        weight.row<float>(5)[c] = c == 0 ? std::nanf("") : 1.0f;
+        weight.row<float>(6)[c] = static_cast<float>(c) + 0.5f;  // ties
+      }
+      Arena memory;
+      const Tensor expected = memory.tensor(9, cols, DType::f64),
+                   copy = memory.tensor(1, 9 * cols, DType::f64);
+      for (int64_t r = 0; r < 9; ++r)
+        for (int64_t c = 0; c < cols; ++c) expected.row<double>(r)[c] = weight.row<float>(r)[c];
+      Context context{pool_, memory};
+      reference_backend()(context, PackWeight{expected, copy, format});
+      const Tensor packed = pack(weight, format);
+      std::vector<float> unpacked(static_cast<size_t>(cols));
+      for (int64_t r = 0; r < 9; ++r) {
+        unpack_row(packed, 9, cols, r, unpacked.data());
+        for (int64_t c = 0; c < cols; ++c) {
+          const double found = weight.row<float>(r)[c], wanted = expected.row<double>(r)[c];
+          EXPECT_TRUE(found == wanted || (std::isnan(found) && std::isnan(wanted)))
+              << name_of(format) << " " << r << "," << c << ": " << found << " and not " << wanted;
+          const double held = unpacked[static_cast<size_t>(c)];
+          EXPECT_TRUE(held == wanted || (std::isnan(held) && std::isnan(wanted))) << name_of(format) << held;
+        }
+      }
+    }
+  }
+}
+
+// Few rows and many, sizes that no block, warp or load divides, and several turns of the loop over K.
+TEST_P(WeightsOnADevice, GiveTheProductsOfWhatTheyHold) {
+  for (const DType format : {DType::f32, DType::bf16, DType::i8}) {
+    for (const auto& [inputs, outputs] :
+         {std::pair<int64_t, int64_t>{1, 1}, {33, 17}, {300, 70}, {1024, 5}, {9000, 3}}) {
+      const ArenaScope all(arena_);
+      const Tensor weight = matrix(outputs, inputs, 7), bias = matrix(1, outputs, 8);
+      const Tensor packed = pack(weight, format);
+      for (const int64_t rows : {1, 2, 3, 7, 8, 9, 16, 17, 33}) {
+        if (rows > 9 && inputs > 1000) continue;
+        const ArenaScope scope(arena_);
+        const Tensor x = matrix(rows, inputs, 9), base = matrix(rows, outputs, 10);
+        for (const bool negate : {false, true}) {
+          const Tensor y = nothing(rows, outputs);
+          run(Linear{x, packed ? without_data(weight) : weight, packed, negate ? Tensor{} : bias, base,
+                     negate, y});
+          double difference = 0, size = 0;
+          for (int64_t r = 0; r < rows; ++r) {
+            for (int64_t m = 0; m < outputs; ++m) {
+              double sum = base.row<float>(r)[m] + (negate ? 0 : bias.as<float>()[m]);
+              for (int64_t k = 0; k < inputs; ++k)
+                sum += (negate ? -1 : 1) * operand(x.row<float>(r)[k]) *
+                       (format == DType::i8 ? weight.row<float>(m)[k] : operand(weight.row<float>(m)[k]));
+              const double by = y.row<float>(r)[m] - sum;
+              difference += by * by;
+              size += sum * sum;
+            }
+          }
+          // On a bf16 backend i8's numbers are rounded, as an operand, where there are many rows.
+          EXPECT_LE(std::sqrt(difference / size), rounds() && format == DType::i8 ? 4e-3 : 1e-5)
+              << name_of(format) << ", " << rows << " x " << inputs << " x " << outputs;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(WeightsOnADevice, ARowOfFewDoesNotDependOnTheRowsBesideIt) {
+  for (const DType format : {DType::f32, DType::bf16, DType::i8}) {
+    const Tensor weight = matrix(40, 600, 7), x = matrix(8, 600, 9);
+    const Tensor packed = pack(weight, format), whole = nothing(8, 40), part = nothing(7, 40);
+    run(Linear{x, weight, packed, {}, {}, false, whole});
+    run(Linear{x.rows_of(1, 7), weight, packed, {}, {}, false, part});
+    EXPECT_EQ(std::memcmp(whole.row<float>(1), part.data, 7 * 40 * sizeof(float)), 0) << name_of(format);
+  }
+}
+
+TEST_P(WeightsOnADevice, GiveTheLossesAndTheEmbeddingsOfWhatTheyHold) {
+  for (const DType format : kFormats) {
+    const Tensor head = matrix(77, 40, 11), packed = pack(head, format), x = matrix(20, 40, 12);
+    std::vector<int32_t> words;
+    for (int32_t r = 0; r < 20; ++r) words.push_back(r * 31 % 77);
+    const Tensor targets = {words.data(), 1, 20, 20, DType::i32, Device::cpu};
+    const Tensor expected = nothing(1, 20), found = nothing(1, 20), rows = nothing(20, 40);
+    run(LinearCrossEntropy{x, head, {}, targets, expected, 1, {}, {}});
+    run(LinearCrossEntropy{x, without_data(head), packed, targets, found, 1, {}, {}});
+    run(Embedding{targets, without_data(head), packed, rows});
+    for (int64_t r = 0; r < 20; ++r) {
+      EXPECT_NEAR(found.as<float>()[r], expected.as<float>()[r], 1e-5) << name_of(format);
+      for (int64_t c = 0; c < 40; ++c) EXPECT_EQ(rows.row<float>(r)[c], head.row<float>(words[r])[c]);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, WeightsOnADevice, testing::ValuesIn(device_backends()),
+                         [](const auto& backend) { return fmt::format("{}", backend.index); });
 
 }  // namespace
 }  // namespace harmonic

@@ -39,19 +39,21 @@ void expect_same_bits(const void* a, const void* b, int64_t bytes, const std::st
 }
 
 // Start vectors, predictors and level weights start at zero or small: moved, so that they count.
-void initialise(Model& model) {
-  model.parameters().initialise(kSeed);
+void initialise(Model& model, ThreadPool& pool) {
+  model.parameters().initialise(kSeed, &pool);
   for (size_t i = 0; i < model.parameters().size(); ++i) {
     const Tensor& value = model.parameters()[i].value;
     const Random random(kSeed, stream_of(model.parameters()[i].name + " moved"));
-    for (int64_t k = 0; k < value.size(); ++k) {
-      const float by = static_cast<float>(0.1 * random.uniform(static_cast<uint64_t>(k)) - 0.05);
-      if (value.dtype == DType::f64) {
-        value.as<double>()[k] = static_cast<float>(value.as<double>()[k]) + by;
-      } else {
-        value.as<float>()[k] += by;
+    pool.parallel_ranges(value.size(), 1 << 12, [&](int64_t begin, int64_t end) {
+      for (int64_t k = begin; k < end; ++k) {
+        const float by = static_cast<float>(0.1 * random.uniform(static_cast<uint64_t>(k)) - 0.05);
+        if (value.dtype == DType::f64) {
+          value.as<double>()[k] = static_cast<float>(value.as<double>()[k]) + by;
+        } else {
+          value.as<float>()[k] += by;
+        }
       }
-    }
+    });
   }
 }
 
@@ -81,7 +83,8 @@ void refuse_to_measure(const std::string& what) {
       what);
 }
 
-ModelConfig bench_config(const std::string& mixer, int64_t d_model, int64_t vocabulary, int64_t longest) {
+ModelConfig bench_config(const std::string& mixer, int64_t d_model, int64_t vocabulary, int64_t longest,
+                         int64_t layers) {
   const std::string preset = mixer == "harmonic"    ? "paper"
                              : mixer == "attention" ? "paper-transformer"
                              : mixer == "mamba"     ? "paper-mamba"
@@ -96,6 +99,7 @@ ModelConfig bench_config(const std::string& mixer, int64_t d_model, int64_t voca
   constexpr int64_t kLongest = 1 << 30;
   if (longest > kLongest) fail_usage("{} tokens: expected {} at most", longest, kLongest);
   config.d_model = d_model;
+  if (layers > 0) config.n_layers = layers;
   config.harmonic.d_state = 0;
   config.vocab_size = vocabulary;
   config.eot_token_id = 0;
@@ -124,17 +128,19 @@ Batch random_batch(int64_t sequences, int64_t length, int64_t vocabulary) {
   return batch;
 }
 
-double packed_bytes(const Model& model) {
+double matrix_bytes(const Model& model) {
   double bytes = 0;
   for (size_t i = 0; i < model.parameters().size(); ++i) {
-    const Tensor& packed = model.parameters()[i].packed;
-    if (packed) bytes += static_cast<double>(packed.size() * size_of(packed.dtype));
+    const Parameter& parameter = model.parameters()[i];
+    if (model.parameters().role(i) != Role::matrix && &parameter != &model.head()) continue;
+    const Tensor& kept = parameter.packed ? parameter.packed : parameter.value;
+    bytes += static_cast<double>(kept.size() * size_of(kept.dtype));
   }
   return bytes;
 }
 
 double weight_bytes_a_token(const Model& model) {
-  const double each = packed_bytes(model) /
+  const double each = matrix_bytes(model) /
                       static_cast<double>(model.parameters().count(Role::matrix) + model.head().value.size());
   double numbers = static_cast<double>(model.head().value.size());
   for (const Work::Part& part : model.work().parts)
@@ -148,8 +154,8 @@ double check_tolerance(std::string_view precision) { return precision == "bf16" 
 std::string check_training(const ModelConfig& config, ThreadPool& pool, const Backend& backend,
                            double tolerance) {
   Model found(config, backend, true), expected(config, reference_backend(), true);
-  initialise(found);
-  initialise(expected);
+  initialise(found, pool);
+  initialise(expected, pool);
   const Batch batch = random_batch(1, kCheckedTokens, config.vocab_size);
   const std::string what = fmt::format("{}, d_model {}", config.mixer[0], config.d_model);
   compare_losses(pass(found, pool, batch, 0), pass(expected, pool, batch, 0), what, tolerance);
@@ -162,8 +168,8 @@ std::string check_decoding(const ModelConfig& config, ThreadPool& pool, DType fo
                            double tolerance) {
   constexpr int64_t kStreams = 3, kTokens = 5;
   Model found(config, backend, false), expected(config, reference_backend(), false);
-  initialise(found);
-  initialise(expected);
+  initialise(found, pool);
+  initialise(expected, pool);
   Inference inference(found, pool), reference(expected, pool);
   found.pack(inference.context(), format);
   expected.pack(reference.context(), format);
@@ -204,8 +210,8 @@ std::string check_length(const ModelConfig& config, ThreadPool& pool, const Back
   const std::string what = fmt::format("{}, d_model {}", config.mixer[0], config.d_model);
   const std::vector<int32_t> text = random_tokens(kTokens + 1, config.vocab_size, kSeed);
   Model whole(config, backend, true), pieces(config, backend, true);
-  initialise(whole);
-  initialise(pieces);
+  initialise(whole, pool);
+  initialise(pieces, pool);
   Inference inference(whole, pool);
   State one(whole.state_layout()), many(whole.state_layout());
   std::vector<double> bits_of_one, bits_of_many;

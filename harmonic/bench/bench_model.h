@@ -11,16 +11,17 @@ namespace harmonic {
 
 // The paper's form of a mixer ("harmonic", "attention", "mamba": the presets paper, paper-transformer and
 // paper-mamba) at another width and vocabulary. `longest`: tokens of a text that attention is to remember.
-// Throws Error (usage) for another name.
-ModelConfig bench_config(const std::string& mixer, int64_t d_model, int64_t vocabulary, int64_t longest);
+// `layers`: 0 for the preset's. Throws Error (usage) for another name.
+ModelConfig bench_config(const std::string& mixer, int64_t d_model, int64_t vocabulary, int64_t longest,
+                         int64_t layers = 0);
 
 std::vector<int32_t> random_tokens(int64_t count, int64_t vocabulary, uint64_t seed);
 
 // `sequences` texts of `length` tokens, each predicting the next one.
 Batch random_batch(int64_t sequences, int64_t length, int64_t vocabulary);
 
-// Bytes of the packed matrices of a model that was packed.
-double packed_bytes(const Model& model);
+// Bytes of a model's matrices and head as they are kept, packed or not.
+double matrix_bytes(const Model& model);
 // Of those, what a token reads on average: the matrices of a slow level count for its stride.
 double weight_bytes_a_token(const Model& model);
 // What rounding explains, relative, of a whole tensor: of products of f32 numbers, or of some rounded to

@@ -59,7 +59,9 @@ class Workbench {
   }
   Tensor packed(const Tensor& weight, DType format) {
     const bool narrow = backend_.dtype == DType::f32;
-    const int64_t size = packed_weight_size(weight.rows, weight.cols, narrow ? format : DType::f32);
+    const int64_t size =
+        packed_weight_size(weight.rows, weight.cols, narrow ? format : DType::f32, backend_.device);
+    if (size == 0) return {};
     const Tensor tensor = memory_.tensor(1, size, narrow ? format : backend_.dtype);
     run(PackWeight{weight, tensor, format});
     return tensor;

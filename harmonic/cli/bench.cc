@@ -95,6 +95,9 @@ class DecodeCommand : public Bench {
         .one_of(kMixers)
         .given(&form_given_);
     options.add("--d-model", &bench_.widths, "widths").range(1, 1 << 16).given(&form_given_);
+    options.add("--layers", &bench_.layers, "of a model; 0: as many as the paper's has")
+        .range(0, 1 << 10)
+        .given(&form_given_);
     options
         .add("--weights", &weights_,
              "how matrices are kept: f32,bf16,int8 where none is named; with --model one of them, or as "
@@ -133,7 +136,8 @@ class DecodeCommand : public Bench {
     }
     if (form_given_)
       fail_usage(
-          "--mixers, --d-model, --streams and --vocab are for the paper's forms; --model is measured as it "
+          "--mixers, --d-model, --layers, --streams and --vocab are for the paper's forms; --model is "
+          "measured as it "
           "is, "
           "on one text");
     if (weights_.size() > 1)

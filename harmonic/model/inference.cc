@@ -1,6 +1,7 @@
 #include "harmonic/model/inference.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace harmonic {
 namespace {
@@ -62,6 +63,93 @@ Tensor Inference::losses(const Tensor& hidden, const int32_t* targets) {
   linear_cross_entropy(tape, {hidden}, model_.head(), row_of(targets, hidden.rows), losses, 1);
   tape.synchronize();
   return losses;
+}
+
+void Inference::make_places(int64_t count) {
+  if (count <= place_count_) return;
+  forget_steps();
+  place_count_ = count;
+  places_.clear();
+  tokens_ = places_.tensor(1, count, DType::i32, MemoryUse::shared);
+  chosen_ = places_.tensor(1, count, DType::i32, MemoryUse::shared);
+  const auto bytes = count * static_cast<int64_t>(sizeof(TokenChoice));
+  choices_ = static_cast<TokenChoice*>(places_.allocate(bytes, MemoryUse::shared));
+  offsets_.resize(static_cast<size_t>(count) + 1);
+  std::iota(offsets_.begin(), offsets_.end(), 0);
+}
+
+void Inference::forget_steps() {
+  for (const auto& [key, step] : steps_)
+    if (step.recording >= 0) model_.backend().recorder->forget(step.recording);
+  steps_.clear();
+}
+
+// `on_device`: the choices too.
+void Inference::compute_step(const StateRows& in, const StateRows& out, bool on_device) {
+  memory_.clear();
+  Tape tape(model_.backend(), context_, memory_, nullptr);
+  Step step(tape, {offsets_.data(), in.count}, in, out);
+  const Tensor hidden = model_.forward(step, tokens_.columns(0, in.count)).value;
+  logits_ = model_.logits(tape, hidden, on_device ? MemoryUse::tensors : MemoryUse::shared);
+  repeats_ = repeats_ && !step.has_read_positions();
+  if (on_device) tape.run(ChooseTokens{logits_, choices_, chosen_.columns(0, in.count)});
+  after_hidden_ = memory_.mark();
+}
+
+// What a step does depends, beside what lies at its places, on where each text stands among the strides, and
+// on whether a block of each has closed.
+void Inference::record_or_replay(const StateRows& in, const StateRows& out) {
+  constexpr size_t kMostSteps = 512;
+  WorkRecorder& recorder = *model_.backend().recorder;
+  const int64_t period = model_.period();
+  std::string key;
+  const auto add = [&](const auto& value) {
+    key.append(reinterpret_cast<const char*>(&value), sizeof(value));
+  };
+  for (const void* at : {in.data, out.data, in.caches}) add(at);
+  for (int64_t b = 0; b < in.count; ++b) {
+    const auto position = static_cast<int64_t>(in.position(b));
+    add(static_cast<int32_t>(position < period ? position : period + position % period));
+  }
+  if (steps_.size() >= kMostSteps && !steps_.contains(key)) forget_steps();
+  RecordedStep& step = steps_[key];
+  if (!step.done) {
+    step.done = true;
+    return compute_step(in, out, true);
+  }
+  if (step.recording < 0) {
+    recorder.begin();
+    try {
+      compute_step(in, out, true);
+    } catch (...) {
+      recorder.abandon();
+      throw;
+    }
+    step.recording = recorder.end();
+  }
+  for (int64_t b = 0; b < in.count; ++b) out.position(b) = in.position(b) + 1;
+  recorder.replay(step.recording);
+}
+
+const int32_t* Inference::next_tokens(const int32_t* tokens, const StateRows& in, const StateRows& out,
+                                      const TokenChoice* choices) {
+  const Backend& backend = model_.backend();
+  const int64_t count = in.count;
+  HARMONIC_ASSERT(in.source == backend.memory && out.source == in.source && in.data != out.data);
+  make_places(count);
+  auto* chosen = chosen_.as<int32_t>();
+  std::copy_n(tokens, count, tokens_.as<int32_t>());
+  std::copy_n(choices, count, choices_);
+  const bool on_device = backend.device == Device::cpu || std::none_of(choices, choices + count, is_ranked);
+  if (on_device && repeats_ && backend.recorder && !backend.observer) {
+    record_or_replay(in, out);
+  } else {
+    compute_step(in, out, on_device);
+  }
+  backend.synchronize();
+  for (int64_t b = 0; !on_device && b < count; ++b)
+    chosen[b] = chooser_.choose(logits_.rows_of(b, 1), choices[b]);
+  return chosen;
 }
 
 // Calls use(begin, hidden) for tokens [begin, begin + hidden.rows) of the text, piece by piece.

@@ -1,9 +1,13 @@
 // A model at work without gradients: the working memory that forward passes need, kept from call to call.
 #pragma once
 
+#include <map>
 #include <numbers>
+#include <string>
+#include <vector>
 
 #include "harmonic/model/model.h"
+#include "harmonic/ops/token_chooser.h"
 
 namespace harmonic {
 
@@ -17,7 +21,9 @@ class Inference {
       : model_(model),
         scratch_(model.backend().memory),
         memory_(model.backend().memory),
+        places_(model.backend().memory),
         context_{pool, scratch_} {}
+  ~Inference() { forget_steps(); }
 
   const Model& model() const { return model_; }
   Context& context() { return context_; }
@@ -29,6 +35,14 @@ class Inference {
   Tensor logits(const Tensor& hidden);
   // Losses [R] in nats of the last hidden() against targets [R], -1 where there is none (loss 0).
   Tensor losses(const Tensor& hidden, const int32_t* targets);
+
+  // Decoding: text b of in.count goes on by tokens[b] from row b of `in`, and its state after it is put into
+  // `out`, another set of rows with the same caches (RunningStates). Returns the tokens that choices[b] come
+  // to (ChooseTokens; -1 where a logit is not finite), until the next call. On a device logits stay there,
+  // but for choices by rank; and steps that repeat themselves, as those of models whose ops take no positions
+  // do, are recorded and replayed.
+  const int32_t* next_tokens(const int32_t* tokens, const StateRows& in, const StateRows& out,
+                             const TokenChoice* choices);
 
   // One text that goes on from `state`, which is advanced, of any length. The logits [1, V] after the last of
   // count > 0 tokens:
@@ -49,8 +63,26 @@ class Inference {
   template <typename Use>
   void feed(State& state, const int32_t* tokens, int64_t count, const Use& use);
 
+  // Of next_tokens(): what a step reads and writes, at the same places each time.
+  void make_places(int64_t count);
+  void compute_step(const StateRows& in, const StateRows& out, bool on_device);
+  void record_or_replay(const StateRows& in, const StateRows& out);
+  void forget_steps();
+
   const Model& model_;
   Arena scratch_, memory_;
+  Arena places_;
+  int64_t place_count_ = 0;
+  Tensor tokens_, chosen_, logits_;
+  TokenChoice* choices_ = nullptr;
+  TokenChooser chooser_;
+  std::vector<int64_t> offsets_;
+  struct RecordedStep {
+    bool done = false;       // once, so that all memory is there
+    int64_t recording = -1;  // or what was recorded then
+  };
+  std::map<std::string, RecordedStep> steps_;
+  bool repeats_ = true;       // as far as is known
   State spare_;               // of feed()
   Arena::Mark after_hidden_;  // what comes after it belongs to the last logits() or losses()
   Context context_;

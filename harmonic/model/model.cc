@@ -1,5 +1,6 @@
 #include "harmonic/model/model.h"
 
+#include <numeric>
 #include <set>
 
 namespace harmonic {
@@ -34,6 +35,7 @@ Model::Model(const ModelConfig& config, const Backend& backend, bool trained, Mi
   head_ = config_.tie_embeddings ? embed_
                                  : &parameters_.add("head.weight", {config_.vocab_size, channels},
                                                     Role::embedding, kEmbeddingInitial);
+  embed_->plain = embed_ != head_;
   parameters_.allocate(backend, trained);
 }
 
@@ -43,22 +45,30 @@ std::vector<int64_t> Model::strides() const {
   return {strides.begin(), strides.end()};
 }
 
+int64_t Model::period() const {
+  int64_t period = 1;
+  for (const int64_t stride : strides()) period = std::lcm(period, stride);
+  return period;
+}
+
 void Model::pack(Context& context, DType format) {
   HARMONIC_ASSERT(!parameters_.trained());
   if (packed_) return;
   packed_ = true;
   // The reference's packed forms are copies.
   const DType dtype = backend_.dtype == DType::f32 ? format : backend_.dtype;
+  if (backend_.device != Device::cpu && format == DType::f32) return;  // whose products read the values
   for (size_t i = 0; i < parameters_.size(); ++i) {
     Parameter& p = parameters_[i];
     if (parameters_.role(i) == Role::vector || (&p == embed_ && embed_ != head_) || p.packed) continue;
     const ArenaScope scope(context.scratch);
-    const bool stays = p.plain || backend_.device != Device::cpu;  // whose products read the value itself
-    Arena& memory = stays ? context.scratch : parameters_.memory();
-    const Tensor packed = memory.tensor(
-        1, packed_weight_size(p.value.rows, p.value.cols, dtype == format ? format : DType::f32), dtype);
+    Arena& memory = p.plain ? context.scratch : parameters_.memory();
+    const int64_t size = packed_weight_size(p.value.rows, p.value.cols, dtype == format ? format : DType::f32,
+                                            backend_.device);
+    Tensor packed = memory.tensor(1, size, dtype);
+    packed.device = backend_.device;
     backend_(context, PackWeight{p.value, packed, format});
-    if (stays) continue;  // rounded alone
+    if (p.plain) continue;  // rounded alone
     p.packed = packed;
     parameters_.drop_value(p);
   }
@@ -96,8 +106,8 @@ Variable Model::forward(Step& step, const Tensor& tokens) const {
   return norm(tape, x, *final_norm_);
 }
 
-Tensor Model::logits(Tape& tape, const Tensor& hidden) const {
-  const Tensor y = tape.memory().tensor(hidden.rows, head_->value.rows, tape.dtype(), MemoryUse::shared);
+Tensor Model::logits(Tape& tape, const Tensor& hidden, MemoryUse use) const {
+  const Tensor y = tape.memory().tensor(hidden.rows, head_->value.rows, tape.dtype(), use);
   tape.run(Linear{hidden, head_->value, head_->packed, {}, {}, false, y});
   return y;
 }

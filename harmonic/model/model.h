@@ -27,9 +27,12 @@ class Model {
   const Parameter& head() const { return *head_; }
   // Every stride at which something of the model runs, ascending, from 1.
   std::vector<int64_t> strides() const;
+  // Tokens after which a text stands at the same place of all strides again.
+  int64_t period() const;
 
   // Turns every matrix into its packed form, which is the only one from then on: products with few rows
-  // (decoding) get faster, with the same bits. Formats other than f32 (bf16; i8, with a scale for each row)
+  // (decoding) get faster, with the same bits; a card has none of f32, and keeps the matrices. Formats other
+  // than f32 (bf16; i8, with a scale for each row)
   // first round the matrices, the embedding table excepted where it is not the head too: the packed forms are
   // read at less cost and give the same bits as the rounded matrices would. Only for a model that is not
   // trained; what is packed already stays as it is.
@@ -45,8 +48,8 @@ class Model {
 
   // The normed hidden rows [R, d_model] that the head reads. tokens [1, R] i32, each in [0, vocab_size).
   Variable forward(Step& step, const Tensor& tokens) const;
-  // Logits [R, vocab_size] of hidden rows. For inference.
-  Tensor logits(Tape& tape, const Tensor& hidden) const;
+  // Logits [R, vocab_size] of hidden rows. For inference. `use`: who reads them.
+  Tensor logits(Tape& tape, const Tensor& hidden, MemoryUse use = MemoryUse::shared) const;
 
  private:
   Variable norm(Tape& tape, const Variable& x, const Parameter& weight) const;

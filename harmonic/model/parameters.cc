@@ -73,19 +73,26 @@ void Parameters::allocate(const Backend& backend, bool trained) {
   const DType dtype = backend.dtype;
   trained_ = trained;
   memory_.draw_from(backend.memory);
-  // Vectors first: pages of matrices whose values are dropped, or never written, hold nothing else then.
-  for (const bool vectors : {true, false}) {
-    for (Entry& entry : entries_) {
-      if ((entry.role == Role::vector) != vectors) continue;
-      Parameter& p = entry.parameter;
-      p.value = memory_.tensor(p.value.rows, p.value.cols, dtype);
-    }
-  }
-  if (!trained) return;
-  for (Entry& entry : entries_) {
+  matrices_.draw_from(backend.memory);
+  // Role by role, so that an optimiser finds those that it treats alike side by side. Pages of matrices whose
+  // values are dropped, or never written, hold nothing else.
+  const auto in_order = [&](const auto& use) {
+    for (const Role role : {Role::vector, Role::embedding, Role::matrix})
+      for (Entry& entry : entries_)
+        if (entry.role == role) use(entry);
+  };
+  in_order([&](Entry& entry) {
     Parameter& p = entry.parameter;
-    p.grad = memory_.zeros(p.value.rows, p.value.cols, dtype);
-  }
+    const bool stays = entry.role == Role::vector || p.plain;
+    p.value = (stays ? memory_ : matrices_).side_by_side(p.value.rows, p.value.cols, dtype);
+    if (!stays) ++kept_;
+  });
+  if (!trained) return;
+  in_order([&](Entry& entry) {
+    Parameter& p = entry.parameter;
+    p.grad = memory_.side_by_side(p.value.rows, p.value.cols, dtype);
+    std::memset(p.grad.data, 0, static_cast<size_t>(p.grad.size() * size_of(dtype)));
+  });
 }
 
 void Parameters::clear_gradients() {
@@ -95,14 +102,21 @@ void Parameters::clear_gradients() {
   }
 }
 
-void Parameters::initialise(uint64_t seed) {
+void Parameters::initialise(uint64_t seed, ThreadPool* pool) {
   for (Entry& entry : entries_) {
     const Tensor& value = entry.parameter.value;
     const Random random(seed, stream_of(entry.parameter.name));
-    for (int64_t r = 0; r < value.rows; ++r)
-      for (int64_t c = 0; c < value.cols; ++c)
-        set(value, r, c,
-            initial_value(entry.initial, random, static_cast<uint64_t>(r * value.cols + c), r, c));
+    const auto set_rows = [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r)
+        for (int64_t c = 0; c < value.cols; ++c)
+          set(value, r, c,
+              initial_value(entry.initial, random, static_cast<uint64_t>(r * value.cols + c), r, c));
+    };
+    if (pool) {
+      pool->parallel_ranges(value.rows, 1, set_rows);
+    } else {
+      set_rows(0, value.rows);
+    }
   }
 }
 
@@ -128,7 +142,12 @@ int64_t Parameters::count(Role role) const {
 void Parameters::drop_value(Parameter& parameter) {
   HARMONIC_ASSERT(parameter.packed && !parameter.plain && !trained_);
   Tensor& value = parameter.value;
-  memory_.forget(value.data, value.size() * size_of(value.dtype));
+  --kept_;
+  if (!matrices_.source()) {
+    matrices_.forget(value.data, value.size() * size_of(value.dtype));
+  } else if (kept_ == 0) {
+    matrices_.release();  // a device's memory comes back as a whole
+  }
   value.data = nullptr;
 }
 

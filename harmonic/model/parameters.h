@@ -58,8 +58,9 @@ class Parameters {
   void allocate(const Backend& backend, bool trained);
   // Sets all gradients to zero. The program writes the zeros: the backend must be done.
   void clear_gradients();
-  // Values from a seed; a value depends on the seed, the parameter's name and its index alone.
-  void initialise(uint64_t seed);
+  // Values from a seed; a value depends on the seed, the parameter's name and its index alone. With a pool,
+  // by all its threads.
+  void initialise(uint64_t seed, ThreadPool* pool = nullptr);
 
   size_t size() const { return entries_.size(); }
   Parameter& operator[](size_t i) { return entries_[i].parameter; }
@@ -86,7 +87,8 @@ class Parameters {
     Initial initial;
   };
   std::deque<Entry> entries_;
-  Arena memory_;
+  Arena memory_, matrices_;  // the second: values that may be dropped
+  int64_t kept_ = 0;         // of these
   bool trained_ = false;
 };
 

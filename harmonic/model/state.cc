@@ -58,6 +58,7 @@ void copy_state_rows(const StateRows& from, const StateRows& to) {
   const auto bytes = static_cast<size_t>(from.layout->bytes_before_caches());
   for (int64_t b = 0; b < from.count; ++b) {
     std::memcpy(to.row(b), from.row(b), bytes);
+    to.position(b) = from.position(b);
     if (from.caches && to.caches && from.caches != to.caches)
       std::memcpy(to.caches + b * to.cache_stride, from.caches + b * from.cache_stride,
                   static_cast<size_t>(from.cache_bytes()));

@@ -123,6 +123,7 @@ struct StateRows {
   char* caches = nullptr;  // of the first row; null where there are none
   int64_t cache_stride = 0;
   MemorySource* source = nullptr;  // of the memory; null: the program's own, which no device reaches
+  uint64_t* positions = nullptr;   // in the program's memory; null: each at the start of its row
 
   StateRows() = default;
   // Whole blocks at `blocks`.
@@ -137,7 +138,9 @@ struct StateRows {
 
   explicit operator bool() const { return data != nullptr; }
   char* row(int64_t b) const { return data + b * row_bytes; }
-  uint64_t& position(int64_t b) const { return *reinterpret_cast<uint64_t*>(row(b)); }
+  uint64_t& position(int64_t b) const {
+    return positions ? positions[b] : *reinterpret_cast<uint64_t*>(row(b));
+  }
   // The numbers of a field, [count, size]; null when the rows do not have it.
   Tensor field(const StateField& field) const {
     char* first = field.cache ? caches : data;

@@ -37,6 +37,9 @@ class Step {
   int64_t position(int64_t b) const { return static_cast<int64_t>(in_.position(b)); }
   // [B] of the segments' first tokens.
   const int64_t* positions();
+  // Whether anything has asked for them: if not, the step depends on where texts stand among the strides
+  // alone.
+  bool has_read_positions() const { return positions_ != nullptr; }
   // [B] of them among the tokens that a cache holds: 0 where there is none and segments are whole texts.
   const int64_t* positions_in_cache(const StateSlots& cache);
   // The cosines and sines of all rows' positions, [R, D]: one table for all layers that turn by the same

@@ -21,7 +21,7 @@ using AllOps =
             HoldBlocksBackward, CausalUpsample, CausalUpsampleBackward, Add, Gate, GateBackward, RotaryTable,
             Rotate, Attention, AttentionBackward, KeepKeys, KeepKeysBackward, FeatureMap, FeatureMapBackward,
             SquaredError, MatrixScan, MatrixScanBackward, WeightedMean, WeightedMeanBackward,
-            LinearCrossEntropy, SumOfSquares, AdamW, Muon>;
+            LinearCrossEntropy, ChooseTokens, SumOfSquares, AdamW, Muon>;
 
 // Is told of every op that a backend runs, before and after.
 class OpObserver {
@@ -29,6 +29,23 @@ class OpObserver {
   virtual ~OpObserver() = default;
   virtual void begin() = 0;
   virtual void end(const OpCost& cost) = 0;
+};
+
+// Keeps what a device is asked for, to do it again at little cost. Recordings are told by numbers.
+class WorkRecorder {
+ public:
+  virtual ~WorkRecorder() = default;
+  // Until end(), what this thread asks of the backend is recorded and not done, and the device may not be
+  // waited for. A recording holds the lists of integers that ops were given, as they were, but tensors and
+  // other pointers where they lie: it is as good as these. No memory is to be drawn meanwhile: what is to be
+  // recorded has been done once before, with the same arenas.
+  virtual void begin() = 0;
+  virtual int64_t end() = 0;
+  // Forgets what was recorded since begin().
+  virtual void abandon() noexcept = 0;
+  // In the order of the ops.
+  virtual void replay(int64_t recording) = 0;
+  virtual void forget(int64_t recording) noexcept = 0;
 };
 
 struct Backend {
@@ -42,6 +59,7 @@ struct Backend {
   void (*wait)() = nullptr;
   void (*fill_zero)(void* memory, int64_t rows, int64_t row_bytes, int64_t stride_bytes) = nullptr;
   Precision precision = Precision::f32;  // of matrix products
+  WorkRecorder* recorder = nullptr;      // or null: nothing is recorded
 
   template <typename Op>
   void operator()(Context& context, const Op& op) const {

@@ -33,8 +33,8 @@ void run(Context&, const CausalConv& op) {
   const Rows y = rows_of(op.y), after = rows_of(op.state_out);
   const int64_t rows = op.segments.rows(), channels = conv.channels, tail = conv.width - 1;
   const bool is_silu = op.activation == Activation::silu;
-  for_each(rows * channels, [=] __device__(int64_t i) {
-    const int64_t r = i / channels, c = i % channels, b = conv.segments.of(r);
+  for_each_element(rows, channels, [=] __device__(int64_t r, int64_t c) {
+    const int64_t b = conv.segments.of(r);
     const float sum = conv.at(b, r - conv.segments.begin(b), c);
     y[r][c] = is_silu ? silu(sum) : sum;
   });
@@ -56,8 +56,8 @@ void run(Context& context, const CausalConvBackward& op) {
   if (op.activation == Activation::silu) {
     const Rows dy = d;
     d = rows_of(scratch_tensor(context, rows, channels));
-    for_each(rows * channels, [=] __device__(int64_t i) {
-      const int64_t r = i / channels, c = i % channels, b = segments.of(r);
+    for_each_element(rows, channels, [=] __device__(int64_t r, int64_t c) {
+      const int64_t b = segments.of(r);
       d[r][c] = dy[r][c] * silu_slope(conv.at(b, r - segments.begin(b), c));
     });
   }
@@ -72,8 +72,8 @@ void run(Context& context, const CausalConvBackward& op) {
     return sum;
   };
   if (dx)
-    for_each(rows * channels, [=] __device__(int64_t i) {
-      const int64_t r = i / channels, c = i % channels, b = segments.of(r);
+    for_each_element(rows, channels, [=] __device__(int64_t r, int64_t c) {
+      const int64_t b = segments.of(r);
       dx.put(r, c, gradient_of(b, r - segments.begin(b), c));
     });
   if (dbefore)

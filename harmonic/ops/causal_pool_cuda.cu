@@ -10,8 +10,7 @@ void run(Context&, const CausalPool& op) {
   const SegmentRows segments = staged(op.segments), blocks = staged(op.blocks);
   const int64_t* phases = staged(op.phases, op.segments.count);
   const int64_t closed = op.blocks.rows(), columns = op.state_in.cols, ratio = op.ratio;
-  for_each((closed + segments.count) * columns, [=] __device__(int64_t i) {
-    const int64_t j = i / columns, c = i % columns;
+  for_each_element(closed + segments.count, columns, [=] __device__(int64_t j, int64_t c) {
     const int64_t b = j < closed ? blocks.of(j) : j - closed;
     const int64_t block = j < closed ? j - blocks.begin(b) : blocks.length(b);
     // Rows of the segment, from its own first, that the block has.
@@ -34,23 +33,25 @@ void run(Context&, const CausalPoolBackward& op) {
   const int64_t* phases = staged(op.phases, op.segments.count);
   const int64_t rows = op.segments.rows(), ratio = op.ratio;
   const int64_t columns = op.dx ? op.dx.to.cols : op.dy.cols;
-  for_each((rows + segments.count) * columns, [=] __device__(int64_t i) {
-    const int64_t r = i / columns, c = i % columns;
-    const int64_t b = r < rows ? segments.of(r) : r - rows;
-    const bool open = (phases[b] + segments.length(b)) % ratio > 0;
-    const int64_t block = r < rows ? (phases[b] + r - segments.begin(b)) / ratio : 0;
-    float d = 0;
-    if (block < blocks.length(b)) {
-      d = dy[blocks.begin(b) + block][c] / static_cast<float>(ratio);
-    } else if (open && dafter) {
-      d = dafter[b][c];
-    }
-    if (r < rows) {
-      dx.put(r, c, d);
-    } else if (dbefore) {
-      dbefore[b][c] = phases[b] > 0 ? d : 0;
-    }
-  });
+  for_each_four(rows + segments.count, columns, {op.dy, op.dstate_out, op.dstate_in, op.dx.to},
+                [=] __device__(int64_t r, const Columns& fours) {
+                  const int64_t b = r < rows ? segments.of(r) : r - rows;
+                  const bool open = (phases[b] + segments.length(b)) % ratio > 0;
+                  const int64_t block = r < rows ? quotient(phases[b] + r - segments.begin(b), ratio) : 0;
+                  Four d = {};
+                  if (block < blocks.length(b)) {
+                    d = fours.of(dy[blocks.begin(b) + block]);
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) d[i] /= static_cast<float>(ratio);
+                  } else if (open && dafter) {
+                    d = fours.of(dafter[b]);
+                  }
+                  if (r < rows) {
+                    fours.put(dx, r, d);
+                  } else if (dbefore) {
+                    fours.put(dbefore[b], phases[b] > 0 ? d : Four{});
+                  }
+                });
 }
 
 }  // namespace harmonic::cuda

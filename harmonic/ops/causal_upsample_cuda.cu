@@ -9,8 +9,7 @@ void run(Context&, const HoldBlocks& op) {
   const SegmentRows blocks = staged(op.blocks);
   const uint8_t* fresh = staged(op.fresh, op.blocks.count);
   const int64_t rows = op.blocks.rows(), columns = op.y.cols;
-  for_each((rows + blocks.count) * columns, [=] __device__(int64_t i) {
-    const int64_t j = i / columns, c = i % columns;
+  for_each_element(rows + blocks.count, columns, [=] __device__(int64_t j, int64_t c) {
     if (j < rows) {
       y[j + blocks.of(j) + 1][c] = x[j][c];
       return;
@@ -34,8 +33,7 @@ void run(Context&, const HoldBlocksBackward& op) {
     const bool passed_on = blocks.length(b) == 0 && !fresh[b] && dafter;
     return dy[blocks.begin(b) + b][c] + (passed_on ? dafter[b][c] : 0);
   };
-  for_each((rows + blocks.count) * columns, [=] __device__(int64_t i) {
-    const int64_t j = i / columns, c = i % columns;
+  for_each_element(rows + blocks.count, columns, [=] __device__(int64_t j, int64_t c) {
     if (j < rows) {
       const int64_t b = blocks.of(j);
       const bool last = j + 1 == blocks.begin(b + 1);
@@ -57,12 +55,19 @@ void run(Context&, const CausalUpsample& op) {
   const Rows held = rows_of(op.held), base = rows_of(op.base), y = rows_of(op.y);
   const SegmentRows segments = staged(op.segments), blocks = staged(op.blocks);
   const int64_t* phases = staged(op.phases, op.segments.count);
-  const int64_t columns = op.y.cols, stride = op.stride;
-  for_each(op.y.size(), [=] __device__(int64_t i) {
-    const int64_t r = i / columns, c = i % columns, b = segments.of(r);
-    const int64_t from = blocks.begin(b) + b + (phases[b] + r - segments.begin(b) + 1) / stride;
-    y[r][c] = (base ? base[r][c] : 0) + held[from][c];
-  });
+  const int64_t stride = op.stride;
+  for_each_four(
+      op.y.rows, op.y.cols, {op.held, op.base, op.y}, [=] __device__(int64_t r, const Columns& columns) {
+        const int64_t b = segments.of(r);
+        const int64_t from = blocks.begin(b) + b + quotient(phases[b] + r - segments.begin(b) + 1, stride);
+        Four sum = columns.of(held[from]);
+        if (base) {
+          const Four other = columns.of(base[r]);
+#pragma unroll
+          for (int i = 0; i < 4; ++i) sum[i] += other[i];
+        }
+        columns.put(y[r], sum);
+      });
 }
 
 void run(Context&, const CausalUpsampleBackward& op) {
@@ -72,8 +77,7 @@ void run(Context&, const CausalUpsampleBackward& op) {
   const SegmentRows segments = staged(op.segments), blocks = staged(op.blocks);
   const int64_t* phases = staged(op.phases, op.segments.count);
   const int64_t columns = op.dheld.to.cols, stride = op.stride;
-  for_each(op.dheld.to.size(), [=] __device__(int64_t i) {
-    const int64_t row = i / columns, c = i % columns;
+  for_each_element(op.dheld.to.rows, columns, [=] __device__(int64_t row, int64_t c) {
     // Segment b owns rows [blocks.begin(b) + b, blocks.begin(b + 1) + b + 1).
     int64_t low = 0, high = blocks.count;
     while (high - low > 1) {

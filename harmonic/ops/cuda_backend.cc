@@ -2,6 +2,7 @@
 // for a table of so many ops.
 #include "harmonic/ops/cuda_card.h"
 #include "harmonic/ops/cuda_plugin.h"
+#include "harmonic/ops/cuda_recorder.h"
 #include "harmonic/ops/cuda_table.h"
 
 namespace harmonic {
@@ -9,9 +10,9 @@ namespace {
 
 template <Precision precision>
 const Backend* backend(const char* name) {
-  static const Backend only{name,     DType::f32,           Device::cuda,       cuda::table<precision>(),
-                            nullptr,  &cuda::card_memory(), &cuda::synchronize, &cuda::fill_zero,
-                            precision};
+  static const Backend only{name,      DType::f32,           Device::cuda,       cuda::table<precision>(),
+                            nullptr,   &cuda::card_memory(), &cuda::synchronize, &cuda::fill_zero,
+                            precision, &cuda::recorder()};
   return &only;
 }
 

@@ -9,6 +9,7 @@
 
 #include "harmonic/ops/cuda_card.h"
 #include "harmonic/ops/cuda_kernel.h"
+#include "harmonic/ops/cuda_recorder.h"
 #include "harmonic/ops/cuda_rounding.h"
 
 namespace harmonic {
@@ -39,27 +40,41 @@ void check(cublasStatus_t answer, const char* what) {
 }
 
 // Lists on their way to the card: copied into pinned memory, from there into the same place of a device
-// buffer. Both are rings; where one begins anew, all that was asked for is waited for.
+// buffer. Both are rings; where one begins anew, all that was asked for is waited for. A list that was copied
+// a short while ago is there already: the ops of a step ask for the same segments again and again.
 class Staging {
  public:
   const void* copy(const void* list, int64_t bytes) {
     const std::lock_guard lock(mutex_);
+    if (const void* known = find(list, bytes)) return known;
     const int64_t size = (bytes + 255) / 256 * 256;
     if (size > capacity_ / kShare) grow(std::max(size * kShare, 2 * capacity_));
     if (used_ + size > capacity_) {
       synchronize();
       used_ = 0;
+      recent_ = {};
     }
     std::memcpy(host_ + used_, list, static_cast<size_t>(bytes));
     cuda::check(cudaMemcpyAsync(device_ + used_, host_ + used_, static_cast<size_t>(bytes),
                                 cudaMemcpyHostToDevice, stream()),
                 "a copy");
     const void* result = device_ + used_;
+    recent_[next_++ % recent_.size()] = {used_, bytes};
     used_ += size;
     return result;
   }
 
  private:
+  struct Copied {
+    int64_t begin = 0, bytes = -1;
+  };
+  const void* find(const void* list, int64_t bytes) const {
+    for (const Copied& copied : recent_)
+      if (copied.bytes == bytes && std::memcmp(host_ + copied.begin, list, static_cast<size_t>(bytes)) == 0)
+        return device_ + copied.begin;
+    return nullptr;
+  }
+
   // A list takes no more of the ring: an op needs several, of which none may be written over before its
   // kernels have been asked for.
   static constexpr int64_t kShare = 16;
@@ -69,6 +84,7 @@ class Staging {
   void grow(int64_t capacity) {
     capacity_ = std::max<int64_t>(capacity, 32 << 20);
     used_ = 0;
+    recent_ = {};
     cuda::check(cudaMallocHost(reinterpret_cast<void**>(&host_), static_cast<size_t>(capacity_)),
                 "pinned memory");
     cuda::check(cudaMalloc(reinterpret_cast<void**>(&device_), static_cast<size_t>(capacity_)), "memory");
@@ -77,6 +93,8 @@ class Staging {
   std::mutex mutex_;
   char *host_ = nullptr, *device_ = nullptr;
   int64_t capacity_ = 0, used_ = 0;
+  std::array<Copied, 32> recent_;  // that lie where they were copied to
+  size_t next_ = 0;
 };
 
 thread_local Precision used_precision = Precision::f32;
@@ -168,9 +186,10 @@ class Products {
     make_layout(fourth, result);
     const uint32_t aligned[] = {alignment_of(a.data), alignment_of(b.data), alignment_of(base.data),
                                 alignment_of(result.data)};
-    const Key key{a.rows,          a.cols,        a.stride,     b.rows,     b.cols,         b.stride,
-                  base.stride,     result.stride, aligned[0],   aligned[1], aligned[2],     aligned[3],
-                  int64_t{a.type}, a_transposed,  b_transposed, adds,       bias != nullptr};
+    const Key key{
+        a.rows,          a.cols,        a.stride,     b.rows,     b.cols,          b.stride,
+        base.stride,     result.stride, aligned[0],   aligned[1], aligned[2],      aligned[3],
+        int64_t{a.type}, a_transposed,  b_transposed, adds,       bias != nullptr, int64_t{result.type}};
     auto found = chosen_.find(key);
     if (found == chosen_.end())
       found = chosen_.emplace(key, choose(description.handle, first, second, third, fourth, aligned)).first;
@@ -192,7 +211,7 @@ class Products {
     cublasLtMatmulAlgo_t algorithm = {};
   };
   // All that the choice depends on. An array: comparing a tuple of as many takes nvcc minutes.
-  using Key = std::array<int64_t, 17>;
+  using Key = std::array<int64_t, 18>;
 
   Choice choose(cublasLtMatmulDesc_t description, const Layout& b, const Layout& a, const Layout& base,
                 const Layout& result, const uint32_t* aligned) {
@@ -226,16 +245,17 @@ class Products {
 };
 
 Matrix as_it_is(const Tensor& tensor) {
-  return {tensor.data, tensor.dtype == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F, tensor.rows, tensor.cols,
-          std::max(tensor.stride, tensor.cols)};
+  const cudaDataType_t type = tensor.dtype == DType::bf16  ? CUDA_R_16BF
+                              : tensor.dtype == DType::f16 ? CUDA_R_16F
+                                                           : CUDA_R_32F;
+  return {tensor.data, type, tensor.rows, tensor.cols, std::max(tensor.stride, tensor.cols)};
 }
 
 // result = base + bias
 void write_base(const Product& product) {
   const Rows to = rows_of(product.result), base = rows_of(product.base), bias = rows_of(product.bias);
   const int64_t cols = product.result.cols;
-  for_each(product.result.size(), [=] __device__(int64_t i) {
-    const int64_t r = i / cols, c = i % cols;
+  for_each_element(product.result.rows, cols, [=] __device__(int64_t r, int64_t c) {
     to[r][c] = (base ? base[r][c] : 0) + (bias ? bias[0][c] : 0);
   });
 }
@@ -244,7 +264,9 @@ void write_base(const Product& product) {
 
 const void* staged_bytes(const void* list, int64_t bytes) {
   static Staging staging;
-  return list ? staging.copy(list, bytes) : nullptr;
+  if (!list) return nullptr;
+  if (const void* recorded = recorded_list(list, bytes)) return recorded;
+  return staging.copy(list, bytes);
 }
 
 Precision precision() { return used_precision; }

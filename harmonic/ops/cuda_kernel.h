@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <type_traits>
 #include <utility>
 
@@ -100,6 +101,68 @@ __host__ __device__ inline float float_of_bf16(uint16_t half) {
   return value;
 }
 
+// As the card's own units compute them: within a few units of the last place, and what is below the smallest
+// normal number is zero.
+__device__ inline float fast_exp2(float x) {
+#ifdef __CUDA_ARCH__
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  return power;
+#else
+  return exp2f(x);
+#endif
+}
+inline constexpr float kLog2OfE = 1.44269504f;
+__device__ inline float fast_exp(float x) { return fast_exp2(x * kLog2OfE); }
+__device__ inline float fast_reciprocal(float x) {
+#ifdef __CUDA_ARCH__
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+#else
+  return 1 / x;
+#endif
+}
+__device__ inline float fast_root(float x) {
+#ifdef __CUDA_ARCH__
+  float root;
+  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(root) : "f"(x));
+  return root;
+#else
+  return sqrtf(x);
+#endif
+}
+__device__ inline float fast_sigmoid(float x) {
+  const float e = fast_exp(-fabsf(x)), larger = fast_reciprocal(1 + e);
+  return x >= 0 ? larger : e * larger;
+}
+
+// What a thread reads or writes at once: 16 bytes that lie together.
+template <typename T>
+struct alignas(16) Pack {
+  static constexpr int kCount = 16 / sizeof(T);
+  T numbers[kCount];
+};
+template <typename T>
+__device__ Pack<T>& pack_at(T* numbers) {
+  return *reinterpret_cast<Pack<T>*>(numbers);
+}
+template <typename T>
+__device__ const Pack<T>& pack_at(const T* numbers) {
+  return *reinterpret_cast<const Pack<T>*>(numbers);
+}
+// Whether every row begins where packs do and ends with one.
+inline bool lies_in_packs(const Tensor& tensor) {
+  const int64_t bytes = size_of(tensor.dtype);
+  return reinterpret_cast<uintptr_t>(tensor.data) % 16 == 0 && tensor.cols * bytes % 16 == 0 &&
+         (tensor.rows <= 1 || tensor.stride * bytes % 16 == 0);
+}
+
+inline bool all_in_packs(std::initializer_list<Tensor> tensors) {
+  return std::all_of(tensors.begin(), tensors.end(),
+                     [](const Tensor& tensor) { return !tensor || lies_in_packs(tensor); });
+}
+
 // --- Sums, always in the same order. ---
 
 __device__ inline float warp_sum(float value) {
@@ -131,6 +194,44 @@ __device__ inline float block_max(float value, float* across) {
   return most;
 }
 
+// --- What one block tells others that run at the same time. ---
+
+// A value that other blocks may be writing; what was written before it was published, also by others with
+// whom the writer has met at a barrier, is seen after.
+__device__ inline uint32_t published(const uint32_t* word) {
+#ifdef __CUDA_ARCH__
+  uint32_t value;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(word) : "memory");
+  return value;
+#else
+  return *word;
+#endif
+}
+__device__ inline void publish(uint32_t* word, uint32_t value) {
+#ifdef __CUDA_ARCH__
+  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
+#else
+  *word = value;
+#endif
+}
+// A bit for each lane of the warp, and the place of the lowest that is set.
+__device__ inline uint32_t ballot(bool value) { return __ballot_sync(kAllLanes, value); }
+__device__ inline int lowest_bit(uint32_t bits) {
+#ifdef __CUDA_ARCH__
+  return __ffs(static_cast<int>(bits)) - 1;
+#else
+  return __builtin_ctz(bits);
+#endif
+}
+// From the memory that all blocks share, past the multiprocessor's own cache.
+__device__ inline float read_shared_by_blocks(const float* number) {
+#ifdef __CUDA_ARCH__
+  return __ldcg(number);
+#else
+  return *number;
+#endif
+}
+
 // --- Launches. ---
 
 // The memory that a launch asked for.
@@ -151,32 +252,56 @@ inline constexpr int64_t kMostBlocks = 65535;  // of the grid's second and third
 inline constexpr int64_t kDefaultSharedBytes = 48 << 10;
 
 #ifdef __CUDACC__
-template <int kThreads, typename F>
-__global__ void __launch_bounds__(kThreads) block_kernel(F f) {
+// A kernel may be put onto the card while the one before it ends, and waits there for what that has written.
+__device__ inline void wait_for_the_kernel_before() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+template <int kThreads, int kBlocks, typename F>
+__global__ void __launch_bounds__(kThreads, kBlocks) block_kernel(F f) {
+  wait_for_the_kernel_before();
   f();
 }
 template <typename F>
 __global__ void __launch_bounds__(256) flat_kernel(int64_t count, F f) {
+  wait_for_the_kernel_before();
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i < count) f(i);
 }
+template <typename... Parameters, typename... Arguments>
+void launch_kernel(void (*kernel)(Parameters...), const dim3& blocks, int threads, int64_t shared_bytes,
+                   const Arguments&... arguments) {
+  cudaLaunchAttribute overlaps = {};
+  overlaps.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlaps.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = blocks;
+  config.blockDim = static_cast<unsigned>(threads);
+  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+  config.stream = stream();
+  config.attrs = &overlaps;
+  config.numAttrs = 1;
+  check(cudaLaunchKernelEx(&config, kernel, arguments...), "a launch");
+}
 #endif
 
-// f() by kThreads threads of every block, which share so many bytes of memory.
-template <int kThreads, typename F>
+// f() by kThreads threads of every block, which share so many bytes of memory. Registers are to suffice for
+// kBlocks of them on a multiprocessor.
+template <int kThreads, int kBlocks = 1, typename F>
 void launch(const Grid& grid, int64_t shared_bytes, F f) {
   if (grid.x <= 0 || grid.y <= 0 || grid.z <= 0) return;
   HARMONIC_ASSERT(grid.x <= INT32_MAX && grid.y <= kMostBlocks && grid.z <= kMostBlocks);
   const dim3 blocks{static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y),
                     static_cast<unsigned>(grid.z)};
 #ifdef __CUDACC__
-  const auto kernel = &block_kernel<kThreads, F>;
+  const auto kernel = &block_kernel<kThreads, kBlocks, F>;
   if (shared_bytes > kDefaultSharedBytes)
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(shared_bytes)),
           "shared memory");
-  kernel<<<blocks, kThreads, static_cast<size_t>(shared_bytes), stream()>>>(f);
-  check(cudaGetLastError(), "a launch");
+  launch_kernel(kernel, blocks, kThreads, shared_bytes, f);
 #else
   cuda_on_cpu::launch(blocks, kThreads, shared_bytes, f);
 #endif
@@ -190,13 +315,82 @@ void for_each(int64_t count, F f) {
   constexpr int kThreads = 256;
   const int64_t blocks = (count + kThreads - 1) / kThreads;
   HARMONIC_ASSERT(blocks <= INT32_MAX);
-  flat_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream()>>>(count, f);
-  check(cudaGetLastError(), "a launch");
+  launch_kernel(&flat_kernel<F>, {static_cast<unsigned>(blocks), 1, 1}, kThreads, 0, count, f);
 #else
   cuda_on_cpu::submit([=] {
     for (int64_t i = 0; i < count; ++i) f(i);
   });
 #endif
+}
+
+// a / b of numbers that are not negative: a division of 32 bits costs a tenth of one of 64.
+__device__ inline int64_t quotient(int64_t a, int64_t b) {
+  return (a | b) >> 31 == 0 ? static_cast<uint32_t>(a) / static_cast<uint32_t>(b) : a / b;
+}
+
+// f(r, c) for each element of so many rows and columns.
+template <typename F>
+void for_each_element(int64_t rows, int64_t columns, F f) {
+  for_each(rows * columns, [=] __device__(int64_t i) {
+    const int64_t r = quotient(i, columns);
+    f(r, i - r * columns);
+  });
+}
+
+// Four neighbours of a row, or fewer at its end, that one thread treats together.
+struct Four {
+  float numbers[4];
+  __device__ float& operator[](int i) { return numbers[i]; }
+  __device__ float operator[](int i) const { return numbers[i]; }
+};
+struct Columns {
+  int64_t first;
+  int count;
+  bool packed;  // every row that is read or written lies in packs
+  __device__ Four of(const float* row) const {
+    Four four = {};
+    if (packed) {
+      const Pack<float> pack = pack_at(row + first);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) four[i] = pack.numbers[i];
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        if (i < count) four[i] = row[first + i];
+    }
+    return four;
+  }
+  __device__ void put(float* row, const Four& four) const {
+    if (packed) {
+      Pack<float> pack;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) pack.numbers[i] = four[i];
+      pack_at(row + first) = pack;
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        if (i < count) row[first + i] = four[i];
+    }
+  }
+  __device__ void put(const GradientRows& rows, int64_t r, Four four) const {
+    if (!rows) return;
+    if (rows.add) {
+      const Four before = of(rows.to[r]);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) four[i] += before[i];
+    }
+    put(rows.to[r], four);
+  }
+};
+
+// f(r, columns) for each four columns of each row; all tensors that f reads or writes are named.
+template <typename F>
+void for_each_four(int64_t rows, int64_t columns, std::initializer_list<Tensor> named, F f) {
+  const bool packed = all_in_packs(named);
+  for_each_element(rows, (columns + 3) / 4, [=] __device__(int64_t r, int64_t four) {
+    const int64_t left = columns - 4 * four;
+    f(r, Columns{4 * four, left < 4 ? static_cast<int>(left) : 4, packed});
+  });
 }
 
 // f(row, lane) for each row, by the lanes of a warp.
@@ -209,39 +403,63 @@ void for_each_row(int64_t rows, F f) {
   });
 }
 
+// Rows that a block of sum_columns adds up.
+inline constexpr int64_t kRowsOfSum = 128;
+inline int64_t sums_of_rows(int64_t rows) {
+  return std::max<int64_t>(1, (rows + kRowsOfSum - 1) / kRowsOfSum);
+}
+
+// put(k, c, sum of number(r, c) over the rows r of block k) for each block of rows and column.
+template <typename Number, typename Put>
+void sum_rows_by_blocks(int64_t rows, int64_t columns, Number number, Put put) {
+  constexpr int kColumns = kWarpSize, kParts = 8;
+  const int64_t blocks_across = (columns + kColumns - 1) / kColumns;
+  launch<kColumns * kParts>({blocks_across * sums_of_rows(rows)}, kColumns * kParts * 4, [=] __device__() {
+    auto* parts = dynamic_shared<float>();
+    const int64_t k = blockIdx.x / blocks_across;
+    const int64_t c = blockIdx.x % blocks_across * kColumns + threadIdx.x % kColumns;
+    const int64_t end = (k + 1) * kRowsOfSum < rows ? (k + 1) * kRowsOfSum : rows;
+    float sum = 0;
+    if (c < columns) {
+#pragma unroll 8
+      for (int64_t r = k * kRowsOfSum + threadIdx.x / kColumns; r < end; r += kParts) sum += number(r, c);
+    }
+    parts[threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.x >= kColumns || c >= columns) return;
+#pragma unroll
+    for (int part = 1; part < kParts; ++part) sum += parts[part * kColumns + threadIdx.x];
+    put(k, c, sum);
+  });
+}
+
 // add(c, sum over r of value(r, c)) for each column, the rows in an order that their number alone decides:
-// about as many chunks of rows as a chunk has rows, so that both passes are equally long.
+// sums of blocks of rows first, which are then rows to be added up.
 template <typename Value, typename Add>
 void sum_columns(Context& context, int64_t rows, int64_t columns, Value value, Add add) {
   if (columns <= 0) return;
-  constexpr double kFewest = 32;
-  const auto chunk = static_cast<int64_t>(std::max(kFewest, std::ceil(std::sqrt(static_cast<double>(rows)))));
-  const int64_t chunks = (rows + chunk - 1) / chunk;
-  if (chunks <= 1) {
-    for_each(columns, [=] __device__(int64_t c) {
-      float sum = 0;
-#pragma unroll 8
-      for (int64_t r = 0; r < rows; ++r) sum += value(r, c);
-      add(c, sum);
-    });
+  if (rows <= kRowsOfSum) {
+    sum_rows_by_blocks(rows, columns, value, [=] __device__(int64_t, int64_t c, float sum) { add(c, sum); });
     return;
   }
   const ArenaScope scope(context.scratch);
-  float* partial = scratch_floats(context, chunks * columns);
-  for_each(chunks * columns, [=] __device__(int64_t i) {
-    const int64_t c = i % columns, first = i / columns * chunk;
-    const int64_t last = first + chunk < rows ? first + chunk : rows;
-    float sum = 0;
-#pragma unroll 8
-    for (int64_t r = first; r < last; ++r) sum += value(r, c);
-    partial[i] = sum;
-  });
-  for_each(columns, [=] __device__(int64_t c) {
-    float sum = 0;
-#pragma unroll 8
-    for (int64_t k = 0; k < chunks; ++k) sum += partial[k * columns + c];
-    add(c, sum);
-  });
+  int64_t count = sums_of_rows(rows);
+  Rows sums = rows_of(scratch_tensor(context, count, columns));
+  const Rows first = sums;
+  sum_rows_by_blocks(rows, columns, value,
+                     [=] __device__(int64_t k, int64_t c, float sum) { first[k][c] = sum; });
+  while (count > kRowsOfSum) {
+    const Rows from = sums, to = rows_of(scratch_tensor(context, sums_of_rows(count), columns));
+    sum_rows_by_blocks(
+        count, columns, [=] __device__(int64_t r, int64_t c) { return from[r][c]; },
+        [=] __device__(int64_t k, int64_t c, float sum) { to[k][c] = sum; });
+    sums = to;
+    count = sums_of_rows(count);
+  }
+  const Rows last = sums;
+  sum_rows_by_blocks(
+      count, columns, [=] __device__(int64_t r, int64_t c) { return last[r][c]; },
+      [=] __device__(int64_t, int64_t c, float sum) { add(c, sum); });
 }
 
 }  // namespace harmonic::cuda

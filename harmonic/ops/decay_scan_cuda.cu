@@ -1,18 +1,71 @@
-#include "harmonic/ops/cuda_scan.h"
 #include "harmonic/ops/decay_scan.h"
+
+#include "harmonic/ops/cuda_scan.h"
 
 namespace harmonic::cuda {
 namespace {
 
-constexpr int kThreads = 128;
+// A block has a tile of rows of so many channels; each of a channel's threads has a part of the rows, whose
+// inputs it reads once and keeps in registers.
+constexpr int kChannels = LookBack::kChannels, kParts = 8, kThreads = kChannels * kParts;
+constexpr int kPartRows = kScanTile / kParts;
 
 // What a row does to the state: s = a s + b u.
 struct Step {
   float a, b, closed;  // closed = sigmoid(g) = 1 - a
 };
 __device__ Step step_of(float g) {
-  const float a = sigmoid(-g), closed = sigmoid(g);
-  return {a, sqrtf((1 + a) * closed), closed};
+  const float e = fast_exp(-fabsf(g)), larger = fast_reciprocal(1 + e), smaller = e * larger;
+  const float a = g >= 0 ? smaller : larger, closed = g >= 0 ? larger : smaller;
+  return {a, fast_root((1 + a) * closed), closed};
+}
+// The rows of a thread, in the tile that its block has.
+struct Part {
+  int64_t tile, c, row;  // row is its first
+  int segment, part, count;
+  bool first, last;  // of the segment's tiles
+  __device__ bool in(int64_t channels) const { return c < channels; }
+};
+__device__ Part part_of(const ScanTiles& tiles, int64_t tile, int64_t across) {
+  const ScanTile rows = tiles.tiles[tile];
+  const int part = static_cast<int>(threadIdx.x) / kChannels;
+  const int left = rows.rows - part * kPartRows;
+  return {tile,
+          across * kChannels + threadIdx.x % kChannels,
+          rows.row + part * kPartRows,
+          rows.segment,
+          part,
+          left < 0           ? 0
+          : left > kPartRows ? kPartRows
+                             : left,
+          rows.is_first,
+          rows.is_last};
+}
+
+// So that a row that is not there does nothing to a state: a = 1, b = 0.
+constexpr float kOpen = -INFINITY;
+__device__ void load(float (&to)[kPartRows], const Rows& from, const Part& own, bool there, float otherwise) {
+  const float* number = from[own.row] + own.c;
+#pragma unroll
+  for (int i = 0; i < kPartRows; ++i, number += from.stride)
+    to[i] = there && i < own.count ? *number : otherwise;
+}
+
+// What the threads of a block tell each other of their parts.
+struct Shared {
+  float decay[kParts][kChannels], added[kParts][kChannels], entering[kChannels];
+  LookBack::Shared look_back;
+};
+
+// Segments without rows have no tile: their states pass by.
+void pass_by(const Segments& segments, const Rows& from, const Rows& to, int64_t channels) {
+  if (!to || !std::any_of(segments.offsets, segments.offsets + segments.count,
+                          [](const int64_t& offset) { return offset == (&offset)[1]; }))
+    return;
+  const SegmentRows rows = staged(segments);
+  for_each_element(segments.count, channels, [=] __device__(int64_t b, int64_t c) {
+    if (rows.length(b) == 0) to[b][c] = from ? from[b][c] : 0;
+  });
 }
 
 }  // namespace
@@ -20,116 +73,161 @@ __device__ Step step_of(float g) {
 void run(Context& context, const DecayScan& op) {
   const ScanTiles tiles(op.segments, kScanTile);
   const int64_t channels = op.u.cols;
-  const Rows u = rows_of(op.u), z = rows_of(op.z), g = rows_of(op.g), skip = rows_of(op.skip);
+  const LookBack look_back(context, tiles, channels);
+  const Rows u_rows = rows_of(op.u), z_rows = rows_of(op.z), g_rows = rows_of(op.g), skip = rows_of(op.skip);
   const Rows y = rows_of(op.y), first = rows_of(op.state_in), last = rows_of(op.state_out);
-  Rows borders = rows_of(op.borders);
-  if (!tiles.one_each) {
-    if (!borders) borders = rows_of(scratch_tensor(context, tiles.count, channels));
-    const Rows decay = rows_of(scratch_tensor(context, tiles.count, channels));
-    const Rows added = rows_of(scratch_tensor(context, tiles.count, channels));
-    for_each(tiles.count * channels, [=] __device__(int64_t i) {
-      const int64_t n = i / channels, c = i % channels;
-      const ScanTile tile = tiles.tiles[n];
-      float kept = 1, s = 0;
-#pragma unroll 4
-      for (int64_t r = tile.row; r < tile.row + tile.rows; ++r) {
-        const Step step = step_of(g[r][c]);
-        kept *= step.a;
-        s = step.a * s + step.b * u[r][c];
-      }
-      decay[n][c] = kept;
-      added[n][c] = s;
-    });
-    scan_over_tiles(
-        tiles, channels, false, [=] __device__(int64_t b, int64_t c) { return first[b][c]; },
-        [=] __device__(int64_t n, int64_t c) { return decay[n][c]; },
-        [=] __device__(int64_t n, int64_t c) { return added[n][c]; },
-        [=] __device__(int64_t n, int64_t c, float s) { borders[n][c] = s; },
-        // A segment without rows passes its state on; others' last tile writes theirs below.
-        [=] __device__(int64_t b, int64_t c, float s) { last[b][c] = s; });
-  }
-  const bool from_state = tiles.one_each;
-  for_each(tiles.count * channels, [=] __device__(int64_t i) {
-    const int64_t n = i / channels, c = i % channels;
-    const ScanTile tile = tiles.tiles[n];
-    float s = from_state ? first[tile.segment][c] : borders[n][c];
-    if (from_state && borders) borders[n][c] = s;
-    const float d = skip[0][c];
-#pragma unroll 4
-    for (int64_t r = tile.row; r < tile.row + tile.rows; ++r) {
-      const Step step = step_of(g[r][c]);
-      s = step.a * s + step.b * u[r][c];
-      y[r][c] = (s + d * u[r][c]) * silu(z[r][c]);
+  const Rows borders = rows_of(op.borders);
+  launch<kThreads, 4>({look_back.blocks()}, sizeof(Shared), [=] __device__() {
+    auto& shared = *dynamic_shared<Shared>();
+    const LookBack::Place place = look_back.place();
+    const Part own = part_of(tiles, place.tile, place.across);
+    const bool there = own.in(channels);
+    float u[kPartRows], z[kPartRows], a[kPartRows], b[kPartRows];
+    load(a, g_rows, own, there, kOpen);
+    load(u, u_rows, own, there, 0);
+    load(z, z_rows, own, there, 0);
+    float kept = 1, s = 0;
+#pragma unroll
+    for (int i = 0; i < kPartRows; ++i) {
+      const Step step = step_of(a[i]);
+      a[i] = step.a;
+      b[i] = step.b;
+      kept *= a[i];
+      s = a[i] * s + b[i] * u[i];
     }
-    if (tiles.is_last(n)) last[tile.segment][c] = s;
+    const int channel = static_cast<int>(threadIdx.x) % kChannels;
+    shared.decay[own.part][channel] = kept;
+    shared.added[own.part][channel] = s;
+    __syncthreads();
+    if (own.part == 0) {
+#pragma unroll
+      for (int part = 1; part < kParts; ++part) {
+        kept *= shared.decay[part][channel];
+        s = shared.decay[part][channel] * s + shared.added[part][channel];
+      }
+    }
+    const float start = own.part == 0 && own.first && there ? first[own.segment][own.c] : 0;
+    const float entering =
+        look_back.enter(shared.look_back, place, own.first, start, kept, s, [](int64_t n) { return n; });
+    if (own.part == 0) {
+      shared.entering[channel] = entering;
+      if (borders && there) borders[own.tile][own.c] = entering;
+    }
+    __syncthreads();
+    if (!there) return;
+    s = shared.entering[channel];
+    for (int part = 0; part < own.part; ++part)
+      s = shared.decay[part][channel] * s + shared.added[part][channel];
+    const float d = skip[0][own.c];
+    float* out = y[own.row] + own.c;
+#pragma unroll
+    for (int i = 0; i < kPartRows; ++i, out += y.stride) {
+      s = a[i] * s + b[i] * u[i];
+      if (i < own.count) *out = (s + d * u[i]) * z[i] * fast_sigmoid(z[i]);
+    }
+    if (own.last && own.part == kParts - 1) last[own.segment][own.c] = s;
   });
+  pass_by(op.segments, first, last, channels);
 }
 
 void run(Context& context, const DecayScanBackward& op) {
   const ScanTiles tiles(op.segments, kScanTile);
   const int64_t channels = op.u.cols;
-  const Rows u = rows_of(op.u), z = rows_of(op.z), g = rows_of(op.g), skip = rows_of(op.skip);
-  const Rows borders = rows_of(op.borders), dy = rows_of(op.dy);
+  const LookBack look_back(context, tiles, channels);
+  const Rows u_rows = rows_of(op.u), z_rows = rows_of(op.z), g_rows = rows_of(op.g), skip = rows_of(op.skip);
+  const Rows borders = rows_of(op.borders), dy_rows = rows_of(op.dy);
   const Rows dlast = rows_of(op.dstate_out), dfirst = rows_of(op.dstate_in), dskip = rows_of(op.dskip);
   const Rows du = rows_of(op.du), dz = rows_of(op.dz), dg = rows_of(op.dg);
-  const Rows decay = rows_of(scratch_tensor(context, tiles.count, channels));
-  const Rows added = rows_of(scratch_tensor(context, tiles.count, channels));
-  for_each(tiles.count * channels, [=] __device__(int64_t i) {
-    const int64_t n = i / channels, c = i % channels;
-    const ScanTile tile = tiles.tiles[n];
-    float kept = 1, ds = 0;
-#pragma unroll 4
-    for (int64_t r = tile.row + tile.rows - 1; r >= tile.row; --r) {
-      const float a = sigmoid(-g[r][c]);
-      kept *= a;
-      ds = a * (ds + dy[r][c] * silu(z[r][c]));
+  const Rows of_skip = rows_of(scratch_tensor(context, tiles.count, channels));
+  const int64_t count = tiles.count;
+  // Before: the states that enter rows, from the border that forward left; then the gradient of the state
+  // goes from the last tile to the first as states do from the first to the last.
+  launch<kThreads, 3>({look_back.blocks()}, sizeof(Shared), [=] __device__() {
+    auto& shared = *dynamic_shared<Shared>();
+    const LookBack::Place place = look_back.place();
+    const Part own = part_of(tiles, count - 1 - place.tile, place.across);
+    const bool there = own.in(channels);
+    float u[kPartRows], z[kPartRows], g[kPartRows], dy[kPartRows], before[kPartRows];
+    load(g, g_rows, own, there, kOpen);
+    load(u, u_rows, own, there, 0);
+    load(z, z_rows, own, there, 0);
+    load(dy, dy_rows, own, there, 0);
+    float kept = 1, s = 0, ds = 0;
+#pragma unroll
+    for (int i = 0; i < kPartRows; ++i) {
+      const Step step = step_of(g[i]);
+      before[i] = step.a;
+      kept *= step.a;
+      s = step.a * s + step.b * u[i];
     }
-    decay[n][c] = kept;
-    added[n][c] = ds;
-  });
-  // The gradient of the state after each tile takes the place of what the tile adds.
-  scan_over_tiles(
-      tiles, channels, true, [=] __device__(int64_t b, int64_t c) { return dlast ? dlast[b][c] : 0; },
-      [=] __device__(int64_t n, int64_t c) { return decay[n][c]; },
-      [=] __device__(int64_t n, int64_t c) { return added[n][c]; },
-      [=] __device__(int64_t n, int64_t c, float ds) { added[n][c] = ds; },
-      [=] __device__(int64_t b, int64_t c, float ds) {
-        if (dfirst) dfirst[b][c] = ds;
-      });
-  // A thread recomputes its channel's states in shared memory, then goes back through the tile. `decay` has
-  // become free: it takes the tile's share of the skip's gradient.
-  const int64_t blocks_a_tile = (channels + kThreads - 1) / kThreads;
-  launch<kThreads>({tiles.count * blocks_a_tile}, kScanTile * kThreads * 4, [=] __device__() {
-    float* before = dynamic_shared<float>() + threadIdx.x;
-    const int64_t n = blockIdx.x / blocks_a_tile, c = blockIdx.x % blocks_a_tile * kThreads + threadIdx.x;
-    if (c >= channels) return;
-    const ScanTile tile = tiles.tiles[n];
-    float s = borders[n][c];
-    for (int t = 0; t < tile.rows; ++t) {
-      const Step step = step_of(g[tile.row + t][c]);
-      before[t * kThreads] = s;
-      s = step.a * s + step.b * u[tile.row + t][c];
+#pragma unroll
+    for (int i = kPartRows - 1; i >= 0; --i) ds = before[i] * (ds + dy[i] * z[i] * fast_sigmoid(z[i]));
+    const int channel = static_cast<int>(threadIdx.x) % kChannels;
+    shared.decay[own.part][channel] = kept;
+    shared.added[own.part][channel] = s;
+    __syncthreads();
+    s = there ? borders[own.tile][own.c] : 0;
+    for (int part = 0; part < own.part; ++part)
+      s = shared.decay[part][channel] * s + shared.added[part][channel];
+#pragma unroll
+    for (int i = 0; i < kPartRows; ++i) {
+      const Step step = step_of(g[i]);
+      before[i] = s;
+      s = step.a * s + step.b * u[i];
     }
-    const float d = skip[0][c];
-    float ds = added[n][c], of_skip = 0;
-    for (int t = tile.rows - 1; t >= 0; --t) {
-      const int64_t r = tile.row + t;
-      const Step step = step_of(g[r][c]);
-      const float in = u[r][c], gate = z[r][c], gradient = dy[r][c], entered = before[t * kThreads];
-      dz[r][c] = gradient * (s + d * in) * silu_slope(gate);
-      const float inner = gradient * silu(gate);
-      of_skip += inner * in;
+    __syncthreads();
+    shared.added[own.part][channel] = ds;
+    __syncthreads();
+    if (own.part == 0) {
+      kept = shared.decay[kParts - 1][channel];
+      ds = shared.added[kParts - 1][channel];
+#pragma unroll
+      for (int part = kParts - 2; part >= 0; --part) {
+        kept *= shared.decay[part][channel];
+        ds = shared.decay[part][channel] * ds + shared.added[part][channel];
+      }
+    }
+    const float start = own.part == 0 && own.last && dlast && there ? dlast[own.segment][own.c] : 0;
+    const float entering = look_back.enter(shared.look_back, place, own.last, start, kept, ds,
+                                           [=](int64_t n) { return count - 1 - n; });
+    if (own.part == 0) {
+      shared.entering[channel] = entering;
+      if (own.first && dfirst && there) dfirst[own.segment][own.c] = kept * entering + ds;
+    }
+    __syncthreads();
+    ds = shared.entering[channel];
+    for (int part = kParts - 1; part > own.part; --part)
+      ds = shared.decay[part][channel] * ds + shared.added[part][channel];
+    const float d = there ? skip[0][own.c] : 0;
+    float sum = 0;
+#pragma unroll
+    for (int i = kPartRows - 1; i >= 0; --i) {
+      const Step step = step_of(g[i]);
+      const float gate = fast_sigmoid(z[i]), inner = dy[i] * z[i] * gate;
+      const float dz_own = dy[i] * (s + d * u[i]) * gate * (1 + z[i] * (1 - gate));
+      sum += inner * u[i];
       ds += inner;
-      du[r][c] = inner * d + ds * step.b;
-      dg[r][c] =
-          ds * (in * step.a * step.a * sqrtf(step.closed / (1 + step.a)) - entered * step.a * step.closed);
+      if (there && i < own.count) {
+        const int64_t r = own.row + i;
+        dz[r][own.c] = dz_own;
+        du[r][own.c] = inner * d + ds * step.b;
+        dg[r][own.c] =
+            ds * step.a * (u[i] * step.a * step.b * fast_reciprocal(1 + step.a) - before[i] * step.closed);
+      }
       ds *= step.a;
-      s = entered;
+      s = before[i];
     }
-    decay[n][c] = of_skip;
+    __syncthreads();
+    shared.added[own.part][channel] = sum;
+    __syncthreads();
+    if (own.part > 0 || !there) return;
+#pragma unroll
+    for (int part = 1; part < kParts; ++part) sum += shared.added[part][channel];
+    of_skip[own.tile][own.c] = sum;
   });
+  pass_by(op.segments, dlast, dfirst, channels);
   sum_columns(
-      context, tiles.count, channels, [=] __device__(int64_t n, int64_t c) { return decay[n][c]; },
+      context, tiles.count, channels, [=] __device__(int64_t n, int64_t c) { return of_skip[n][c]; },
       [=] __device__(int64_t c, float sum) { dskip[0][c] += sum; });
 }
 

@@ -1,40 +1,52 @@
-#include "harmonic/ops/cuda_kernel.h"
 #include "harmonic/ops/elementwise.h"
+
+#include "harmonic/ops/cuda_kernel.h"
 
 namespace harmonic::cuda {
 
 void run(Context&, const Add& op) {
   const Rows a = rows_of(op.a), b = rows_of(op.b), y = rows_of(op.y);
-  const int64_t columns = op.y.cols;
-  for_each(op.y.size(), [=] __device__(int64_t i) {
-    const int64_t r = i / columns, c = i % columns;
-    y[r][c] = a[r][c] + (b ? b[r][c] : 0);
+  for_each_four(op.y.rows, op.y.cols, {op.a, op.b, op.y}, [=] __device__(int64_t r, const Columns& columns) {
+    Four sum = columns.of(a[r]);
+    if (b) {
+      const Four other = columns.of(b[r]);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) sum[i] += other[i];
+    }
+    columns.put(y[r], sum);
   });
 }
 
 void run(Context&, const Gate& op) {
   const Rows x = rows_of(op.x), gate = rows_of(op.gate), y = rows_of(op.y);
-  const int64_t columns = op.y.cols;
   const bool is_silu = op.kind == GateKind::silu;
-  for_each(op.y.size(), [=] __device__(int64_t i) {
-    const int64_t r = i / columns, c = i % columns;
-    const float g = gate[r][c];
-    y[r][c] = x[r][c] * (is_silu ? silu(g) : sigmoid(g));
-  });
+  for_each_four(op.y.rows, op.y.cols, {op.x, op.gate, op.y},
+                [=] __device__(int64_t r, const Columns& columns) {
+                  const Four in = columns.of(x[r]), g = columns.of(gate[r]);
+                  Four out;
+#pragma unroll
+                  for (int i = 0; i < 4; ++i) out[i] = in[i] * (is_silu ? silu(g[i]) : sigmoid(g[i]));
+                  columns.put(y[r], out);
+                });
 }
 
 void run(Context&, const GateBackward& op) {
   const Rows x = rows_of(op.x), gate = rows_of(op.gate), dy = rows_of(op.dy);
   const GradientRows dx = rows_of(op.dx), dgate = rows_of(op.dgate);
-  const int64_t columns = op.x.cols;
   const bool is_silu = op.kind == GateKind::silu;
-  for_each(op.x.size(), [=] __device__(int64_t i) {
-    const int64_t r = i / columns, c = i % columns;
-    const float g = gate[r][c], d = dy[r][c], s = sigmoid(g);
-    const float slope = is_silu ? silu_slope(g) : s * sigmoid(-g);
-    dx.put(r, c, d * (is_silu ? g * s : s));
-    dgate.put(r, c, d * x[r][c] * slope);
-  });
+  for_each_four(op.x.rows, op.x.cols, {op.x, op.gate, op.dy, op.dx.to, op.dgate.to},
+                [=] __device__(int64_t r, const Columns& columns) {
+                  const Four in = columns.of(x[r]), g = columns.of(gate[r]), d = columns.of(dy[r]);
+                  Four of_x, of_gate;
+#pragma unroll
+                  for (int i = 0; i < 4; ++i) {
+                    const float s = sigmoid(g[i]);
+                    of_x[i] = d[i] * (is_silu ? g[i] * s : s);
+                    of_gate[i] = d[i] * in[i] * (is_silu ? silu_slope(g[i]) : s * sigmoid(-g[i]));
+                  }
+                  columns.put(dx, r, of_x);
+                  columns.put(dgate, r, of_gate);
+                });
 }
 
 }  // namespace harmonic::cuda

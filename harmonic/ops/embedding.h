@@ -6,7 +6,7 @@
 namespace harmonic {
 
 struct Embedding {
-  Tensor tokens;  // [1, R] i32, each in [0, V)
+  Tensor tokens;  // [1, R] i32, each in [0, V); of a device: in its memory, read when the op is done
   Tensor table;   // [V, C]; without data where `packed` holds it
   Tensor packed;  // or null: the table's packed form (linear.h), which is read
   Tensor y;       // [R, C]

@@ -31,14 +31,40 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 #include "harmonic/ops/matmul.h"
+#include "harmonic/ops/packed_rows.h"
 #include "harmonic/ops/work_items.h"
 
 namespace harmonic {
 
-int64_t packed_weight_size(int64_t m, int64_t k, DType format) { return packed_size(k, m, format); }
+int64_t packed_weight_size(int64_t m, int64_t k, DType format, Device device) {
+  if (device == Device::cpu) return packed_size(k, m, format);
+  return format == DType::f32 ? 0 : packed_rows_size(m, k, format);
+}
+
+namespace {
+
+// Of a card's.
+void unpack_packed_row(const Tensor& packed, int64_t m, int64_t k, int64_t row, float* numbers) {
+  const PackedRows rows = packed_rows_of(packed, m, k);
+  const uint8_t* from = rows.data + row * rows.stride;
+  for (int64_t i = 0; i < k; ++i) {
+    if (rows.scales) {
+      numbers[i] = rows.scales[row] * static_cast<float>(from[i] - kPackedZero);
+    } else {
+      uint16_t half;
+      std::memcpy(&half, from + 2 * i, sizeof(half));
+      const uint32_t bits = static_cast<uint32_t>(half) << 16;
+      std::memcpy(numbers + i, &bits, sizeof(bits));
+    }
+  }
+}
+
+}  // namespace
 
 void unpack_row(const Tensor& packed, int64_t m, int64_t k, int64_t row, void* numbers) {
-  if (packed.dtype == DType::f64) {
+  if (packed.device != Device::cpu) {
+    unpack_packed_row(packed, m, k, row, static_cast<float*>(numbers));
+  } else if (packed.dtype == DType::f64) {
     std::memcpy(numbers, packed.as<double>() + row * k, static_cast<size_t>(k) * sizeof(double));
   } else {
     unpack_column({packed.data, k, m, packed.dtype}, row, static_cast<float*>(numbers));

@@ -92,6 +92,9 @@ OpCost cost_of(const LinearBackward& op) {
           product(rows, inputs, outputs) * ((op.dx ? 1 : 0) + (op.dweight ? 1 : 0)),
           bytes(op.x, op.dy, op.weight, op.dx, summed(op.dweight))};
 }
+OpCost cost_of(const ChooseTokens& op) {
+  return {"choose_tokens", OpWay::forward, 0, op.logits.cols, 0, bytes(op.logits)};
+}
 OpCost cost_of(const PackWeight& op) {
   return {"pack_weight", OpWay::forward, op.weight.cols, op.weight.rows, 0, bytes(op.weight, op.packed)};
 }

@@ -8,6 +8,7 @@
 #include "harmonic/ops/causal_conv.h"
 #include "harmonic/ops/causal_pool.h"
 #include "harmonic/ops/causal_upsample.h"
+#include "harmonic/ops/choose_tokens.h"
 #include "harmonic/ops/decay_scan.h"
 #include "harmonic/ops/elementwise.h"
 #include "harmonic/ops/embedding.h"
@@ -77,6 +78,7 @@ OpCost cost_of(const WeightedMean& op);
 OpCost cost_of(const WeightedMeanBackward& op);
 OpCost cost_of(const SquaredError& op);
 OpCost cost_of(const LinearCrossEntropy& op);
+OpCost cost_of(const ChooseTokens& op);
 OpCost cost_of(const SumOfSquares& op);
 OpCost cost_of(const AdamW& op);
 OpCost cost_of(const Muon& op);

@@ -19,15 +19,17 @@ __device__ void sum_by_block(int64_t first, int64_t last, Number number, double*
 #pragma unroll 8
   for (int64_t i = first + threadIdx.x; i < last; i += kThreads) sum += number(i);
   sums[threadIdx.x] = sum;
-  __syncthreads();
-  if (threadIdx.x > 0) return;
-  for (int t = 1; t < kThreads; ++t) sum += sums[t];
-  *result = sum;
+  for (int half = kThreads / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (static_cast<int>(threadIdx.x) < half) sums[threadIdx.x] += sums[threadIdx.x + half];
+  }
+  if (threadIdx.x == 0) *result = sums[0];
 }
 
 // Of all elements, in double: parts of so many by a block each, then the parts by one.
 void sum_of_squares(Context& context, const Tensor& tensor, double* result) {
   const Rows x = rows_of(tensor);
+  const bool is_one_row = tensor.rows <= 1 || tensor.stride == tensor.cols;
   const int64_t count = tensor.size(), columns = tensor.cols;
   const int64_t chunks = std::max<int64_t>(1, (count + kSumChunk - 1) / kSumChunk);
   auto* partial = context.scratch.tensor(1, chunks, DType::f64).as<double>();
@@ -36,7 +38,8 @@ void sum_of_squares(Context& context, const Tensor& tensor, double* result) {
     sum_by_block(
         first, first + kSumChunk < count ? first + kSumChunk : count,
         [&](int64_t i) {
-          const double number = x[i / columns][i % columns];
+          const int64_t r = is_one_row ? 0 : quotient(i, columns);
+          const double number = x[r][i - r * columns];
           return number * number;
         },
         partial + blockIdx.x);
@@ -61,14 +64,31 @@ void run(Context&, const AdamW& op) {
   const auto correction2 = static_cast<float>(1 / (1 - std::pow(op.beta2, step)));
   const auto rate = static_cast<float>(op.lr / (1 - std::pow(op.beta1, step)));
   const auto kept = static_cast<float>(1 - op.lr * op.weight_decay);
-  for_each(op.value.size(), [=] __device__(int64_t i) {
-    const int64_t r = i / columns, c = i % columns;
-    const float g = scale * grad[r][c];
-    const float first = beta1 * m[r][c] + rest1 * g, second = beta2 * v[r][c] + rest2 * g * g;
-    m[r][c] = first;
-    v[r][c] = second;
-    value[r][c] = value[r][c] * kept - rate * first / (sqrtf(second * correction2) + epsilon);
-    grad[r][c] = 0;
+  const auto update = [=] __device__(float& number, float& gradient, float& moment, float& square) {
+    const float g = scale * gradient;
+    moment = beta1 * moment + rest1 * g;
+    square = beta2 * square + rest2 * g * g;
+    number = number * kept - rate * moment / (sqrtf(square * correction2) + epsilon);
+    gradient = 0;
+  };
+  constexpr int kPack = Pack<float>::kCount;
+  if (lies_in_packs(op.value) && lies_in_packs(op.grad) && lies_in_packs(op.m) && lies_in_packs(op.v)) {
+    for_each_element(op.value.rows, columns / kPack, [=] __device__(int64_t r, int64_t p) {
+      const int64_t c = p * kPack;
+      Pack<float> numbers = pack_at(value[r] + c), gradients = pack_at(grad[r] + c);
+      Pack<float> moments = pack_at(m[r] + c), squares = pack_at(v[r] + c);
+#pragma unroll
+      for (int i = 0; i < kPack; ++i)
+        update(numbers.numbers[i], gradients.numbers[i], moments.numbers[i], squares.numbers[i]);
+      pack_at(value[r] + c) = numbers;
+      pack_at(grad[r] + c) = gradients;
+      pack_at(m[r] + c) = moments;
+      pack_at(v[r] + c) = squares;
+    });
+    return;
+  }
+  for_each_element(op.value.rows, columns, [=] __device__(int64_t r, int64_t c) {
+    update(value[r][c], grad[r][c], m[r][c], v[r][c]);
   });
 }
 
@@ -83,8 +103,7 @@ void run(Context& context, const Muon& op) {
   Tensor x = scratch_tensor(context, side, length), next = scratch_tensor(context, side, length);
   {
     const Rows to = rows_of(x);
-    for_each(op.value.size(), [=] __device__(int64_t i) {
-      const int64_t r = i / columns, c = i % columns;
+    for_each_element(op.value.rows, columns, [=] __device__(int64_t r, int64_t c) {
       const float g = scale * grad[r][c], moved = momentum * m[r][c] + g;
       m[r][c] = moved;
       grad[r][c] = 0;
@@ -95,8 +114,8 @@ void run(Context& context, const Muon& op) {
   sum_of_squares(context, x, squares);
   {
     const Rows to = rows_of(x);
-    for_each(x.size(), [=] __device__(int64_t i) {
-      float& number = to[i / length][i % length];
+    for_each_element(side, length, [=] __device__(int64_t r, int64_t c) {
+      float& number = to[r][c];
       // Of a matrix of zeros, zeros.
       number = *squares > 0 ? static_cast<float>(number / sqrt(*squares)) : 0;
     });
@@ -106,13 +125,10 @@ void run(Context& context, const Muon& op) {
     multiply(context, {.a = x, .b = x, .result = gram, .b_transposed = true});
     multiply(context, {.a = gram, .b = gram, .result = square});
     const Rows a = rows_of(gram), aa = rows_of(square), from = rows_of(x), to = rows_of(next);
-    for_each(gram.size(), [=] __device__(int64_t i) {
-      const int64_t r = i / side, c = i % side;
+    for_each_element(gram.rows, side, [=] __device__(int64_t r, int64_t c) {
       aa[r][c] = -4.7750f * a[r][c] + 2.0315f * aa[r][c];
     });
-    for_each(x.size(), [=] __device__(int64_t i) {
-      to[i / length][i % length] = 3.4445f * from[i / length][i % length];
-    });
+    for_each_element(side, length, [=] __device__(int64_t r, int64_t c) { to[r][c] = 3.4445f * from[r][c]; });
     multiply(context, {.a = square, .b = x, .result = next, .base = next});
     std::swap(x, next);
   }
@@ -120,8 +136,7 @@ void run(Context& context, const Muon& op) {
   const auto kept = static_cast<float>(1 - op.lr * op.weight_decay);
   const auto size = static_cast<float>(
       op.lr * std::sqrt(std::max(1.0, static_cast<double>(rows) / static_cast<double>(columns))));
-  for_each(op.value.size(), [=] __device__(int64_t i) {
-    const int64_t r = i / columns, c = i % columns;
+  for_each_element(op.value.rows, columns, [=] __device__(int64_t r, int64_t c) {
     value[r][c] = value[r][c] * kept - size * (tall ? o[c][r] : o[r][c]);
   });
 }

@@ -1,13 +1,29 @@
-#include "harmonic/ops/cuda_kernel.h"
 #include "harmonic/ops/rms_norm.h"
+
+#include "harmonic/ops/cuda_kernel.h"
 
 namespace harmonic::cuda {
 namespace {
 
+// f(columns) for the share of a row that a lane of a warp has.
+template <typename F>
+__device__ void for_share(int64_t columns, bool packed, int lane, F f) {
+#pragma unroll 2
+  for (int64_t first = 4 * lane; first < columns; first += 4 * kWarpSize) {
+    const int64_t left = columns - first;
+    f(Columns{first, left < 4 ? static_cast<int>(left) : 4, packed});
+  }
+}
+
 // By all lanes of a warp.
-__device__ float inverse_root_mean_square(const float* x, int64_t columns, float epsilon, int lane) {
+__device__ float inverse_root_mean_square(const float* x, int64_t columns, bool packed, float epsilon,
+                                          int lane) {
   float squares = 0;
-  for (int64_t c = lane; c < columns; c += kWarpSize) squares += x[c] * x[c];
+  for_share(columns, packed, lane, [&](const Columns& share) {
+    const Four in = share.of(x);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) squares += in[i] * in[i];
+  });
   return 1 / sqrtf(warp_sum(squares) / static_cast<float>(columns) + epsilon);
 }
 
@@ -17,10 +33,21 @@ void run(Context&, const RmsNorm& op) {
   const Rows x = rows_of(op.x), weight = rows_of(op.weight), gain = rows_of(op.gain), y = rows_of(op.y);
   const int64_t columns = op.x.cols;
   const auto epsilon = static_cast<float>(op.epsilon);
+  const bool packed = all_in_packs({op.x, op.weight, op.gain, op.y});
   for_each_row(op.x.rows, [=] __device__(int64_t r, int lane) {
-    const float scale = inverse_root_mean_square(x[r], columns, epsilon, lane);
-    for (int64_t c = lane; c < columns; c += kWarpSize)
-      y[r][c] = x[r][c] * scale * weight[0][c] * (gain ? gain[0][c] : 1);
+    const float scale = inverse_root_mean_square(x[r], columns, packed, epsilon, lane);
+    for_share(columns, packed, lane, [&](const Columns& share) {
+      Four out = share.of(x[r]);
+      const Four w = share.of(weight[0]);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) out[i] *= scale * w[i];
+      if (gain) {
+        const Four more = share.of(gain[0]);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) out[i] *= more[i];
+      }
+      share.put(y[r], out);
+    });
   });
 }
 
@@ -31,16 +58,37 @@ void run(Context& context, const RmsNormBackward& op) {
   const GradientRows dx = rows_of(op.dx);
   const int64_t columns = op.x.cols;
   const auto epsilon = static_cast<float>(op.epsilon);
+  const bool packed = all_in_packs({op.x, op.weight, op.gain, op.dy, op.dx.to});
   float* scales = scratch_floats(context, op.x.rows);
   for_each_row(op.x.rows, [=] __device__(int64_t r, int lane) {
-    const float scale = inverse_root_mean_square(x[r], columns, epsilon, lane);
+    const float scale = inverse_root_mean_square(x[r], columns, packed, epsilon, lane);
     if (lane == 0) scales[r] = scale;
+    const auto dn_of = [&](const Columns& share) {
+      Four dn = share.of(dy[r]);
+      const Four w = share.of(weight[0]);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) dn[i] *= w[i];
+      if (gain) {
+        const Four more = share.of(gain[0]);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) dn[i] *= more[i];
+      }
+      return dn;
+    };
     float along = 0;
-    for (int64_t c = lane; c < columns; c += kWarpSize)
-      along += dy[r][c] * weight[0][c] * (gain ? gain[0][c] : 1) * x[r][c] * scale;
-    along = warp_sum(along) / static_cast<float>(columns);
-    for (int64_t c = lane; c < columns; c += kWarpSize)
-      dx.put(r, c, scale * (dy[r][c] * weight[0][c] * (gain ? gain[0][c] : 1) - x[r][c] * scale * along));
+    for_share(columns, packed, lane, [&](const Columns& share) {
+      const Four dn = dn_of(share), in = share.of(x[r]);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) along += dn[i] * in[i];
+    });
+    along = warp_sum(along) * scale / static_cast<float>(columns);
+    for_share(columns, packed, lane, [&](const Columns& share) {
+      Four d = dn_of(share);
+      const Four in = share.of(x[r]);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) d[i] = scale * (d[i] - in[i] * scale * along);
+      share.put(dx, r, d);
+    });
   });
   sum_columns(
       context, op.x.rows, columns,

@@ -8,8 +8,7 @@ void run(Context&, const Shift& op) {
              after = rows_of(op.state_out);
   const SegmentRows segments = staged(op.segments);
   const int64_t rows = op.segments.rows(), columns = op.state_in.cols;
-  for_each((rows + segments.count) * columns, [=] __device__(int64_t i) {
-    const int64_t r = i / columns, c = i % columns;
+  for_each_element(rows + segments.count, columns, [=] __device__(int64_t r, int64_t c) {
     if (r < rows) {
       const int64_t b = segments.of(r);
       y[r][c] = r == segments.begin(b) ? before[b][c] : x[r - 1][c];
@@ -25,8 +24,7 @@ void run(Context&, const ShiftBackward& op) {
   const GradientRows dx = rows_of(op.dx);
   const SegmentRows segments = staged(op.segments);
   const int64_t rows = op.segments.rows(), columns = op.dy.cols;
-  for_each((rows + segments.count) * columns, [=] __device__(int64_t i) {
-    const int64_t r = i / columns, c = i % columns;
+  for_each_element(rows + segments.count, columns, [=] __device__(int64_t r, int64_t c) {
     if (r < rows) {
       const int64_t b = segments.of(r);
       const bool last = r + 1 == segments.begin(b + 1);

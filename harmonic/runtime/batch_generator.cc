@@ -6,6 +6,7 @@
 
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/random.h"
+#include "harmonic/model/running_states.h"
 
 namespace harmonic {
 namespace {
@@ -32,9 +33,8 @@ void generate_texts(Inference& inference, const Tokenizer& tokenizer, const std:
   const std::vector<int32_t> prompt_tokens = tokenizer.encode(prompt);
   const int64_t longest = inference.model().config().longest_text();
   const auto prompt_size = static_cast<int64_t>(prompt_tokens.size());
-  Arena memory;
   const int64_t together = std::min(options.together, options.count);
-  const StateRows states = make_fresh_state_rows(memory, layout, together);
+  RunningStates states(layout, inference.model().backend(), together);
   // The state of every text before its first choice: the prompt has been read but for its last token.
   State start(layout);
   int32_t first = tokenizer.bos();
@@ -58,26 +58,25 @@ void generate_texts(Inference& inference, const Tokenizer& tokenizer, const std:
   };
   while (static_cast<int64_t>(slots.size()) < together) begin(slots.size());
   std::vector<int32_t> tokens;
-  std::vector<int64_t> offsets;
+  std::vector<TokenChoice> choices;
   while (!slots.empty()) {
     stop_if_interrupted();
     const auto count = static_cast<int64_t>(slots.size());
     tokens.clear();
-    offsets.assign(1, 0);
+    choices.clear();
     for (const Slot& slot : slots) {
       tokens.push_back(slot.pending);
-      offsets.push_back(static_cast<int64_t>(tokens.size()));
+      choices.push_back(slot.sampler.choice(slot.text.size() + 1));
     }
-    StateRows rows = states;
-    rows.count = count;
-    const Tensor logits =
-        inference.logits(inference.hidden(tokens.data(), {offsets.data(), count}, rows, rows));
+    const int32_t* chosen =
+        inference.next_tokens(tokens.data(), states.before(count), states.after(count), choices.data());
+    states.advance();
     for (int64_t s = count; s-- > 0;) {
       Slot& slot = slots[static_cast<size_t>(s)];
       const auto length = static_cast<int64_t>(slot.text.size());
       bool ended = length - prompt_size >= options.max_tokens;
       if (!ended) {
-        const int32_t token = slot.sampler.sample(logits.rows_of(s, 1), static_cast<uint64_t>(length) + 1);
+        const int32_t token = Sampler::chosen(chosen[s]);
         ended = token == tokenizer.eot();
         if (!ended) {
           slot.text.push_back(token);
@@ -94,9 +93,7 @@ void generate_texts(Inference& inference, const Tokenizer& tokenizer, const std:
       // The last slot takes its place.
       const auto last = static_cast<int64_t>(slots.size()) - 1;
       if (s != last) {
-        State moved(layout);
-        states.get(last, moved);
-        states.set(s, moved);
+        states.move(last, s);
         slots[static_cast<size_t>(s)] = std::move(slots.back());
       }
       slots.pop_back();

@@ -14,6 +14,7 @@ namespace {
 
 constexpr int64_t kBlockBytes = 8 << 20;
 constexpr int64_t kHugePage = 2 << 20;
+constexpr int64_t kAlignment = 64;
 
 }  // namespace
 
@@ -53,7 +54,7 @@ char* Arena::new_block(const Blocks& blocks, int64_t bytes) const {
 
 void* Arena::allocate_in(Blocks& blocks, int64_t bytes) {
   HARMONIC_ASSERT(bytes >= 0);
-  bytes = round_up(std::max<int64_t>(bytes, 1), 64);
+  bytes = round_up(std::max<int64_t>(bytes, 1), kAlignment);
   while (blocks.current < blocks.all.size() && blocks.used + bytes > blocks.all[blocks.current].size) {
     ++blocks.current;
     blocks.used = 0;
@@ -74,6 +75,25 @@ Tensor Arena::zeros(int64_t rows, int64_t cols, DType dtype) {
   Tensor result = tensor(rows, cols, dtype);
   std::memset(result.data, 0, static_cast<size_t>(rows * cols * size_of(dtype)));
   return result;
+}
+
+Tensor Arena::side_by_side(int64_t rows, int64_t cols, DType dtype) {
+  const int64_t bytes = rows * cols * size_of(dtype);
+  const Tensor whole = tensor(1, round_up(bytes, kAlignment) / size_of(dtype), dtype);
+  std::memset(static_cast<char*>(whole.data) + bytes, 0,
+              static_cast<size_t>(whole.cols * size_of(dtype) - bytes));
+  return {whole.data, rows, cols, cols, dtype, whole.device};
+}
+
+Tensor joined(const Tensor& before, const Tensor& next) {
+  const int64_t each = size_of(before.dtype);
+  const auto* begin = static_cast<const char*>(before.data);
+  const auto* middle = static_cast<const char*>(next.data);
+  if (next.dtype != before.dtype || !before.contiguous() || !next.contiguous() ||
+      begin + round_up(before.size() * each, kAlignment) != middle)
+    return {};
+  const int64_t count = (middle - begin) / each + next.size();
+  return {before.data, 1, count, count, before.dtype, before.device};
 }
 
 void Arena::forget(void* data, int64_t bytes) {

@@ -39,6 +39,9 @@ class Arena {
   }
   // The program writes the zeros: for what is made once.
   Tensor zeros(int64_t rows, int64_t cols, DType dtype);
+  // A tensor as tensor() gives it, whose neighbour may be treated together with it (joined()): the program
+  // writes zeros between its end and where the next may begin.
+  Tensor side_by_side(int64_t rows, int64_t cols, DType dtype);
 
  private:
   static constexpr int kKinds = 3;  // of blocks: the program's, and the source's two
@@ -82,6 +85,10 @@ class Arena {
   Blocks blocks_[kKinds];
   int64_t total_ = 0, peak_ = 0;
 };
+
+// One row of all numbers from the first of `before` to the last of `next`, where these lie side by side, with
+// zeros between them alone; else null.
+Tensor joined(const Tensor& before, const Tensor& next);
 
 // Rewinds on leaving a scope: for an op's scratch memory.
 class ArenaScope {

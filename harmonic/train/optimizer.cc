@@ -1,6 +1,9 @@
 #include "harmonic/train/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <functional>
 #include <numeric>
 
 namespace harmonic {
@@ -21,47 +24,71 @@ Optimizer::Optimizer(Parameters& parameters, const Backend& backend, const Train
     : backend_(backend), beta1_(config.betas.at(0)), beta2_(config.betas.at(1)), memory_(backend.memory) {
   HARMONIC_ASSERT(parameters.trained());
   for (size_t i = 0; i < parameters.size(); ++i) {
-    if (!is_trained(parameters[i], config, objective)) {
+    if (is_trained(parameters[i], config, objective)) {
+      slots_.push_back({&parameters[i], group_of(parameters.role(i), config), {}, {}});
+    } else {
       unused_.push_back(parameters[i].grad);
-      continue;
     }
-    Slot slot{&parameters[i], group_of(parameters.role(i), config), {}, {}};
-    const Tensor& value = slot.parameter->value;
-    slot.m = memory_.zeros(value.rows, value.cols, value.dtype);
-    if (!slot.group.muon) slot.v = memory_.zeros(value.rows, value.cols, value.dtype);
-    slots_.push_back(slot);
   }
+  std::vector<Slot*> in_memory;
+  for (Slot& slot : slots_) in_memory.push_back(&slot);
+  std::sort(in_memory.begin(), in_memory.end(), [](const Slot* a, const Slot* b) {
+    return std::less<>()(a->parameter->value.data, b->parameter->value.data);
+  });
+  const auto zeros = [&](const Slot& slot) {
+    const Tensor& value = slot.parameter->value;
+    const Tensor result = memory_.side_by_side(value.rows, value.cols, value.dtype);
+    std::memset(result.data, 0, static_cast<size_t>(result.size() * size_of(result.dtype)));
+    return result;
+  };
+  for (Slot* slot : in_memory) slot->m = zeros(*slot);
+  for (Slot* slot : in_memory)
+    if (!slot->group.muon) slot->v = zeros(*slot);
+  for (const Slot* slot : in_memory) add_piece(*slot);
+}
+
+void Optimizer::add_piece(const Slot& slot) {
+  const Piece next{slot.parameter->value, slot.parameter->grad, slot.m, slot.v, slot.group};
+  if (!next.group.muon && !pieces_.empty() && pieces_.back().group == next.group) {
+    Piece& last = pieces_.back();
+    const Piece both{joined(last.value, next.value), joined(last.grad, next.grad), joined(last.m, next.m),
+                     joined(last.v, next.v), next.group};
+    if (both.value && both.grad && both.m && both.v) {
+      last = both;
+      return;
+    }
+  }
+  pieces_.push_back(next);
 }
 
 double Optimizer::gradient_norm(Context& context) const {
   const ArenaScope scope(context.scratch);
-  const auto count = static_cast<int64_t>(slots_.size());
+  const auto count = static_cast<int64_t>(pieces_.size());
   auto* squares = context.scratch.tensor(1, count, DType::f64, MemoryUse::shared).as<double>();
   for (int64_t i = 0; i < count; ++i)
-    backend_(context, SumOfSquares{slots_[static_cast<size_t>(i)].parameter->grad, squares + i});
+    backend_(context, SumOfSquares{pieces_[static_cast<size_t>(i)].grad, squares + i});
   backend_.synchronize();
   return std::sqrt(std::accumulate(squares, squares + count, 0.0));
 }
 
 void Optimizer::update(Context& context, int64_t step, double lr_share, double gradient_scale) {
   for (const Tensor& gradient : unused_) backend_.zero(gradient);
-  for (const Slot& slot : slots_) {
-    const Parameter& parameter = *slot.parameter;
-    const double lr = slot.group.peak_lr * lr_share;
-    if (slot.group.muon) {
-      Muon op{parameter.value, parameter.grad, slot.m};
+  for (const Piece& piece : pieces_) {
+    const double lr = piece.group.peak_lr * lr_share;
+    if (piece.group.muon) {
+      Muon op{piece.value, piece.grad, piece.m};
       op.gradient_scale = gradient_scale;
       op.lr = lr;
-      op.weight_decay = slot.group.weight_decay;
+      op.weight_decay = piece.group.weight_decay;
       backend_(context, op);
       continue;
     }
-    AdamW op{parameter.value, parameter.grad, slot.m, slot.v};
+    AdamW op{piece.value, piece.grad, piece.m, piece.v};
     op.gradient_scale = gradient_scale;
     op.lr = lr;
     op.beta1 = beta1_;
     op.beta2 = beta2_;
-    op.weight_decay = slot.group.weight_decay;
+    op.weight_decay = piece.group.weight_decay;
     op.step = step;
     backend_(context, op);
   }

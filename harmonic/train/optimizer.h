@@ -17,6 +17,7 @@ struct ParameterGroup {
   bool muon = false;
   double peak_lr = 0;
   double weight_decay = 0;
+  bool operator==(const ParameterGroup&) const = default;
 };
 ParameterGroup group_of(Role role, const TrainConfig& config);
 
@@ -46,10 +47,17 @@ class Optimizer {
     ParameterGroup group;
     Tensor m, v;  // v is null for Muon
   };
+  // What is updated by one op: a matrix by Muon, or as many neighbours in memory as AdamW treats alike.
+  struct Piece {
+    Tensor value, grad, m, v;
+    ParameterGroup group;
+  };
+  void add_piece(const Slot& slot);
   const Backend& backend_;
   double beta1_, beta2_;
   Arena memory_;
-  std::vector<Slot> slots_;
+  std::vector<Slot> slots_;     // in the parameters' order
+  std::vector<Piece> pieces_;   // in the order of memory
   std::vector<Tensor> unused_;  // gradients of what is not trained
 };
 

@@ -1,0 +1,278 @@
+#include "harmonic/ops/few_rows_cuda.h"
+
+#include "harmonic/ops/packed_weight_cuda.h"
+
+// The warps of a block share out K: each keeps its pieces of x in registers and reads the same pieces of one
+// row of the weight after the other, 16 bytes a lane, several loads before the first is used. What the lanes
+// of a warp have is summed by exchanges, what the warps have in shared memory, always in one order.
+namespace harmonic::cuda {
+namespace {
+
+constexpr int kThreads = 256, kWarps = kThreads / kWarpSize;
+constexpr int kMostRows = 8;        // of x, of one block
+constexpr int kBlocksWanted = 264;  // two for each multiprocessor of a card, where there is work for them
+constexpr int kMostOutputs = 64;    // rows of the weight, of one block
+
+struct alignas(16) Words {
+  uint32_t word[4];
+};
+
+__device__ inline float float_of_bits(uint32_t bits) {
+  float value;
+  memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+__device__ inline float rounded(float value) { return float_of_bf16(bf16_of(value)); }
+
+// --- What a weight's rows are: load(row, k) gives kNumbers of them, of which number(words, i) is the i-th.
+
+// Rounded to bf16, as an operand, or not.
+template <bool kAligned, bool kRounds>
+struct F32Rows {
+  static constexpr int kNumbers = 4;
+  const float* data;
+  int64_t stride, k;
+
+  // Numbers from `at` on that the row does not have.
+  __device__ Words load(int64_t row, int64_t at) const {
+    const float* from = data + row * stride + at;
+    if constexpr (kAligned) return *reinterpret_cast<const Words*>(from);
+    Words words = {};
+    for (int i = 0; i < kNumbers; ++i)
+      if (at + i < k) memcpy(&words.word[i], from + i, sizeof(float));
+    return words;
+  }
+  __device__ float number(const Words& words, int i) const {
+    const float value = float_of_bits(words.word[i]);
+    return kRounds ? rounded(value) : value;
+  }
+  __device__ float scale(int64_t) const { return 1; }
+};
+
+struct Bf16Rows {
+  static constexpr int kNumbers = 8;
+  PackedRows rows;
+
+  __device__ Words load(int64_t row, int64_t at) const {
+    return *reinterpret_cast<const Words*>(rows.data + row * rows.stride + 2 * at);
+  }
+  __device__ float number(const Words& words, int i) const {
+    const uint32_t pair = words.word[i / 2];
+    return float_of_bits(i % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
+  }
+  __device__ float scale(int64_t) const { return 1; }
+};
+
+struct I8Rows {
+  static constexpr int kNumbers = 16;
+  PackedRows rows;
+
+  __device__ Words load(int64_t row, int64_t at) const {
+    return *reinterpret_cast<const Words*>(rows.data + row * rows.stride + at);
+  }
+  // A byte as the last of 2^23's bits is 2^23 + it.
+  __device__ float number(const Words& words, int i) const {
+    const auto selected = static_cast<uint32_t>(0x7650 | i % 4);
+    return float_of_bits(__byte_perm(words.word[i / 4], 0x4b000000u, selected)) -
+           static_cast<float>((1 << 23) + kPackedZero);
+  }
+  __device__ float scale(int64_t row) const { return rows.scales[row]; }
+};
+
+// --- The kernel.
+
+// The sums over the lanes of each of kCount numbers: lane l has that of number l / (32 / kCount). Each sum
+// has the order that warp_sum() gives it.
+template <int kCount>
+__device__ float sum_each(float (&values)[kCount]) {
+  const auto lane = static_cast<int>(threadIdx.x % kWarpSize);
+#pragma unroll
+  for (int half = kCount / 2; half > 0; half /= 2) {
+    const int by = half * (kWarpSize / kCount);
+    const bool upper = (lane & by) != 0;
+#pragma unroll
+    for (int i = 0; i < half; ++i) {
+      const float sent = upper ? values[i] : values[i + half];
+      const float kept = upper ? values[i + half] : values[i];
+      values[i] = kept + __shfl_xor_sync(kAllLanes, sent, by);
+    }
+  }
+  for (int by = kWarpSize / kCount / 2; by > 0; by /= 2)
+    values[0] += __shfl_xor_sync(kAllLanes, values[0], by);
+  return values[0];
+}
+
+// `rounds`: x, to bf16.
+struct FewRows {
+  Rows x, base, bias, y;
+  int64_t rows, inputs, outputs;
+  bool rounds, x_aligned;
+  float sign;
+};
+
+// x[row][at ...], and 0 where there is none.
+template <int kNumbers>
+__device__ void load_x(const FewRows& p, int64_t row, int64_t at, float (&numbers)[kNumbers]) {
+  const float* from = p.x[row] + at;
+#pragma unroll
+  for (int i = 0; i < kNumbers; i += 4) {
+    if (p.x_aligned && row < p.rows && at + i + 4 <= p.inputs) {
+      const Words words = *reinterpret_cast<const Words*>(from + i);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) numbers[i + j] = float_of_bits(words.word[j]);
+    } else {
+#pragma unroll
+      for (int j = i; j < i + 4; ++j) numbers[j] = row < p.rows && at + j < p.inputs ? from[j] : 0;
+    }
+  }
+  if (!p.rounds) return;
+#pragma unroll
+  for (int i = 0; i < kNumbers; ++i) numbers[i] = rounded(numbers[i]);
+}
+
+template <int kRows, typename Weight>
+void multiply(const Weight& weight, const FewRows& p) {
+  constexpr int kNumbers = Weight::kNumbers;
+  // Loads of a row of the weight, and its rows whose loads go together: x and they have to fit into
+  // registers.
+  constexpr int kByX = 32 / (kRows * kNumbers);
+  constexpr int kLoads = kByX < 1 ? 1 : kByX > 4 ? 4 : kByX;
+  constexpr int kTogether = (kRows * kNumbers > 32 ? 4 : 8) / kLoads;
+  constexpr int kPiece = kNumbers * kWarpSize, kTile = kLoads * kPiece;
+  const int64_t tiles = ceil_div(p.inputs, kTile);
+  int slices = 1;
+  while (slices < kWarps && slices < tiles) slices *= 2;
+  const int groups = kWarps / slices;
+  const int64_t inputs = round_up(p.inputs, kNumbers);
+  const int64_t chunks = ceil_div(p.rows, kRows);
+  const int64_t wanted = std::max<int64_t>(1, p.outputs * chunks / kBlocksWanted);
+  const auto own = static_cast<int>(
+      std::min<int64_t>(kMostOutputs, round_up(wanted, groups * kTogether)));  // rows of a block
+  const int64_t blocks = ceil_div(p.outputs, own) * chunks, shared = int64_t{4} * slices * own * kRows;
+  launch<kThreads>({blocks}, shared, [=] __device__() {
+    auto* sums = dynamic_shared<float>();  // [slices][own][kRows]
+    const int lane = static_cast<int>(threadIdx.x % kWarpSize);
+    const int slice = static_cast<int>(threadIdx.x / kWarpSize) % slices;
+    const int group = static_cast<int>(threadIdx.x / kWarpSize) / slices;
+    // Blocks that read the same rows of the weight come one after the other.
+    const int64_t first_row = blockIdx.x % chunks * kRows, first = blockIdx.x / chunks * own;
+    const auto count = static_cast<int>(p.outputs - first < own ? p.outputs - first : own);
+    for (int64_t tile = slice; tile < tiles; tile += slices) {
+      const int64_t at = tile * kTile + lane * kNumbers;
+      const auto load = [&](int batch, Words(&words)[kTogether][kLoads]) {
+#pragma unroll
+        for (int t = 0; t < kTogether; ++t) {
+          const int64_t row = first + (batch + t < count ? batch + t : count - 1);
+#pragma unroll
+          for (int l = 0; l < kLoads; ++l)
+            words[t][l] = at + l * kPiece < inputs ? weight.load(row, at + l * kPiece) : Words{};
+        }
+      };
+      int batch = group * kTogether;
+      if (batch >= count) break;
+      Words words[kTogether][kLoads], next[kTogether][kLoads] = {};
+      load(batch, words);
+      float x[kRows][kLoads][kNumbers];
+#pragma unroll
+      for (int r = 0; r < kRows; ++r)
+#pragma unroll
+        for (int l = 0; l < kLoads; ++l) load_x(p, first_row + r, at + l * kPiece, x[r][l]);
+      while (batch < count) {
+        // The next loads are on their way before the last ones are used.
+        const int following = batch + groups * kTogether;
+        if (following < count) load(following, next);
+        __syncwarp();
+#pragma unroll
+        for (int t = 0; t < kTogether; ++t) {
+          float own_sums[kRows] = {};
+#pragma unroll
+          for (int l = 0; l < kLoads; ++l)
+#pragma unroll
+            for (int i = 0; i < kNumbers; ++i) {
+              const float number = weight.number(words[t][l], i);
+#pragma unroll
+              for (int r = 0; r < kRows; ++r) own_sums[r] = fmaf(number, x[r][l][i], own_sums[r]);
+            }
+          const float sum = sum_each<kRows>(own_sums);
+          constexpr int kLanes = kWarpSize / kRows;
+          if (batch + t < count && lane % kLanes == 0) {
+            float& to = sums[(slice * own + batch + t) * kRows + lane / kLanes];
+            to = tile == slice ? sum : to + sum;
+          }
+        }
+#pragma unroll
+        for (int t = 0; t < kTogether; ++t)
+#pragma unroll
+          for (int l = 0; l < kLoads; ++l) words[t][l] = next[t][l];
+        batch = following;
+      }
+    }
+    __syncthreads();
+    for (int i = static_cast<int>(threadIdx.x); i < own * kRows; i += kThreads) {
+      const int r = i / own, o = i % own;
+      const int64_t row = first_row + r, output = first + o;
+      if (row >= p.rows || o >= count) continue;
+      const float start = (p.base ? p.base[row][output] : 0) + (p.bias ? p.bias[0][output] : 0);
+      float sum = 0;
+      for (int s = 0; s < slices && s < tiles; ++s) sum += sums[(s * own + o) * kRows + r];
+      p.y[row][output] = start + p.sign * weight.scale(output) * sum;
+    }
+  });
+}
+
+template <typename Weight>
+void multiply(const Weight& weight, const FewRows& p) {
+  if (p.rows == 1) return multiply<1>(weight, p);
+  if (p.rows == 2) return multiply<2>(weight, p);
+  if (p.rows <= 4) return multiply<4>(weight, p);
+  multiply<kMostRows>(weight, p);
+}
+
+bool is_aligned(const Rows& rows, int64_t columns) {
+  return reinterpret_cast<uintptr_t>(rows.data) % sizeof(Words) == 0 && rows.stride % 4 == 0 &&
+         columns % 4 == 0;
+}
+
+}  // namespace
+
+// Beyond these a product by cuBLASLt takes less time: with packed bf16 numbers it reads them as they are, by
+// the matrix units; others come as, or are first unpacked to, f32.
+bool has_few_rows(const Linear& op) {
+  const int64_t most = !op.packed                                                         ? 16
+                       : precision() == Precision::bf16 && op.packed.dtype == DType::bf16 ? 8
+                                                                                          : 32;
+  return op.x.rows <= most && op.x.cols > 0 && op.y.size() > 0;
+}
+
+void multiply_few_rows(const Linear& op) {
+  const bool rounds = precision() == Precision::bf16;
+  const Rows x = rows_of(op.x);
+  const FewRows p{x,
+                  rows_of(op.base),
+                  rows_of(op.bias),
+                  rows_of(op.y),
+                  op.x.rows,
+                  op.x.cols,
+                  op.y.cols,
+                  rounds,
+                  reinterpret_cast<uintptr_t>(x.data) % sizeof(Words) == 0 && x.stride % 4 == 0,
+                  op.negate ? -1.0f : 1.0f};
+  if (op.packed) {
+    const PackedRows rows = packed_rows_of(op.packed, p.outputs, p.inputs);
+    return op.packed.dtype == DType::bf16 ? multiply(Bf16Rows{rows}, p) : multiply(I8Rows{rows}, p);
+  }
+  const Rows weight = rows_of(op.weight);
+  const bool aligned = is_aligned(weight, p.inputs);
+  const auto multiply_by = [&](auto rows) {
+    rows.data = weight.data;
+    rows.stride = weight.stride;
+    rows.k = p.inputs;
+    multiply(rows, p);
+  };
+  if (aligned && rounds) return multiply_by(F32Rows<true, true>{});
+  if (aligned) return multiply_by(F32Rows<true, false>{});
+  if (rounds) return multiply_by(F32Rows<false, true>{});
+  multiply_by(F32Rows<false, false>{});
+}
+
+}  // namespace harmonic::cuda
