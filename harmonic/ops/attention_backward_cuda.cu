@@ -90,9 +90,10 @@ void make_dq(const AttentionBackward& op, const AttentionPlan& plan, const Packe
     const auto stage = [&](int from, bool values) {
       return tile_at(2 * kQueryBytes + values * kKeyBytes + (from & kKeys) * (2 * kKeyBytes / kKeys));
     };
+    const int64_t key_row = head * packed.k.rows + s.keys_at;
     const auto begin_copies = [&](int from) {
-      begin_copy_of_rows<kThreads, kKeys>(stage(from, false), packed.k.of(head, s.keys_at + from));
-      begin_copy_of_rows<kThreads, kKeys>(stage(from, true), packed.v.of(head, s.keys_at + from));
+      begin_copy_of_rows<kThreads, kKeys>(stage(from, false), packed.k.of(0, key_row + from));
+      begin_copy_of_rows<kThreads, kKeys>(stage(from, true), packed.v.of(0, key_row + from));
     };
     const int64_t row = h * packed.statistics.rows + s.queries_at + tile.from;
     auto* numbers = reinterpret_cast<float*>(memory + kNumbersAt);
@@ -107,6 +108,7 @@ void make_dq(const AttentionBackward& op, const AttentionPlan& plan, const Packe
                dy_rows = tile_at(kQueryBytes).from_row(first_row);
     const float* log_sums = numbers + first_row + row_in_warp(0);
     const float* commons = log_sums + kQueries;
+    const bool idle = first_query >= s.queries;
     Sums<Size::kRowBlocks, D / 8> output;
     output.clear();
     for (int from = begin; from < end; from += kKeys) {
@@ -114,8 +116,7 @@ void make_dq(const AttentionBackward& op, const AttentionPlan& plan, const Packe
       __syncthreads();
       if (from + kKeys < end) begin_copies(from + kKeys);
       const int last = from + kKeys - 1;
-      if (first_query >= s.queries || from > s.first + last_query || last < reach.first_key(first_query))
-        continue;
+      if (idle || from > reach.first + last_query || last < reach.first_key(first_query)) continue;
       Sums<Size::kRowBlocks, Size::kKeyBlocks> scores, gradients;
       scores.for_each([&](int r, int, int, float& score) { score = log_sums[r * 8]; });
       gradients.for_each([&](int r, int, int, float& gradient) { gradient = commons[r * 8]; });
@@ -192,6 +193,7 @@ void make_dk_and_dv(const AttentionBackward& op, const AttentionPlan& plan,
 
     const int first_row = static_cast<int>(threadIdx.x) / kWarpSize * Size::kRowsAWarp;
     const int first_key = tile.from + first_row, last_key_of_warp = first_key + Size::kRowsAWarp - 1;
+    const bool idle = first_key >= s.keys;
     Sums<Size::kRowBlocks, Size::kColumns / 8> dkeys, dvalues;
     dkeys.clear();
     dvalues.clear();
@@ -200,8 +202,7 @@ void make_dk_and_dv(const AttentionBackward& op, const AttentionPlan& plan,
       __syncthreads();
       if (step + 1 < steps) begin_copies(step + 1);
       const int last = from + kQueries - 1;
-      if (first_key >= s.keys || first_key > s.first + last || last_key_of_warp < reach.first_key(from))
-        continue;
+      if (idle || first_key > reach.first + last || last_key_of_warp < reach.first_key(from)) continue;
       const Tile query_rows = tile_at(stage(step)), dy_rows = tile_at(stage(step) + kQueryBytes);
       const float *log_sums = numbers(step), *commons = log_sums + kQueries;
       Sums<Size::kRowBlocks, Size::kQueryBlocks> scores, gradients;

@@ -123,6 +123,7 @@ void attend(Context& context, const Attention& op, const AttentionPlan& plan) {
     // Of this warp.
     const int first_row = static_cast<int>(threadIdx.x) / kWarpSize * Size::kRowsAWarp;
     const int first_query = tile.from + first_row, last_query = first_query + Size::kRowsAWarp - 1;
+    const bool idle = first_query >= s.queries;
     Sums<Size::kRowBlocks, D / 8> output;
     Softmax<2 * Size::kRowBlocks> softmax;
     output.clear();
@@ -131,8 +132,7 @@ void attend(Context& context, const Attention& op, const AttentionPlan& plan) {
       __syncthreads();
       if (from + Size::kKeys < end) begin_copies(from + Size::kKeys);
       const int last = from + Size::kKeys - 1;
-      if (first_query >= s.queries || from > s.first + last_query || last < reach.first_key(first_query))
-        continue;
+      if (idle || from > reach.first + last_query || last < reach.first_key(first_query)) continue;
       Sums<Size::kRowBlocks, Size::kKeyBlocks> scores;
       scores.for_each([&](int r, int, int, float& score) { score = -softmax.measure[r]; });
       Products::add_rows_by_rows(scores, query_rows.from_row(first_row), stage(from, false));

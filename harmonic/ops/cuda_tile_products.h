@@ -13,7 +13,6 @@ namespace harmonic::cuda {
 
 template <int kRowBlocks, int kColumnBlocks>
 struct Sums {
-  static constexpr int kRowsALane = 2 * kRowBlocks;
   float at[kRowBlocks][kColumnBlocks][4];
 
   __device__ void clear() {
