@@ -51,7 +51,7 @@ struct DkSizes {
 // weights and the gradients of the scores.
 template <int M, int N, typename Reads>
 __device__ void differentiate(Sums<M, N>& scores, Sums<M, N>& gradients, bool all_read, Reads reads) {
-  scores.for_each([](int, int, int, float& score) { score = power_of_two(score); });
+  scores.for_each([](int, int, int, float& score) { score = fast_exp2(score); });
   if (!all_read)
     scores.for_each([&](int r, int n, int place, float& weight) {
       if (!reads(r, n, place)) weight = 0;
@@ -250,7 +250,7 @@ QueryStatistics statistics_of(Context& context, const AttentionBackward& op, con
       for (int64_t c = lane; r >= 0 && c < D; c += kWarpSize) sum += dy[r][h * D + c] * y[r][h * D + c];
       sum = warp_sum(sum);
       if (lane > 0) continue;
-      statistics.log_sum[h * rows + packed] = r >= 0 ? -lse[r][h] * kLog2E : 0;
+      statistics.log_sum[h * rows + packed] = r >= 0 ? -lse[r][h] * kLog2OfE : 0;
       statistics.common[h * rows + packed] = -sum;
     }
   });
@@ -263,7 +263,7 @@ void differentiate_attention(Context& context, const AttentionBackward& op, cons
   const int64_t heads = op.shape.heads, width = op.q.cols / heads;
   Packing<Products, D> packing(context, plan, segments);
   const Packed<Products, D> packed{segments,
-                                   packing.queries(op.q, heads, softmax_scale(width) * kLog2E),
+                                   packing.queries(op.q, heads, softmax_scale(width) * kLog2OfE),
                                    packing.keys(op, false),
                                    packing.keys(op, true),
                                    packing.queries(op.dy, heads, 1),

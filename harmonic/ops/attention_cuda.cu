@@ -61,7 +61,7 @@ struct Softmax {
         largest[r] = row_max(largest[r]);
         const bool changes = largest[r] > most_of(r);
         if (!changes) largest[r] = 0;
-        kept[r] = measured[r] ? power_of_two(-largest[r]) : 0;
+        kept[r] = measured[r] ? fast_exp2(-largest[r]) : 0;
         measure[r] += largest[r];
         measured[r] = measured[r] || changes;
         sum[r] *= kept[r];
@@ -70,7 +70,7 @@ struct Softmax {
       scores.for_each([&](int r, int, int, float& score) { score -= largest[r]; });
     }
     scores.for_each([&](int r, int, int, float& score) {
-      score = power_of_two(score);
+      score = fast_exp2(score);
       sum[r] += score;
     });
   }
@@ -87,7 +87,7 @@ void attend(Context& context, const Attention& op, const AttentionPlan& plan) {
   const auto width = static_cast<int>(op.q.cols / heads);
   const PackedSegments packed(plan);
   Packing<Products, D> packing(context, plan, packed);
-  const auto q = packing.queries(op.q, heads, softmax_scale(width) * kLog2E);
+  const auto q = packing.queries(op.q, heads, softmax_scale(width) * kLog2OfE);
   const auto k = packing.keys(op, false), v = packing.keys(op, true);
   packing.finish();
   const Rows y = rows_of(op.y), lse = rows_of(op.lse);
