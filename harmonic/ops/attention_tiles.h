@@ -19,8 +19,8 @@ inline constexpr int64_t kWidestHead = 256;
 inline constexpr int kPadding = 128;       // every tile's rows divide it
 inline constexpr int64_t kFewQueries = 8;  // of a segment: up to here it is not worth a tile forward
 
-// Weights are powers of two: queries are packed times 1 / sqrt(D) times this, so that scores are exponents.
-inline constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
+// Weights are powers of two: queries are packed times 1 / sqrt(D) times log2 e, so that scores are exponents.
+inline constexpr float kLn2 = 0.693147181f;
 
 // A segment that takes part. A cache has room for all keys of a segment that are not of this call, so that
 // they go round once at most.
@@ -156,18 +156,16 @@ struct AttentionPlan {
 };
 
 // Whether each head's numbers in each row begin at a multiple of 16 bytes.
-inline bool by_fours(const Tensor& tensor, int64_t D) {
-  return reinterpret_cast<uintptr_t>(tensor.data) % 16 == 0 && tensor.stride % 4 == 0 && D % 4 == 0;
-}
+inline bool by_fours(const Tensor& tensor, int64_t D) { return lies_in_packs(tensor) && D % 4 == 0; }
 
 // Four numbers of a row, from column c on; zeros from column D on. At once where they lie at a multiple of 16
 // bytes.
-__device__ inline FourFloats four_of(const float* row, int c, int D, bool at_once) {
-  if (at_once) return *reinterpret_cast<const FourFloats*>(row + c);
-  FourFloats four = {};
+__device__ inline Pack<float> four_of(const float* row, int c, int D, bool at_once) {
+  if (at_once) return pack_at(row + c);
+  Pack<float> four = {};
 #pragma unroll
   for (int e = 0; e < 4; ++e)
-    if (c + e < D) four.at[e] = row[c + e];
+    if (c + e < D) four.numbers[e] = row[c + e];
   return four;
 }
 
