@@ -48,7 +48,7 @@ struct ScanTiles {
 };
 
 // Of a thread that goes from tile to tile: so many tiles' numbers are asked for before the first is used.
-inline constexpr int kTilesAhead = 8;
+inline constexpr int kTilesAhead = 32;
 
 // For numbers i < width of the state of each segment, in the order of time: before(tile, i, s) is told the
 // state that enters a tile; s = decay(tile, i) * s + added(tile, i); after(segment, i, s) the last.

@@ -5,26 +5,26 @@ namespace harmonic::cuda {
 namespace {
 
 constexpr int kNumbers = static_cast<int>(kSelectiveState);
-// A thread has a channel, a warp 32 neighbours.
-constexpr int kThreads = 64;
-// Rows whose states a thread of the way back has at hand, and between which it keeps one.
+// A block has a tile of rows of so many channels, a thread one of them.
+constexpr int kThreads = kWarpSize;
+// Rows whose inputs a thread asks for together, and whose states it has at hand on the way back.
 constexpr int kSubTile = 8;
 constexpr int kSubTiles = static_cast<int>(kScanTile) / kSubTile;
 
 // The decays of a channel's numbers in one row.
 struct Rates {
-  Rows a_log;
+  bool differ;
   float rate[kNumbers];  // of the channel
 
-  __device__ Rates(const Rows& logs, int64_t c) : a_log(logs) {
+  __device__ Rates(const Rows& a_log, int64_t c) : differ(static_cast<bool>(a_log)) {
 #pragma unroll
-    for (int i = 0; i < kNumbers; ++i) rate[i] = a_log ? expf(a_log[c][i]) : 1;
+    for (int i = 0; i < kNumbers; ++i) rate[i] = differ ? expf(a_log[c][i]) : 1;
   }
   // Where all rates are one, so are all decays.
   __device__ void decays(float delta, float* decay) const {
-    const float common = expf(-delta);
+    const float power = -delta * kLog2OfE, common = fast_exp2(power);
 #pragma unroll
-    for (int i = 0; i < kNumbers; ++i) decay[i] = a_log ? expf(-delta * rate[i]) : common;
+    for (int i = 0; i < kNumbers; ++i) decay[i] = differ ? fast_exp2(power * rate[i]) : common;
   }
 };
 
@@ -33,6 +33,51 @@ __device__ void advance(float* s, const float* decay, float written, const float
 #pragma unroll
   for (int i = 0; i < kNumbers; ++i) s[i] = decay[i] * s[i] + written * key[i];
 }
+
+// Keys and queries of a tile's rows, for all threads of its block; of rows that are not there, zeros.
+struct KeysAndQueries {
+  float numbers[kScanTile][2 * kNumbers];
+  __device__ const float* key(int t) const { return numbers[t]; }
+  __device__ const float* query(int t) const { return numbers[t] + kNumbers; }
+  __device__ void load(const ScanTile& tile, const Rows& keys, const Rows& queries) {
+    const auto i = static_cast<int>(threadIdx.x);
+#pragma unroll 8
+    for (int t = 0; t < kScanTile; ++t) {
+      float number = 0;
+      if (t < tile.rows) number = i < kNumbers ? keys[tile.row + t][i] : queries[tile.row + t][i - kNumbers];
+      numbers[t][i] = number;
+    }
+    __syncthreads();
+  }
+};
+static_assert(kThreads == 2 * kNumbers);
+
+// One input's numbers in the rows of a sub-tile; where there is no row, `otherwise`.
+struct Inputs {
+  float numbers[kSubTile];
+  __device__ float operator[](int t) const { return numbers[t]; }
+  __device__ void load(const ScanTile& tile, int sub, const Rows& rows, int64_t c, float otherwise) {
+    const int begin = sub * kSubTile;
+    const float* number = rows[tile.row + begin] + c;
+#pragma unroll
+    for (int t = 0; t < kSubTile; ++t, number += rows.stride)
+      numbers[t] = begin + t < tile.rows ? *number : otherwise;
+  }
+};
+// A step size of zero: such a row does nothing to a state.
+constexpr float kNoStep = -INFINITY;
+
+// The tile, and the channel of a thread; lanes beyond the last channel go along with it and write nothing.
+struct Place {
+  int64_t n, own, c;
+  bool active;
+  __device__ Place(int64_t blocks_a_tile, int64_t channels) {
+    n = quotient(blockIdx.x, blocks_a_tile);
+    own = (blockIdx.x - n * blocks_a_tile) * kThreads + threadIdx.x;
+    active = own < channels;
+    c = active ? own : channels - 1;
+  }
+};
 
 // What a tile makes of a state: number i of channel c decays by exp(-rate delta), delta the tile's sum.
 template <typename Op>
@@ -44,7 +89,7 @@ void scan_tiles_of(const Op& op, const ScanTiles& tiles, bool reversed, const Ro
       tiles, kSelectiveState * channels, reversed,
       [=] __device__(int64_t b, int64_t n) { return start ? start[b][n] : 0; },
       [=] __device__(int64_t tile, int64_t n) {
-        const int64_t i = n / channels, c = n % channels;
+        const int64_t i = quotient(n, channels), c = n - i * channels;
         return expf(-deltas[tile][c] * (a_log ? expf(a_log[c][i]) : 1));
       },
       [=] __device__(int64_t tile, int64_t n) { return added[tile][n]; },
@@ -58,8 +103,9 @@ void scan_tiles_of(const Op& op, const ScanTiles& tiles, bool reversed, const Ro
 
 void run(Context& context, const SelectiveScan& op) {
   const ScanTiles tiles(op.segments, kScanTile);
-  const int64_t channels = op.u.cols;
-  const Rows u = rows_of(op.u), z = rows_of(op.z), dt = rows_of(op.dt), skip = rows_of(op.skip);
+  const int64_t channels = op.u.cols, blocks_a_tile = (channels + kThreads - 1) / kThreads;
+  const Rows u_rows = rows_of(op.u), z_rows = rows_of(op.z), dt_rows = rows_of(op.dt),
+             skip = rows_of(op.skip);
   const Rows key = rows_of(op.key), query = rows_of(op.query), a_log = rows_of(op.a_log), y = rows_of(op.y);
   const Rows first = rows_of(op.state_in), last = rows_of(op.state_out);
   Rows borders = rows_of(op.borders);
@@ -67,47 +113,77 @@ void run(Context& context, const SelectiveScan& op) {
     if (!borders) borders = rows_of(scratch_tensor(context, tiles.count, kSelectiveState * channels));
     const Rows deltas = rows_of(scratch_tensor(context, tiles.count, channels));
     const Rows added = rows_of(scratch_tensor(context, tiles.count, kSelectiveState * channels));
-    for_each(tiles.count * channels, [=] __device__(int64_t j) {
-      const int64_t n = j / channels, c = j % channels;
-      const ScanTile tile = tiles.tiles[n];
-      const Rates rates(a_log, c);
+    launch<kThreads>({tiles.count * blocks_a_tile}, sizeof(KeysAndQueries), [=] __device__() {
+      auto& keys = *dynamic_shared<KeysAndQueries>();
+      const Place at(blocks_a_tile, channels);
+      const ScanTile tile = tiles.tiles[at.n];
+      Inputs dt, u, next_dt, next_u;
+      next_dt.load(tile, 0, dt_rows, at.c, kNoStep);
+      next_u.load(tile, 0, u_rows, at.c, 0);
+      keys.load(tile, key, query);
+      const Rates rates(a_log, at.c);
       float s[kNumbers] = {}, decay[kNumbers], sum = 0;
-      for (int64_t r = tile.row; r < tile.row + tile.rows; ++r) {
-        const float delta = softplus(dt[r][c]);
-        sum += delta;
-        rates.decays(delta, decay);
-        advance(s, decay, delta * u[r][c], key[r]);
-      }
-      deltas[n][c] = sum;
+      for (int sub = 0; sub * kSubTile < tile.rows; ++sub) {
+        dt = next_dt;
+        u = next_u;
+        next_dt.load(tile, sub + 1, dt_rows, at.c, kNoStep);
+        next_u.load(tile, sub + 1, u_rows, at.c, 0);
 #pragma unroll
-      for (int i = 0; i < kNumbers; ++i) added[n][i * channels + c] = s[i];
+        for (int t = 0; t < kSubTile; ++t) {
+          const float delta = softplus(dt[t]);
+          sum += delta;
+          rates.decays(delta, decay);
+          advance(s, decay, delta * u[t], keys.key(sub * kSubTile + t));
+        }
+      }
+      if (!at.active) return;
+      deltas[at.n][at.c] = sum;
+#pragma unroll
+      for (int i = 0; i < kNumbers; ++i) added[at.n][i * channels + at.c] = s[i];
     });
     scan_tiles_of(op, tiles, false, deltas, added, first, borders, last);
   }
   const bool from_state = tiles.one_each;
-  for_each(tiles.count * channels, [=] __device__(int64_t j) {
-    const int64_t n = j / channels, c = j % channels;
-    const ScanTile tile = tiles.tiles[n];
-    const Rates rates(a_log, c);
+  launch<kThreads>({tiles.count * blocks_a_tile}, sizeof(KeysAndQueries), [=] __device__() {
+    auto& keys = *dynamic_shared<KeysAndQueries>();
+    const Place at(blocks_a_tile, channels);
+    const ScanTile tile = tiles.tiles[at.n];
+    Inputs dt, u, z, next_dt, next_u, next_z;
+    const auto load_next = [&](int sub) {
+      next_dt.load(tile, sub, dt_rows, at.c, kNoStep);
+      next_u.load(tile, sub, u_rows, at.c, 0);
+      next_z.load(tile, sub, z_rows, at.c, 0);
+    };
+    load_next(0);
+    keys.load(tile, key, query);
+    const Rates rates(a_log, at.c);
     float s[kNumbers], decay[kNumbers];
 #pragma unroll
     for (int i = 0; i < kNumbers; ++i) {
-      s[i] = from_state ? first[tile.segment][i * channels + c] : borders[n][i * channels + c];
-      if (from_state && borders) borders[n][i * channels + c] = s[i];
+      s[i] = from_state ? first[tile.segment][i * channels + at.c] : borders[at.n][i * channels + at.c];
+      if (from_state && borders && at.active) borders[at.n][i * channels + at.c] = s[i];
     }
-    const float d = skip[0][c];
-    for (int64_t r = tile.row; r < tile.row + tile.rows; ++r) {
-      const float delta = softplus(dt[r][c]), in = u[r][c];
-      rates.decays(delta, decay);
-      advance(s, decay, delta * in, key[r]);
-      float read = d * in;
+    const float d = skip[0][at.c];
+    for (int sub = 0; sub * kSubTile < tile.rows; ++sub) {
+      dt = next_dt;
+      u = next_u;
+      z = next_z;
+      load_next(sub + 1);
 #pragma unroll
-      for (int i = 0; i < kNumbers; ++i) read += s[i] * query[r][i];
-      y[r][c] = read * silu(z[r][c]);
+      for (int t = 0; t < kSubTile; ++t) {
+        const int row = sub * kSubTile + t;
+        const float delta = softplus(dt[t]);
+        rates.decays(delta, decay);
+        advance(s, decay, delta * u[t], keys.key(row));
+        float read = d * u[t];
+#pragma unroll
+        for (int i = 0; i < kNumbers; ++i) read += s[i] * keys.query(row)[i];
+        if (at.active && row < tile.rows) y[tile.row + row][at.c] = read * silu(z[t]);
+      }
     }
-    if (!tiles.is_last(n)) return;
+    if (!at.active || !tiles.is_last(at.n)) return;
 #pragma unroll
-    for (int i = 0; i < kNumbers; ++i) last[tile.segment][i * channels + c] = s[i];
+    for (int i = 0; i < kNumbers; ++i) last[tile.segment][i * channels + at.c] = s[i];
   });
 }
 
@@ -129,122 +205,157 @@ __device__ float sum_across_lanes(float* values) {
   return values[0];
 }
 
+// What a block keeps on the way back: the states before each sub-tile, and before each row of the one at
+// hand.
+struct WayBack {
+  KeysAndQueries keys;
+  float kept[kSubTiles][kNumbers][kThreads], before[kSubTile][kNumbers][kThreads];
+};
+
 }  // namespace
 
 void run(Context& context, const SelectiveScanBackward& op) {
   const ScanTiles tiles(op.segments, kScanTile);
   const int64_t channels = op.u.cols, rows = op.segments.rows();
-  const Rows u = rows_of(op.u), z = rows_of(op.z), dt = rows_of(op.dt), skip = rows_of(op.skip);
+  const int64_t groups = (channels + kThreads - 1) / kThreads;  // of channels, each a block's
+  const Rows u_rows = rows_of(op.u), z_rows = rows_of(op.z), dt_rows = rows_of(op.dt),
+             skip = rows_of(op.skip);
   const Rows key = rows_of(op.key), query = rows_of(op.query), a_log = rows_of(op.a_log);
-  const Rows borders = rows_of(op.borders), dy = rows_of(op.dy);
+  const Rows borders = rows_of(op.borders), dy_rows = rows_of(op.dy);
   const Rows du = rows_of(op.du), dz = rows_of(op.dz), ddt = rows_of(op.ddt);
   const Rows dkey = rows_of(op.dkey), dquery = rows_of(op.dquery);
   const Rows dskip = rows_of(op.dskip), da_log = rows_of(op.da_log);
   const Rows deltas = rows_of(scratch_tensor(context, tiles.count, channels));
   const Rows added = rows_of(scratch_tensor(context, tiles.count, kSelectiveState * channels));
-  for_each(tiles.count * channels, [=] __device__(int64_t j) {
-    const int64_t n = j / channels, c = j % channels;
-    const ScanTile tile = tiles.tiles[n];
-    const Rates rates(a_log, c);
+  launch<kThreads>({tiles.count * groups}, sizeof(KeysAndQueries), [=] __device__() {
+    auto& keys = *dynamic_shared<KeysAndQueries>();
+    const Place at(groups, channels);
+    const ScanTile tile = tiles.tiles[at.n];
+    const int subs = (tile.rows + kSubTile - 1) / kSubTile;
+    Inputs dt, z, dy, next_dt, next_z, next_dy;
+    const auto load_next = [&](int sub) {
+      if (sub < 0) return;
+      next_dt.load(tile, sub, dt_rows, at.c, kNoStep);
+      next_z.load(tile, sub, z_rows, at.c, 0);
+      next_dy.load(tile, sub, dy_rows, at.c, 0);
+    };
+    load_next(subs - 1);
+    keys.load(tile, key, query);
+    const Rates rates(a_log, at.c);
     float ds[kNumbers] = {}, decay[kNumbers], sum = 0;
-    for (int64_t r = tile.row + tile.rows - 1; r >= tile.row; --r) {
-      const float delta = softplus(dt[r][c]), d = dy[r][c] * silu(z[r][c]);
-      sum += delta;
-      rates.decays(delta, decay);
+    for (int sub = subs - 1; sub >= 0; --sub) {
+      dt = next_dt;
+      z = next_z;
+      dy = next_dy;
+      load_next(sub - 1);
 #pragma unroll
-      for (int i = 0; i < kNumbers; ++i) ds[i] = decay[i] * (ds[i] + d * query[r][i]);
+      for (int t = kSubTile - 1; t >= 0; --t) {
+        const float delta = softplus(dt[t]), d = dy[t] * silu(z[t]);
+        sum += delta;
+        rates.decays(delta, decay);
+        const float* read = keys.query(sub * kSubTile + t);
+#pragma unroll
+        for (int i = 0; i < kNumbers; ++i) ds[i] = decay[i] * (ds[i] + d * read[i]);
+      }
     }
-    deltas[n][c] = sum;
+    if (!at.active) return;
+    deltas[at.n][at.c] = sum;
 #pragma unroll
-    for (int i = 0; i < kNumbers; ++i) added[n][i * channels + c] = ds[i];
+    for (int i = 0; i < kNumbers; ++i) added[at.n][i * channels + at.c] = ds[i];
   });
   scan_tiles_of(op, tiles, true, deltas, added, rows_of(op.dstate_out), added, rows_of(op.dstate_in));
 
-  // Gradients of keys and queries are sums over channels: first those of each warp's 32.
-  const int64_t groups = (channels + kWarpSize - 1) / kWarpSize;
-  const int64_t blocks_a_tile = (channels + kThreads - 1) / kThreads;
+  // Gradients of keys and queries are sums over channels: first those of each block's 32.
   float* of_groups = scratch_floats(context, groups * rows * 2 * kSelectiveState);
   const Rows of_skip = deltas;  // free by now
   const Rows of_rates =
       da_log ? rows_of(scratch_tensor(context, tiles.count, kSelectiveState * channels)) : Rows{};
-  constexpr int64_t kStates = kNumbers * kThreads;  // floats of a state of every thread
-  launch<kThreads>({tiles.count * blocks_a_tile}, (kSubTiles + kSubTile) * kStates * 4, [=] __device__() {
-    float* kept = dynamic_shared<float>() + threadIdx.x;  // [kSubTiles][kNumbers], kThreads apart
-    float* before = kept + kSubTiles * kStates;           // [kSubTile][kNumbers]
-    const int64_t n = blockIdx.x / blocks_a_tile, place = blockIdx.x % blocks_a_tile;
-    const int64_t own = place * kThreads + threadIdx.x;
-    const bool active = own < channels;  // lanes beyond the last channel bring zeros
-    const int64_t c = active ? own : channels - 1;
-    const int64_t group = own / kWarpSize;
-    const ScanTile tile = tiles.tiles[n];
-    const Rates rates(a_log, c);
+  launch<kThreads>({tiles.count * groups}, sizeof(WayBack), [=] __device__() {
+    auto& shared = *dynamic_shared<WayBack>();
+    const auto lane = static_cast<int>(threadIdx.x);
+    const Place at(groups, channels);
+    const int64_t group = at.own / kThreads;
+    const ScanTile tile = tiles.tiles[at.n];
+    const int subs = (tile.rows + kSubTile - 1) / kSubTile;
+    Inputs dt, u, z, dy;
+    shared.keys.load(tile, key, query);
+    const Rates rates(a_log, at.c);
     float s[kNumbers], ds[kNumbers], of_rate[kNumbers] = {}, decay[kNumbers], skipped = 0;
 #pragma unroll
     for (int i = 0; i < kNumbers; ++i) {
-      s[i] = borders[n][i * channels + c];
-      ds[i] = added[n][i * channels + c];
+      s[i] = borders[at.n][i * channels + at.c];
+      ds[i] = added[at.n][i * channels + at.c];
     }
-    for (int t = 0; t < tile.rows; ++t) {
-      if (t % kSubTile == 0)
+    for (int sub = 0; sub < subs; ++sub) {
 #pragma unroll
-        for (int i = 0; i < kNumbers; ++i) kept[(t / kSubTile * kNumbers + i) * kThreads] = s[i];
-      const int64_t r = tile.row + t;
-      const float delta = softplus(dt[r][c]);
-      rates.decays(delta, decay);
-      advance(s, decay, delta * u[r][c], key[r]);
-    }
-    const float d = skip[0][c];
-    for (int sub = (tile.rows - 1) / kSubTile; sub >= 0; --sub) {
-      const int begin = sub * kSubTile, count = tile.rows - begin < kSubTile ? tile.rows - begin : kSubTile;
+      for (int i = 0; i < kNumbers; ++i) shared.kept[sub][i][lane] = s[i];
+      if (sub + 1 == subs) break;
+      dt.load(tile, sub, dt_rows, at.c, kNoStep);
+      u.load(tile, sub, u_rows, at.c, 0);
 #pragma unroll
-      for (int i = 0; i < kNumbers; ++i) s[i] = kept[(sub * kNumbers + i) * kThreads];
-      for (int t = 0; t < count; ++t) {
-#pragma unroll
-        for (int i = 0; i < kNumbers; ++i) before[(t * kNumbers + i) * kThreads] = s[i];
-        const int64_t r = tile.row + begin + t;
-        const float delta = softplus(dt[r][c]);
+      for (int t = 0; t < kSubTile; ++t) {
+        const float delta = softplus(dt[t]);
         rates.decays(delta, decay);
-        advance(s, decay, delta * u[r][c], key[r]);
+        advance(s, decay, delta * u[t], shared.keys.key(sub * kSubTile + t));
       }
-      for (int t = count - 1; t >= 0; --t) {
-        const int64_t r = tile.row + begin + t;
-        const float in = u[r][c], gate = z[r][c], raw = dt[r][c], delta = softplus(raw);
-        const float gradient = active ? dy[r][c] : 0, inner = gradient * silu(gate);
+    }
+    const float d = skip[0][at.c];
+    for (int sub = subs - 1; sub >= 0; --sub) {
+      dt.load(tile, sub, dt_rows, at.c, kNoStep);
+      u.load(tile, sub, u_rows, at.c, 0);
+      z.load(tile, sub, z_rows, at.c, 0);
+      dy.load(tile, sub, dy_rows, at.c, 0);
+#pragma unroll
+      for (int i = 0; i < kNumbers; ++i) s[i] = shared.kept[sub][i][lane];
+#pragma unroll
+      for (int t = 0; t < kSubTile; ++t) {
+#pragma unroll
+        for (int i = 0; i < kNumbers; ++i) shared.before[t][i][lane] = s[i];
+        const float delta = softplus(dt[t]);
         rates.decays(delta, decay);
-        float read = d * in, of_u = inner * d, of_delta = 0, shared[2 * kNumbers];
+        advance(s, decay, delta * u[t], shared.keys.key(sub * kSubTile + t));
+      }
+#pragma unroll
+      for (int t = kSubTile - 1; t >= 0; --t) {
+        const int row = sub * kSubTile + t;
+        const float *k = shared.keys.key(row), *q = shared.keys.query(row);
+        const float in = u[t], delta = softplus(dt[t]), gate = fast_sigmoid(z[t]);
+        const float gradient = at.active ? dy[t] : 0, inner = gradient * z[t] * gate;
+        rates.decays(delta, decay);
+        float read = d * in, of_u = inner * d, of_delta = 0, of_row[2 * kNumbers];
 #pragma unroll
         for (int i = 0; i < kNumbers; ++i) {
-          const float entered = before[(t * kNumbers + i) * kThreads];
-          read += s[i] * query[r][i];
-          shared[kNumbers + i] = inner * s[i];
-          ds[i] += inner * query[r][i];
-          shared[i] = active ? ds[i] * delta * in : 0;
-          of_u += ds[i] * delta * key[r][i];
+          const float entered = shared.before[t][i][lane];
+          read += s[i] * q[i];
+          of_row[kNumbers + i] = inner * s[i];
+          ds[i] += inner * q[i];
+          of_row[i] = at.active ? ds[i] * delta * in : 0;
+          of_u += ds[i] * delta * k[i];
           const float decayed = rates.rate[i] * decay[i] * entered;
-          of_delta += ds[i] * (in * key[r][i] - decayed);
+          of_delta += ds[i] * (in * k[i] - decayed);
           of_rate[i] -= ds[i] * delta * decayed;
           ds[i] *= decay[i];
           s[i] = entered;
         }
         skipped += inner * in;
-        if (active) {
-          dz[r][c] = gradient * read * silu_slope(gate);
-          du[r][c] = of_u;
-          ddt[r][c] = of_delta * sigmoid(raw);
+        const float sum = sum_across_lanes(of_row);
+        if (row >= tile.rows) continue;
+        const int64_t r = tile.row + row;
+        if (at.active) {
+          dz[r][at.c] = gradient * read * gate * (1 + z[t] * (1 - gate));
+          du[r][at.c] = of_u;
+          ddt[r][at.c] = of_delta * fast_sigmoid(dt[t]);
         }
-        const float sum = sum_across_lanes(shared);
-        // A block's last warp may have no channel at all.
-        if (group < groups) of_groups[(group * rows + r) * 2 * kNumbers + threadIdx.x % kWarpSize] = sum;
+        of_groups[(group * rows + r) * 2 * kNumbers + lane] = sum;
       }
     }
-    if (!active) return;
-    of_skip[n][c] = skipped;
+    if (!at.active) return;
+    of_skip[at.n][at.c] = skipped;
 #pragma unroll
     for (int i = 0; i < kNumbers; ++i)
-      if (of_rates) of_rates[n][i * channels + c] = of_rate[i];
+      if (of_rates) of_rates[at.n][i * channels + at.c] = of_rate[i];
   });
-  for_each(rows * 2 * kSelectiveState, [=] __device__(int64_t j) {
-    const int64_t r = j / (2 * kNumbers), i = j % (2 * kNumbers);
+  for_each_element(rows, 2 * kSelectiveState, [=] __device__(int64_t r, int64_t i) {
     float sum = 0;
     for (int64_t group = 0; group < groups; ++group) sum += of_groups[(group * rows + r) * 2 * kNumbers + i];
     (i < kNumbers ? dkey[r][i] : dquery[r][i - kNumbers]) = sum;
