@@ -59,6 +59,12 @@ harmonic_switch_stack:
 )");
 #endif
 
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes;
+};
+
 struct Fiber {
   std::unique_ptr<char[]> stack;
 #ifdef HARMONIC_OWN_SWITCH
@@ -67,11 +73,13 @@ struct Fiber {
   ucontext_t context;
 #endif
   void* known_as = nullptr;  // to the thread sanitizer
+  std::vector<Copy> copies;  // under way
   enum class State { ready, at_barrier, at_exchange, done } state = State::ready;
 };
 
 struct Warp {
   uint64_t brought[kWarp];
+  const void* shown[kWarp];
   int waiting = 0;
   int size = 0;
 };
@@ -109,6 +117,8 @@ void yield(Fiber::State state) {
 
 void fiber_main() {
   thread_body(thread_argument);
+  if (!fibers[static_cast<size_t>(current)].copies.empty())
+    stop("a thread ends and its copies are under way");
   yield(Fiber::State::done);
   stop("a thread that had ended went on");
 }
@@ -209,6 +219,83 @@ uint64_t exchange(uint64_t value, int from) {
 }
 
 void* dynamic_shared_memory() { return shared_memory.data(); }
+
+const void* const* show(const void* own) {
+  if (!within_fibers) stop("an exchange in a launch that was said to have none");
+  Warp& warp = warps[static_cast<size_t>(current / kWarp)];
+  warp.shown[current % kWarp] = own;
+  ++warp.waiting;
+  yield(Fiber::State::at_exchange);
+  return warp.shown;
+}
+void taken() {
+  ++warps[static_cast<size_t>(current / kWarp)].waiting;
+  yield(Fiber::State::at_exchange);
+}
+
+namespace {
+
+constexpr uintptr_t kAlignment = 16;  // of what is read or written by so many bytes
+
+void expect_in_shared_memory(const void* address, size_t bytes) {
+  const auto at = reinterpret_cast<uintptr_t>(address),
+             begin = reinterpret_cast<uintptr_t>(shared_memory.data());
+  if (at % kAlignment != 0) stop("an address that is not a multiple of 16 bytes");
+  if (at < begin || at + bytes > begin + shared_memory.size() * sizeof(uint64_t))
+    stop("an address beyond the block's shared memory");
+}
+// Number `index` of the bf16 numbers that lie in words by twos.
+float half_of(const uint32_t* words, int index) {
+  const uint32_t bits = (words[index / 2] >> index % 2 * 16) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+}  // namespace
+
+void begin_copy(void* to_shared, const void* from, size_t bytes) {
+  expect_in_shared_memory(to_shared, bytes);
+  if (reinterpret_cast<uintptr_t>(from) % kAlignment != 0)
+    stop("a copy from an address that is not a multiple of 16 bytes");
+  std::memset(to_shared, 0xFF, bytes);
+  fibers[static_cast<size_t>(current)].copies.push_back({to_shared, from, bytes});
+}
+void finish_copies() {
+  std::vector<Copy>& copies = fibers[static_cast<size_t>(current)].copies;
+  for (const Copy& copy : copies) std::memcpy(copy.to, copy.from, copy.bytes);
+  copies.clear();
+}
+
+void load_matrices(uint32_t (&to)[4], const uint16_t* row, bool transposed) {
+  expect_in_shared_memory(row, 8 * sizeof(uint16_t));
+  const void* const* rows = show(row);
+  for (int matrix = 0; matrix < 4; ++matrix) {
+    const auto number = [&](int r, int c) -> uint32_t {
+      return static_cast<const uint16_t*>(rows[matrix * 8 + (transposed ? c : r)])[transposed ? r : c];
+    };
+    const int r = lane() / 4, c = lane() % 4 * 2;
+    to[matrix] = number(r, c) | number(r, c + 1) << 16;
+  }
+  taken();
+}
+
+void multiply_add_bf16(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  struct Fragments {
+    uint32_t a[4], b[2];
+  } own = {{a[0], a[1], a[2], a[3]}, {b0, b1}};
+  const void* const* lanes = show(&own);
+  const auto of_lane = [&](int index) { return static_cast<const Fragments*>(lanes[index]); };
+  for (int e = 0; e < 4; ++e) {
+    const int row = lane() / 4 + e / 2 * 8, column = lane() % 4 * 2 + e % 2;
+    for (int k = 0; k < 16; ++k) {
+      const int owner = k % 8 / 2;
+      sum[e] += half_of(&of_lane(row % 8 * 4 + owner)->a[row / 8 + k / 8 * 2], k % 2) *
+                half_of(&of_lane(column * 4 + owner)->b[k / 8], k % 2);
+    }
+  }
+  taken();
+}
 
 void run(dim3 grid, int threads_a_block, int64_t shared_bytes, void (*body)(const void*),
          const void* argument) {

@@ -4,7 +4,8 @@
 // block) is what a card would run. It shows nothing of speed, of races between blocks, or of memory's order.
 //
 // A kernel that strays is noticed: threads that end while others wait, or a barrier within a flat launch,
-// stop the program with a message; shared memory is poisoned before every block.
+// stop the program with a message; shared memory is poisoned before every block, and where a copy is under
+// way.
 #pragma once
 
 #include <cmath>
@@ -33,6 +34,18 @@ void barrier();
 // Gives every lane of a warp what another lane brought: lane `from` of this thread's warp.
 uint64_t exchange(uint64_t value, int from);
 void* dynamic_shared_memory();
+
+// Shows to every lane of a warp what each of them brought, by lane, until all have called taken().
+const void* const* show(const void* own);
+void taken();
+
+// Copies to shared memory that are made as late as a card may make them: when the thread waits for them.
+// Until then what is there is poisoned, as if a card had begun.
+void begin_copy(void* to_shared, const void* from, size_t bytes);
+void finish_copies();
+// What the matrix units do (harmonic/ops/cuda_mma.h says what each lane has of a fragment).
+void load_matrices(uint32_t (&to)[4], const uint16_t* row, bool transposed);
+void multiply_add_bf16(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 
 // Runs body(argument) for every thread of every block.
 void run(dim3 grid, int threads, int64_t shared_bytes, void (*body)(const void*), const void* argument);
@@ -122,4 +135,8 @@ inline unsigned __ballot_sync(unsigned, bool value) {
   for (int lane = 0; lane < 32; ++lane)
     bits |= static_cast<unsigned>(cuda_on_cpu::shuffle(value, lane)) << lane;
   return bits;
+}
+inline int __any_sync(unsigned, int predicate) {
+  for (int by = 16; by > 0; by /= 2) predicate |= cuda_on_cpu::shuffle(predicate, cuda_on_cpu::lane() ^ by);
+  return predicate;
 }

@@ -15,17 +15,25 @@ struct Case {
   int64_t D;
   AttentionShape shape;
   int64_t cache = 0;  // rows a segment; 0 is none
+  bool cache_has_gradient = true;
+  bool dense = false;  // rows lie one after the other, each head at a multiple of 16 bytes
 };
 
 void attention(Trial& trial, const Case& c) {
   const Segments segments = trial.segments(c.lengths);
   const int64_t rows = segments.rows(), width = c.shape.kv_heads * c.D, query_width = c.shape.heads * c.D;
   const int64_t* positions = trial.numbers(c.positions);
+  const auto laid_out = [&](const Tensor& tensor) {
+    if (!c.dense) return tensor;
+    const Tensor copy = trial.temporary(tensor.rows, tensor.cols);
+    for (int64_t r = 0; r < tensor.rows; ++r) copy_row(tensor, r, copy, r);
+    return copy;
+  };
   const Attention forward = {
-      .q = trial.input("q", rows, query_width, -2, 2),
-      .k = trial.input("k", rows, width, -2, 2),
-      .v = trial.input("v", rows, width),
-      .past = c.cache ? trial.input("past", segments.count, c.cache * 2 * width) : Tensor{},
+      .q = laid_out(trial.input("q", rows, query_width, -2, 2)),
+      .k = laid_out(trial.input("k", rows, width, -2, 2)),
+      .v = laid_out(trial.input("v", rows, width)),
+      .past = c.cache ? laid_out(trial.input("past", segments.count, c.cache * 2 * width)) : Tensor{},
       .segments = segments,
       .positions = positions,
       .shape = c.shape,
@@ -47,14 +55,14 @@ void attention(Trial& trial, const Case& c) {
       .shape = c.shape,
       .y = forward.y,
       .lse = forward.lse,
-      .dy = trial.cotangent("y"),
+      .dy = laid_out(trial.cotangent("y")),
       .dq = trial.written_gradient("q"),
       .dk = trial.written_gradient("k"),
       .dv = trial.written_gradient("v"),
-      .dpast = c.cache ? trial.written_gradient("past") : Tensor{},
+      .dpast = c.cache && c.cache_has_gradient ? trial.written_gradient("past") : Tensor{},
   };
   trial(backward);
-  if (c.cache)
+  if (backward.dpast)
     trial(KeepKeysBackward{segments, positions, trial.cotangent("after"), backward.dk, backward.dv,
                            backward.dpast});
 }
@@ -68,16 +76,34 @@ const Case kCases[] = {
     {{3, 90, 1}, {0, 61, 64}, 8, {2, 1, 20}, 192},
     {{130, 1, 40}, {300, 77, 5}, 4, {2, 2, 64}, 64},
     {{9, 0, 2}, {7, 3, 1}, 4, {2, 1, 3}, 5},
+    {{131, 40}, {0, 0}, 23, {2, 1}},
+    {{70, 3}, {30, 600}, 64, {3, 1}, 700},
+    {{1, 8, 2}, {300, 10, 0}, 20, {8, 2}, 301},
+    {{200, 9}, {50, 100}, 32, {4, 1, 90}, 160},
+    {{20, 140}, {70, 9}, 100, {2, 2, 31}, 50, false},
+    {{70}, {0}, 150, {1, 1}},
+    {{129, 1, 40}, {2, 300, 0}, 12, {4, 1}, 301, true, true},
+    {{3, 65}, {70, 9}, 64, {2, 1, 31}, 40, true, true},
 };
 
 std::string name_of(const Case& c) {
-  return fmt::format("lengths {} heads {}/{} D {} window {} cache {}", fmt::join(c.lengths, ","),
-                     c.shape.heads, c.shape.kv_heads, c.D, c.shape.window, c.cache);
+  return fmt::format("lengths {} heads {}/{} D {} window {} cache {}{}", fmt::join(c.lengths, ","),
+                     c.shape.heads, c.shape.kv_heads, c.D, c.shape.window, c.cache, c.dense ? " dense" : "");
 }
 
 TEST(Attention, MatchesTheReferenceInEveryOutputAndGradient) {
   for (const Case& c : kCases)
     expect_matches_reference([&](Trial& trial) { attention(trial, c); }, name_of(c));
+}
+
+// Where products are of numbers rounded to bf16, scores are, and so what follows from them.
+TEST(Attention, MatchesTheReferenceAsMatrixUnitsRound) {
+  constexpr double kTolerance = 1e-2;
+  std::vector<TestedBackend> backends = {{emulated_cuda_bf16_backend(), kTolerance}};
+  if (a_card_is_tested()) backends.push_back({*cuda_plugin().bf16, kTolerance});
+  for (const Case& c : kCases)
+    expect_matches(
+        reference_backend(), backends, [&](Trial& trial) { attention(trial, c); }, name_of(c));
 }
 
 TEST(Attention, GradientsEqualCentralDifferences) {

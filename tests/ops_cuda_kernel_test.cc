@@ -2,6 +2,7 @@
 #include "cuda_on_cpu.h"
 #include "harmonic/ops/cuda_rounding.h"
 #include "harmonic/ops/cuda_scan.h"
+#include "harmonic/ops/cuda_tile_products.h"
 
 #include <gtest/gtest.h>
 
@@ -80,11 +81,12 @@ TEST(CudaKernel, AStateIsFoundBehindTilesThatHaveToldTheirEffectsAlone) {
       expected[static_cast<size_t>(c)] = s;
     }
     float* to = found.data();
-    launch<32>({across}, 0, [=] {
+    launch<64>({across}, sizeof(LookBack::Shared), [=] {
       const LookBack::Place place{n, blockIdx.x};
       const int64_t c = place.across * LookBack::kChannels + threadIdx.x;
-      const float s = look_back.enter(place, false, NAN, 0.5f, 1, [](int64_t tile) { return tile; });
-      if (c < kChannels) to[c] = s;
+      const float s = look_back.enter(*dynamic_shared<LookBack::Shared>(), place, false, NAN, 0.5f, 1,
+                                      [](int64_t tile) { return tile; });
+      if (threadIdx.x < 32 && c < kChannels) to[c] = s;
     });
     EXPECT_EQ(found, expected) << "state of tile " << nearest;
     EXPECT_EQ(look_back.after[n * kChannels + 34], 0.5f * expected[34] + 1);
@@ -122,6 +124,78 @@ TEST(CudaKernel, Bf16IsTheNearestWithTiesToEven) {
   EXPECT_TRUE(std::isnan(float_of_bf16(bf16_of(NAN))));
 }
 
+// c = a b^T and d = c e of numbers that both kinds of products hold exactly, as a warp computes them.
+template <typename Products>
+void expect_products_of_tiles() {
+  constexpr int kRowBlocks = 2, kColumnBlocks = 4, kWidth = 48;
+  constexpr int kRows = 16 * kRowBlocks, kColumns = 8 * kColumnBlocks;
+  using Tile = SharedRows<typename Products::Number, kWidth>;
+  const auto a = [](int r, int c) { return static_cast<float>((r * 5 + c * 3) % 7 - 3); };
+  const auto b = [](int r, int c) { return static_cast<float>((r * 3 + c) % 3 - 1); };
+  const auto e = [](int r, int c) { return static_cast<float>((r * 2 + c * 7) % 5 - 2); };
+  std::vector<float> c_found(kRows * kColumns, NAN), d_found(kRows * kWidth, NAN);
+  float *to_c = c_found.data(), *to_d = d_found.data();
+  launch<kWarpSize>({1}, Tile::bytes(kRows + 2 * kColumns), [=] {
+    const Tile left{dynamic_shared<typename Products::Number>()}, right = left.from_row(kRows);
+    const Tile other = right.from_row(kColumns);
+    const auto fill = [](const Tile& tile, int rows, const auto& numbers) {
+      for (int i = lane_index() * 4; i < rows * kWidth; i += kWarpSize * 4) {
+        const int r = i / kWidth, c = i % kWidth;
+        *reinterpret_cast<typename Products::Four*>(tile[r] + c) =
+            Products::four({numbers(r, c), numbers(r, c + 1), numbers(r, c + 2), numbers(r, c + 3)});
+      }
+    };
+    fill(left, kRows, a);
+    fill(right, kColumns, b);
+    fill(other, kColumns, e);
+    __syncwarp();
+    Sums<kRowBlocks, kColumnBlocks> scores;
+    Sums<kRowBlocks, kWidth / 8> output;
+    scores.clear();
+    output.clear();
+    Products::add_rows_by_rows(scores, left, right);
+    Products::add_sums_by_rows(output, scores, other);
+    scores.for_each([&](int r, int n, int place, float& sum) {
+      to_c[row_in_warp(r) * kColumns + Products::score_column(n, place)] = sum;
+    });
+    output.for_each([&](int r, int n, int place, float& sum) {
+      to_d[row_in_warp(r) * kWidth + Products::output_column(n, place)] = sum;
+    });
+  });
+  for (int r = 0; r < kRows; ++r) {
+    for (int c = 0; c < kColumns; ++c) {
+      float sum = 0;
+      for (int k = 0; k < kWidth; ++k) sum += a(r, k) * b(c, k);
+      ASSERT_EQ(c_found[static_cast<size_t>(r * kColumns + c)], sum) << r << " " << c;
+    }
+    for (int c = 0; c < kWidth; ++c) {
+      float sum = 0;
+      for (int k = 0; k < kColumns; ++k) sum += c_found[static_cast<size_t>(r * kColumns + k)] * e(k, c);
+      ASSERT_EQ(d_found[static_cast<size_t>(r * kWidth + c)], sum) << r << " " << c;
+    }
+  }
+}
+
+TEST(CudaTileProducts, AreThoseOfTheirMatrices) {
+  expect_products_of_tiles<F32Products>();
+  expect_products_of_tiles<Bf16Products>();
+}
+
+TEST(CudaTileProducts, AWarpsSumsOfBf16ProductsAreRoundedWhenTheyAreFactors) {
+  float found = 0;
+  launch<kWarpSize>({1}, SharedRows<uint16_t, 16>::bytes(16), [to = &found] {
+    const SharedRows<uint16_t, 16> ones{dynamic_shared<uint16_t>()};
+    for (int c = 0; c < 16; ++c) ones[lane_index() % 16][c] = bf16_of(1);
+    __syncwarp();
+    Sums<1, 2> factors, sums;
+    factors.for_each([](int, int, int, float& factor) { factor = 1 + 0x1p-9f; });
+    sums.clear();
+    Bf16Products::add_sums_by_rows(sums, factors, ones);
+    if (threadIdx.x == 0) *to = sums.at[0][0][0];
+  });
+  EXPECT_EQ(found, 16.0f);
+}
+
 TEST(CudaOnCpuDeathTest, NoticesAKernelThatStrays) {
   EXPECT_DEATH(launch<64>({1}, 0,
                           [] {
@@ -136,6 +210,31 @@ TEST(CudaOnCpuDeathTest, NoticesAKernelThatStrays) {
   EXPECT_DEATH(launch<32>({1}, 300 << 10, [] {}), "more shared memory than a block has");
   EXPECT_DEATH(for_each(1, [](int64_t) { __syncthreads(); }),
                "a barrier in a launch that was said to have none");
+}
+
+// What is copied arrives no sooner than it is waited for.
+TEST(CudaOnCpuDeathTest, NoticesCopiesThatNobodyWaitsForOrThatGoAstray) {
+  alignas(16) static const float from[8] = {1, 2, 3, 4};
+  float seen[2] = {};
+  launch<32>({1}, 16, [to = seen] {
+    auto* shared = dynamic_shared<float>();
+    if (threadIdx.x > 0) return;
+    shared[0] = 7;
+    begin_copy(shared, from);
+    to[0] = shared[0];
+    finish_copies();
+    to[1] = shared[0];
+  });
+  EXPECT_TRUE(std::isnan(seen[0]));
+  EXPECT_EQ(seen[1], 1);
+  EXPECT_DEATH(launch<32>({1}, 16, [] { begin_copy(dynamic_shared<float>(), from); }),
+               "a thread ends and its copies are under way");
+  EXPECT_DEATH(launch<32>({1}, 16, [] { begin_copy(dynamic_shared<float>() + 64, from); }),
+               "an address beyond the block's shared memory");
+  EXPECT_DEATH(launch<32>({1}, 32, [] { begin_copy(dynamic_shared<float>() + 1, from); }),
+               "an address that is not a multiple of 16 bytes");
+  EXPECT_DEATH(launch<32>({1}, 32, [] { begin_copy(dynamic_shared<float>(), from + 1); }),
+               "a copy from an address that is not a multiple of 16 bytes");
 }
 
 TEST(CudaOnCpuDeathTest, SharedMemoryIsPoisonedBeforeEveryBlock) {

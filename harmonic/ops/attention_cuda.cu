@@ -1,79 +1,21 @@
-#include "harmonic/ops/attention.h"
-
-#include "harmonic/ops/cuda_scan.h"
+// Attention forward (Dao, arXiv 2307.08691): a block has a tile of queries of one head, each warp some rows
+// of it, and goes over the keys, tile by tile; the next tile is copied while one is computed. Scores and
+// weights stay in registers, where the softmax is kept running.
+#include "harmonic/ops/attention_pack.h"
 
 namespace harmonic::cuda {
 namespace {
 
-// Queries and keys go by tiles of so many; four threads share a row of a tile.
-constexpr int kTile = 32, kThreadsARow = 4, kThreads = kTile * kThreadsARow;
+constexpr int kWarps = 4, kThreads = kWarps * kWarpSize;
 
-// Where the keys and values that a segment's queries read lie, by position.
-struct Memory {
-  Rows k, v, past;
-  SegmentRows segments;
-  const int64_t* positions;
-  int64_t width, capacity, D, group, window;
-
-  __device__ bool own(int64_t b, int64_t p) const { return p >= positions[b]; }
-  __device__ int64_t own_row(int64_t b, int64_t p) const { return segments.begin(b) + p - positions[b]; }
-  __device__ int64_t cached(int64_t p) const { return p % capacity * 2 * width; }
-  __device__ const float* key(int64_t b, int64_t p, int64_t head) const {
-    return head * D + (own(b, p) ? k[own_row(b, p)] : past[b] + cached(p));
-  }
-  __device__ const float* value(int64_t b, int64_t p, int64_t head) const {
-    return head * D + (own(b, p) ? v[own_row(b, p)] : past[b] + cached(p) + width);
-  }
-  __device__ int64_t first_key(int64_t p) const { return window > 0 && p >= window ? p - window + 1 : 0; }
-  __device__ bool reads(int64_t query, int64_t p) const { return p <= query && p >= first_key(query); }
+// How large tiles are, so that what a thread sums fits its registers, and tiles the shared memory.
+template <typename Products, int D>
+struct Sizes {
+  static constexpr bool kHalves = std::is_same_v<Products, Bf16Products>;
+  static constexpr int kRowBlocks = D <= 128 ? 2 : 1, kKeyBlocks = kHalves && D <= 64 ? 8 : 4;
+  static constexpr int kRowsAWarp = 16 * kRowBlocks, kQueries = kWarps * kRowsAWarp, kKeys = 8 * kKeyBlocks;
 };
 
-// So many numbers of a head find room in the memory that a block's threads share.
-constexpr int64_t kWidestHead = 256;
-
-template <typename Op>
-Memory memory_of(const Op& op) {
-  const int64_t width = op.k.cols;
-  if (const int64_t D = op.q.cols / op.shape.heads; D > kWidestHead)
-    fail("attention on a card: a head has {} numbers, expected {} at most; --device cpu has no limit", D,
-         kWidestHead);
-  return {rows_of(op.k),
-          rows_of(op.v),
-          rows_of(op.past),
-          staged(op.segments),
-          staged(op.positions, op.segments.count),
-          width,
-          op.past ? op.past.cols / (2 * width) : 1,
-          op.q.cols / op.shape.heads,
-          op.shape.heads / op.shape.kv_heads,
-          op.shape.window};
-}
-
-// A tile of rows of D numbers in shared memory; one more apart, so that a column lies in different banks.
-struct TileRows {
-  float* data;
-  int64_t D;
-  __device__ float* operator[](int row) const { return data + row * (D + 1); }
-  __device__ TileRows next() const { return {data + kTile * (D + 1), D}; }
-  static int64_t floats(int64_t D) { return kTile * (D + 1); }
-};
-
-// Rows 0 .. count - 1 from where `at` says; the rest of the tile is zero. By all threads.
-template <typename At>
-__device__ void load(const TileRows& tile, int count, At at) {
-  for (int64_t i = threadIdx.x; i < kTile * tile.D; i += kThreads) {
-    const int row = static_cast<int>(i / tile.D);
-    const int64_t c = i % tile.D;
-    tile[row][c] = row < count ? at(row)[c] : 0;
-  }
-}
-
-__device__ float dot(const float* a, const float* b, int64_t D) {
-  float sum = 0;
-  for (int64_t i = 0; i < D; ++i) sum += a[i] * b[i];
-  return sum;
-}
-// Of the four threads of a row.
 __device__ float row_sum(float value) {
   value += __shfl_xor_sync(kAllLanes, value, 1);
   return value + __shfl_xor_sync(kAllLanes, value, 2);
@@ -83,263 +25,153 @@ __device__ float row_max(float value) {
   return fmaxf(value, __shfl_xor_sync(kAllLanes, value, 2));
 }
 
-constexpr int kScores = kTile * (kTile + 1);  // floats of a tile of scores
-// A score's place, of a row and a column.
-__device__ int score_at(int row, int column) { return row * (kTile + 1) + column; }
+// Weights are 2 to the score less a measure, which is about the largest score of a row so far: brought up to
+// it when scores exceed it by this.
+constexpr float kSlack = 8;
 
-}  // namespace
+// For each of a lane's rows the measure, and the sum of the weights of this lane's columns.
+template <int kRows>
+struct Softmax {
+  float measure[kRows], sum[kRows];
+  bool measured[kRows];  // until then the measure is 0, and nothing was summed
 
-// A block has a tile of queries of one head and goes over its keys, tile by tile; the softmax is kept
-// running.
-void run(Context&, const Attention& op) {
-  const Memory memory = memory_of(op);
-  const ScanTiles tiles(op.segments, kTile);
-  const Rows q = rows_of(op.q), y = rows_of(op.y), lse = rows_of(op.lse);
-  const int64_t D = memory.D, heads = op.shape.heads;
-  const float scale = 1 / std::sqrt(static_cast<float>(D));
-  launch<kThreads>({tiles.count, heads}, (4 * TileRows::floats(D) + kScores) * 4, [=] __device__() {
-    const TileRows queries{dynamic_shared<float>(), D}, keys = queries.next(), values = keys.next();
-    const TileRows output = values.next();
-    float* scores = output.next().data;
-    const ScanTile tile = tiles.tiles[blockIdx.x];
-    const int64_t b = tile.segment, h = blockIdx.y, head = h / memory.group;
-    const int row = static_cast<int>(threadIdx.x) / kThreadsARow;
-    const int part = static_cast<int>(threadIdx.x) % kThreadsARow;
-    const int64_t first = memory.positions[b] + tile.row - memory.segments.begin(b);  // position of row 0
-    const int64_t position = first + row;
-    load(queries, tile.rows, [&](int r) { return q[tile.row + r] + h * D; });
-    for (int64_t c = part; c < D; c += kThreadsARow) output[row][c] = 0;
-    float most = -INFINITY, sum = 0;
-    for (int64_t from = memory.first_key(first) / kTile * kTile; from < first + tile.rows; from += kTile) {
-      // Keys before the first that any row of the tile reads may not be there any more.
-      const int64_t skipped = memory.first_key(first) > from ? memory.first_key(first) - from : 0;
-      const int64_t there = first + tile.rows - from;
-      const int count = static_cast<int>(there < kTile ? there : kTile);
-      __syncthreads();
-      load(keys, count, [&](int r) { return memory.key(b, from + (r < skipped ? skipped : r), head); });
-      load(values, count, [&](int r) { return memory.value(b, from + (r < skipped ? skipped : r), head); });
-      __syncthreads();
-      float own[kTile / kThreadsARow], largest = most;
+  __device__ Softmax() {
 #pragma unroll
-      for (int n = 0; n < kTile / kThreadsARow; ++n) {
-        const int j = n * kThreadsARow + part;
-        const bool reads = row < tile.rows && j < count && memory.reads(position, from + j);
-        own[n] = reads ? dot(queries[row], keys[j], D) * scale : -INFINITY;
-        largest = fmaxf(largest, own[n]);
-      }
-      largest = row_max(largest);
-      const bool nothing = largest == -INFINITY;
-      const float kept = nothing ? 1 : expf(most - largest);
-      float added = 0;
-#pragma unroll
-      for (int n = 0; n < kTile / kThreadsARow; ++n) {
-        const float weight = nothing ? 0 : expf(own[n] - largest);
-        scores[score_at(row, n * kThreadsARow + part)] = weight;
-        added += weight;
-      }
-      sum = sum * kept + row_sum(added);
-      most = largest;
-      __syncwarp();
-      for (int64_t c = part; c < D; c += kThreadsARow) {
-        float value = output[row][c] * kept;
-        for (int j = 0; j < count; ++j) value += scores[score_at(row, j)] * values[j][c];
-        output[row][c] = value;
-      }
-      __syncwarp();
-    }
-    if (row >= tile.rows) return;
-    for (int64_t c = part; c < D; c += kThreadsARow) y[tile.row + row][h * D + c] = output[row][c] / sum;
-    if (lse && part == 0) lse[tile.row + row][h] = most + logf(sum);
-  });
-}
-
-// Two launches, so that no sum needs atomics: blocks of queries make dq, blocks of keys make dk and dv.
-void run(Context& context, const AttentionBackward& op) {
-  const Memory memory = memory_of(op);
-  const ScanTiles tiles(op.segments, kTile);
-  const Rows q = rows_of(op.q), y = rows_of(op.y), lse = rows_of(op.lse), dy = rows_of(op.dy);
-  const Rows dq = rows_of(op.dq), dk = rows_of(op.dk), dv = rows_of(op.dv), dpast = rows_of(op.dpast);
-  const int64_t D = memory.D, heads = op.shape.heads;
-  const float scale = 1 / std::sqrt(static_cast<float>(D));
-  // dy . y of each query: what all its weights' gradients have in common.
-  const Rows common = rows_of(scratch_tensor(context, op.q.rows, heads));
-  for_each_row(op.q.rows * heads, [=] __device__(int64_t i, int lane) {
-    const int64_t r = i / heads, h = i % heads;
-    float sum = 0;
-    for (int64_t c = lane; c < D; c += kWarpSize) sum += dy[r][h * D + c] * y[r][h * D + c];
-    sum = warp_sum(sum);
-    if (lane == 0) common[r][h] = sum;
-  });
-  launch<kThreads>({tiles.count, heads}, (5 * TileRows::floats(D) + kScores) * 4, [=] __device__() {
-    const TileRows queries{dynamic_shared<float>(), D}, keys = queries.next(), values = keys.next();
-    const TileRows gradients = values.next(), output = gradients.next();
-    float* scores = output.next().data;
-    const ScanTile tile = tiles.tiles[blockIdx.x];
-    const int64_t b = tile.segment, h = blockIdx.y, head = h / memory.group;
-    const int row = static_cast<int>(threadIdx.x) / kThreadsARow;
-    const int part = static_cast<int>(threadIdx.x) % kThreadsARow;
-    const int64_t first = memory.positions[b] + tile.row - memory.segments.begin(b);
-    const int64_t position = first + row;
-    load(queries, tile.rows, [&](int r) { return q[tile.row + r] + h * D; });
-    load(gradients, tile.rows, [&](int r) { return dy[tile.row + r] + h * D; });
-    for (int64_t c = part; c < D; c += kThreadsARow) output[row][c] = 0;
-    const bool active = row < tile.rows;
-    const float log_sum = active ? lse[tile.row + row][h] : 0;
-    const float in_common = active ? common[tile.row + row][h] : 0;
-    for (int64_t from = memory.first_key(first) / kTile * kTile; from < first + tile.rows; from += kTile) {
-      const int64_t skipped = memory.first_key(first) > from ? memory.first_key(first) - from : 0;
-      const int64_t there = first + tile.rows - from;
-      const int count = static_cast<int>(there < kTile ? there : kTile);
-      __syncthreads();
-      load(keys, count, [&](int r) { return memory.key(b, from + (r < skipped ? skipped : r), head); });
-      load(values, count, [&](int r) { return memory.value(b, from + (r < skipped ? skipped : r), head); });
-      __syncthreads();
-      for (int j = part; j < kTile; j += kThreadsARow) {
-        float d = 0;
-        if (active && j < count && memory.reads(position, from + j)) {
-          // A weight is at most 1, but for rounding.
-          const float weight = expf(fminf(dot(queries[row], keys[j], D) * scale - log_sum, 0));
-          d = weight * (dot(gradients[row], values[j], D) - in_common) * scale;
-        }
-        scores[score_at(row, j)] = d;
-      }
-      __syncwarp();
-      for (int64_t c = part; c < D; c += kThreadsARow) {
-        float sum = output[row][c];
-        for (int j = 0; j < count; ++j) sum += scores[score_at(row, j)] * keys[j][c];
-        output[row][c] = sum;
-      }
-      __syncwarp();
-    }
-    for (int64_t c = part; active && c < D; c += kThreadsARow) dq[tile.row + row][h * D + c] = output[row][c];
-  });
-
-  // Tiles of positions: of all keys that a segment's queries read, those in its cache too.
-  std::vector<int64_t> begins, ends;
-  std::vector<int32_t> owners;
-  for (int64_t b = 0; b < op.segments.count; ++b) {
-    const int64_t position = op.positions[b], end = position + op.segments.length(b);
-    const int64_t oldest = op.shape.window > 0 ? std::max<int64_t>(0, position - op.shape.window + 1) : 0;
-    for (int64_t p = op.dpast ? oldest : position; p < end; p += kTile) {
-      begins.push_back(p);
-      ends.push_back(std::min(end, p + kTile));
-      owners.push_back(static_cast<int32_t>(b));
+    for (int r = 0; r < kRows; ++r) {
+      measure[r] = sum[r] = 0;
+      measured[r] = false;
     }
   }
-  if (op.dpast)
-    fill_zero(op.dpast.data, op.dpast.rows, op.dpast.cols * size_of(op.dpast.dtype),
-              op.dpast.stride * size_of(op.dpast.dtype));
-  const auto key_tiles = static_cast<int64_t>(begins.size());
-  const int64_t *begin_of = staged(begins.data(), key_tiles), *end_of = staged(ends.data(), key_tiles);
-  const int32_t* owner_of = staged(owners.data(), key_tiles);
-  launch<kThreads>(
-      {key_tiles, op.shape.kv_heads}, (6 * TileRows::floats(D) + 2 * kScores) * 4, [=] __device__() {
-        const TileRows keys{dynamic_shared<float>(), D}, values = keys.next(), dkeys = values.next();
-        const TileRows dvalues = dkeys.next(), queries = dvalues.next(), gradients = queries.next();
-        float *weights = gradients.next().data, *dscores = weights + kScores;
-        const int64_t from = begin_of[blockIdx.x], b = owner_of[blockIdx.x], head = blockIdx.y;
-        const int count = static_cast<int>(end_of[blockIdx.x] - from);
-        const int row = static_cast<int>(threadIdx.x) / kThreadsARow;  // of the keys
-        const int part = static_cast<int>(threadIdx.x) % kThreadsARow;
-        load(keys, count, [&](int r) { return memory.key(b, from + r, head); });
-        load(values, count, [&](int r) { return memory.value(b, from + r, head); });
-        for (int64_t c = part; c < D; c += kThreadsARow) dkeys[row][c] = dvalues[row][c] = 0;
-        const int64_t start = memory.positions[b], end = start + memory.segments.length(b);
-        for (int64_t h = head * memory.group; h < (head + 1) * memory.group; ++h) {
-          for (int64_t at = from > start ? from : start; at < end; at += kTile) {
-            if (memory.window > 0 && at >= from + count - 1 + memory.window)
-              break;  // no query reads so far back
-            const int rows = static_cast<int>(end - at < kTile ? end - at : kTile);
-            __syncthreads();
-            load(queries, rows, [&](int r) { return q[memory.own_row(b, at + r)] + h * D; });
-            load(gradients, rows, [&](int r) { return dy[memory.own_row(b, at + r)] + h * D; });
-            __syncthreads();
-            for (int r = part; r < kTile; r += kThreadsARow) {
-              float weight = 0, d = 0;
-              if (r < rows && row < count && memory.reads(at + r, from + row)) {
-                const int64_t own = memory.own_row(b, at + r);
-                weight = expf(fminf(dot(queries[r], keys[row], D) * scale - lse[own][h], 0));
-                d = weight * (dot(gradients[r], values[row], D) - common[own][h]) * scale;
-              }
-              weights[score_at(row, r)] = weight;
-              dscores[score_at(row, r)] = d;
-            }
-            __syncwarp();
-            for (int64_t c = part; c < D; c += kThreadsARow) {
-              float of_key = dkeys[row][c], of_value = dvalues[row][c];
-              for (int r = 0; r < rows; ++r) {
-                of_key += dscores[score_at(row, r)] * queries[r][c];
-                of_value += weights[score_at(row, r)] * gradients[r][c];
-              }
-              dkeys[row][c] = of_key;
-              dvalues[row][c] = of_value;
-            }
-          }
-        }
-        if (row >= count) return;
-        const int64_t p = from + row;
-        float* to_key =
-            head * D + (memory.own(b, p) ? dk[memory.own_row(b, p)] : dpast[b] + memory.cached(p));
-        float* to_value = head * D + (memory.own(b, p) ? dv[memory.own_row(b, p)]
-                                                       : dpast[b] + memory.cached(p) + memory.width);
-        for (int64_t c = part; c < D; c += kThreadsARow) {
-          to_key[c] = dkeys[row][c];
-          to_value[c] = dvalues[row][c];
-        }
-      });
-}
 
-namespace {
-
-// The row whose token a cache keeps in a place when the segment is over, or -1: the last that wrote there.
-__device__ int64_t writer(const SegmentRows& segments, const int64_t* positions, int64_t b, int64_t place,
-                          int64_t capacity) {
-  const int64_t length = segments.length(b), last = positions[b] + length - 1;
-  if (length == 0) return -1;
-  const int64_t back = ((last - place) % capacity + capacity) % capacity;
-  return back < length ? segments.begin(b) + length - 1 - back : -1;
-}
-
-}  // namespace
-
-void run(Context&, const KeepKeys& op) {
-  const Rows k = rows_of(op.k), v = rows_of(op.v), past = rows_of(op.past), after = rows_of(op.after);
-  const SegmentRows segments = staged(op.segments);
-  const int64_t* positions = staged(op.positions, op.segments.count);
-  const int64_t width = op.k.cols, capacity = op.past.cols / (2 * width);
-  if (op.past.data == op.after.data) {
-    // Only what is new is written.
-    for_each(op.k.size(), [=] __device__(int64_t i) {
-      const int64_t r = i / width, c = i % width, b = segments.of(r), t = r - segments.begin(b);
-      if (t < segments.length(b) - capacity) return;
-      float* to = after[b] + (positions[b] + t) % capacity * 2 * width;
-      to[c] = k[r][c];
-      to[width + c] = v[r][c];
+  // Scores, which are less the measure already, become weights; when the measure changes, what was summed
+  // with earlier weights does too. Which rows share a warp changes nothing.
+  template <int M, int N, int C>
+  __device__ void add(Sums<M, N>& scores, Sums<M, C>& output) {
+    float largest[kRows];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) largest[r] = -INFINITY;
+    scores.for_each([&](int r, int, int, float& score) { largest[r] = fmaxf(largest[r], score); });
+    bool exceeds = false;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) exceeds = exceeds || largest[r] > most_of(r);
+    if (__any_sync(kAllLanes, exceeds)) {
+      float kept[kRows];
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        largest[r] = row_max(largest[r]);
+        const bool changes = largest[r] > most_of(r);
+        if (!changes) largest[r] = 0;
+        kept[r] = measured[r] ? power_of_two(-largest[r]) : 0;
+        measure[r] += largest[r];
+        measured[r] = measured[r] || changes;
+        sum[r] *= kept[r];
+      }
+      output.for_each([&](int r, int, int, float& value) { value *= kept[r]; });
+      scores.for_each([&](int r, int, int, float& score) { score -= largest[r]; });
+    }
+    scores.for_each([&](int r, int, int, float& score) {
+      score = power_of_two(score);
+      sum[r] += score;
     });
-    return;
   }
-  const int64_t columns = op.past.cols;
-  for_each(op.past.size(), [=] __device__(int64_t i) {
-    const int64_t b = i / columns, n = i % columns, c = n % (2 * width);
-    const int64_t r = writer(segments, positions, b, n / (2 * width), capacity);
-    after[b][n] = r < 0 ? past[b][n] : c < width ? k[r][c] : v[r][c - width];
+
+ private:
+  __device__ float most_of(int r) const { return measured[r] ? kSlack : -INFINITY; }
+};
+
+template <typename Products, int D>
+void attend(Context& context, const Attention& op, const AttentionPlan& plan) {
+  using Size = Sizes<Products, D>;
+  using Tile = SharedRows<typename Products::Number, D>;
+  const auto heads = static_cast<int>(op.shape.heads), group = heads / static_cast<int>(op.shape.kv_heads);
+  const auto width = static_cast<int>(op.q.cols / heads);
+  const PackedSegments packed(plan);
+  Packing<Products, D> packing(context, plan, packed);
+  const auto q = packing.queries(op.q, heads, softmax_scale(width) * kLog2E);
+  const auto k = packing.keys(op, false), v = packing.keys(op, true);
+  packing.finish();
+  const Rows y = rows_of(op.y), lse = rows_of(op.lse);
+  const std::vector<AttentionTile> tiles = plan.tiles_of_queries(Size::kQueries);
+  const auto count = static_cast<int64_t>(tiles.size());
+  const AttentionTile* tile_of = staged(tiles.data(), count);
+  const int window = plan.window;
+  constexpr int kKeyBytes = Tile::bytes(Size::kKeys);
+  launch<kThreads>({count * heads}, Tile::bytes(Size::kQueries) + 4 * kKeyBytes, [=] __device__() {
+    auto* memory = dynamic_shared<unsigned char>();
+    const auto tile_at = [&](int bytes) {
+      return Tile{reinterpret_cast<typename Products::Number*>(memory + bytes)};
+    };
+    const int block = static_cast<int>(blockIdx.x), h = block % heads, head = h / group;
+    const AttentionTile tile = tile_of[block / heads];
+    const AttentionSegment s = packed.segments[tile.segment];
+    const Reach reach{s.first, window};
+    const int queries = s.queries - tile.from < Size::kQueries ? s.queries - tile.from : Size::kQueries;
+    const int begin = reach.first_key(tile.from) / Size::kKeys * Size::kKeys;
+    const int end = s.first + tile.from + queries;
+    const Tile query_rows = tile_at(0);
+    const auto stage = [&](int from, bool values) {
+      return tile_at(Tile::bytes(Size::kQueries) + values * kKeyBytes +
+                     (from & Size::kKeys) * (2 * kKeyBytes / Size::kKeys));
+    };
+    const auto begin_copies = [&](int from) {
+      begin_copy_of_rows<kThreads, Size::kKeys>(stage(from, false), k.of(head, s.keys_at + from));
+      begin_copy_of_rows<kThreads, Size::kKeys>(stage(from, true), v.of(head, s.keys_at + from));
+    };
+    begin_copy_of_rows<kThreads, Size::kQueries>(query_rows, q.of(h, s.queries_at + tile.from));
+    begin_copies(begin);
+
+    // Of this warp.
+    const int first_row = static_cast<int>(threadIdx.x) / kWarpSize * Size::kRowsAWarp;
+    const int first_query = tile.from + first_row, last_query = first_query + Size::kRowsAWarp - 1;
+    Sums<Size::kRowBlocks, D / 8> output;
+    Softmax<2 * Size::kRowBlocks> softmax;
+    output.clear();
+    for (int from = begin; from < end; from += Size::kKeys) {
+      finish_copies();
+      __syncthreads();
+      if (from + Size::kKeys < end) begin_copies(from + Size::kKeys);
+      const int last = from + Size::kKeys - 1;
+      if (first_query >= s.queries || from > s.first + last_query || last < reach.first_key(first_query))
+        continue;
+      Sums<Size::kRowBlocks, Size::kKeyBlocks> scores;
+      scores.for_each([&](int r, int, int, float& score) { score = -softmax.measure[r]; });
+      Products::add_rows_by_rows(scores, query_rows.from_row(first_row), stage(from, false));
+      if (!reach.reads(first_query, last) || !reach.reads(last_query, from))
+        scores.for_each([&](int r, int n, int place, float& score) {
+          if (!reach.reads(first_query + row_in_warp(r), from + Products::score_column(n, place)))
+            score = -INFINITY;
+        });
+      softmax.add(scores, output);
+      Products::add_sums_by_rows(output, scores, stage(from, true));
+    }
+
+    float scale[2 * Size::kRowBlocks];
+#pragma unroll
+    for (int r = 0; r < 2 * Size::kRowBlocks; ++r) {
+      const float sum = row_sum(softmax.sum[r]);
+      scale[r] = 1 / sum;
+      const int query = first_query + row_in_warp(r);
+      if (lse && query < s.queries && lane_index() % 4 == 0)
+        lse[s.row + query][h] = softmax.measure[r] * kLn2 + logf(sum);
+    }
+    write_rows<Products>(
+        output, width,
+        [&](int r) {
+          const int query = first_query + row_in_warp(r);
+          return query < s.queries ? y[s.row + query] + int64_t{h} * width : nullptr;
+        },
+        [&](int r) { return scale[r]; });
   });
 }
 
-void run(Context&, const KeepKeysBackward& op) {
-  const Rows dk = rows_of(op.dk), dv = rows_of(op.dv), dafter = rows_of(op.dafter), dpast = rows_of(op.dpast);
-  const SegmentRows segments = staged(op.segments);
-  const int64_t* positions = staged(op.positions, op.segments.count);
-  const int64_t width = op.dk.cols, columns = op.dafter.cols, capacity = columns / (2 * width);
-  for_each(op.dafter.size(), [=] __device__(int64_t i) {
-    const int64_t b = i / columns, n = i % columns, c = n % (2 * width);
-    const int64_t r = writer(segments, positions, b, n / (2 * width), capacity);
-    if (r < 0) {
-      dpast[b][n] += dafter[b][n];
-    } else {
-      (c < width ? dk[r][c] : dv[r][c - width]) += dafter[b][n];
-    }
-  });
+}  // namespace
+
+void run(Context& context, const Attention& op) {
+  attend_few(context, op);
+  const AttentionPlan plan(op, kFewQueries + 1);
+  if (plan.segments.empty()) return;
+  for_width(op.q.cols / op.shape.heads,
+            [&]<typename Products, int kWidth>() { attend<Products, kWidth>(context, op, plan); });
 }
 
 }  // namespace harmonic::cuda

@@ -196,7 +196,8 @@ __device__ inline float block_max(float value, float* across) {
 
 // --- What one block tells others that run at the same time. ---
 
-// A value that other blocks may be writing; what was written before it was published is seen after.
+// A value that other blocks may be writing; what was written before it was published, also by others with
+// whom the writer has met at a barrier, is seen after.
 __device__ inline uint32_t published(const uint32_t* word) {
 #ifdef __CUDA_ARCH__
   uint32_t value;
@@ -208,7 +209,6 @@ __device__ inline uint32_t published(const uint32_t* word) {
 }
 __device__ inline void publish(uint32_t* word, uint32_t value) {
 #ifdef __CUDA_ARCH__
-  __threadfence();
   asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
 #else
   *word = value;

@@ -120,15 +120,21 @@ struct LookBack {
     return {tile, blockIdx.x - tile * blocks_across};
   }
 
-  // The state that enters a tile, by the first warp of its block, given what the tile does to
-  // it. `tile_at(n)` is the n-th tile in the order of the recurrence; a segment's first `starts` from a
-  // state.
+  // What the threads of a block tell each other meanwhile.
+  struct Shared {
+    int64_t nearest;
+    float decays[kWarpSize][kChannels], sums[kWarpSize][kChannels];
+  };
+  // The state that enters a tile, for the first warp of its block, whose lanes have a channel each and know
+  // what the tile does to it. `tile_at(n)` is the n-th tile in the order of the recurrence; a segment's first
+  // `starts` from a state. By all threads.
   template <typename TileAt>
-  __device__ float enter(const Place& place, bool starts, float start, float own_decay, float own_added,
-                         TileAt tile_at) const {
+  __device__ float enter(Shared& shared, const Place& place, bool starts, float start, float own_decay,
+                         float own_added, TileAt tile_at) const {
     if (!words) return start;
-    const int64_t n = place.tile, c = place.across * kChannels + threadIdx.x;
-    const int lane = static_cast<int>(threadIdx.x);
+    const int warp = static_cast<int>(threadIdx.x) / kWarpSize,
+              lane = static_cast<int>(threadIdx.x) % kWarpSize;
+    const int64_t n = place.tile, c = place.across * kChannels + lane;
     uint32_t* known = words + place.across;  // of tile 0
     const bool there = c < channels;
     const auto at = [&](int64_t k) { return tile_at(k) * channels + c; };
@@ -138,17 +144,35 @@ struct LookBack {
     };
     float s = start;
     if (!starts) {
-      if (there) {
-        decay[at(n)] = own_decay;
-        added[at(n)] = own_added;
+      if (warp == 0) {
+        if (there) {
+          decay[at(n)] = own_decay;
+          added[at(n)] = own_added;
+        }
+        tell(kEffectKnown);
+        const int64_t nearest = find_state(known, n, lane);
+        __syncwarp();
+        if (lane == 0) shared.nearest = nearest;
+        if (there) s = read_shared_by_blocks(after + at(nearest));
       }
-      tell(kEffectKnown);
-      const int64_t nearest = find_state(known, n, lane);
-      __syncwarp();
-      if (there) s = forward(nearest, n, at);
+      __syncthreads();
+      const int warps = static_cast<int>(blockDim.x) / kWarpSize;
+      for (int64_t first = shared.nearest + 1; first < n; first += kWarpSize) {
+        const int held = n - first < kWarpSize ? static_cast<int>(n - first) : kWarpSize;
+        for (int k = warp; k < held && there; k += warps) {
+          shared.decays[k][lane] = read_shared_by_blocks(decay + at(first + k));
+          shared.sums[k][lane] = read_shared_by_blocks(added + at(first + k));
+        }
+        __syncthreads();
+        for (int k = 0; warp == 0 && there && k < held; ++k)
+          s = shared.decays[k][lane] * s + shared.sums[k][lane];
+        __syncthreads();
+      }
     }
-    if (there) after[at(n)] = own_decay * s + own_added;
-    tell(kStateKnown);
+    if (warp == 0) {
+      if (there) after[at(n)] = own_decay * s + own_added;
+      tell(kStateKnown);
+    }
     return s;
   }
 
@@ -165,25 +189,6 @@ struct LookBack {
       if (with_state != 0) return last - lowest_bit(with_state);
       last -= kWarpSize;
     }
-  }
-
-  // The state that enters tile n, from the one that leaves tile `from`.
-  template <typename At>
-  __device__ float forward(int64_t from, int64_t n, At at) const {
-    float s = read_shared_by_blocks(after + at(from));
-    for (int64_t k = from + 1; k < n; k += kTilesAhead) {
-      float decays[kTilesAhead], sums[kTilesAhead];
-#pragma unroll
-      for (int i = 0; i < kTilesAhead; ++i) {
-        if (k + i >= n) continue;
-        decays[i] = read_shared_by_blocks(decay + at(k + i));
-        sums[i] = read_shared_by_blocks(added + at(k + i));
-      }
-#pragma unroll
-      for (int i = 0; i < kTilesAhead; ++i)
-        if (k + i < n) s = decays[i] * s + sums[i];
-    }
-    return s;
   }
 };
 

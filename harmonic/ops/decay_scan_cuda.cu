@@ -54,6 +54,7 @@ __device__ void load(float (&to)[kPartRows], const Rows& from, const Part& own, 
 // What the threads of a block tell each other of their parts.
 struct Shared {
   float decay[kParts][kChannels], added[kParts][kChannels], entering[kChannels];
+  LookBack::Shared look_back;
 };
 
 // Segments without rows have no tile: their states pass by.
@@ -104,8 +105,11 @@ void run(Context& context, const DecayScan& op) {
         kept *= shared.decay[part][channel];
         s = shared.decay[part][channel] * s + shared.added[part][channel];
       }
-      const float start = own.first && there ? first[own.segment][own.c] : 0;
-      const float entering = look_back.enter(place, own.first, start, kept, s, [](int64_t n) { return n; });
+    }
+    const float start = own.part == 0 && own.first && there ? first[own.segment][own.c] : 0;
+    const float entering =
+        look_back.enter(shared.look_back, place, own.first, start, kept, s, [](int64_t n) { return n; });
+    if (own.part == 0) {
       shared.entering[channel] = entering;
       if (borders && there) borders[own.tile][own.c] = entering;
     }
@@ -182,9 +186,11 @@ void run(Context& context, const DecayScanBackward& op) {
         kept *= shared.decay[part][channel];
         ds = shared.decay[part][channel] * ds + shared.added[part][channel];
       }
-      const float start = own.last && dlast && there ? dlast[own.segment][own.c] : 0;
-      const float entering =
-          look_back.enter(place, own.last, start, kept, ds, [=](int64_t n) { return count - 1 - n; });
+    }
+    const float start = own.part == 0 && own.last && dlast && there ? dlast[own.segment][own.c] : 0;
+    const float entering = look_back.enter(shared.look_back, place, own.last, start, kept, ds,
+                                           [=](int64_t n) { return count - 1 - n; });
+    if (own.part == 0) {
       shared.entering[channel] = entering;
       if (own.first && dfirst && there) dfirst[own.segment][own.c] = kept * entering + ds;
     }
