@@ -38,6 +38,21 @@ void rms_norm(Trial& trial, const Shape& shape) {
   });
 }
 
+// More channels than the threads of a card's block keep.
+TEST(RmsNorm, MatchesTheReferenceOfLongRows) {
+  for (const int64_t channels : {2048, 2301})
+    expect_matches_reference(
+        [&](Trial& trial) { rms_norm(trial, {.rows = 3, .channels = channels, .gain = channels > 2048}); },
+        fmt::format("{} channels", channels));
+}
+// And more rows than get a block each.
+TEST(RmsNorm, MatchesTheReferenceOfManyRows) {
+  for (const int64_t rows : {256, 257, 300})
+    expect_matches_reference(
+        [&](Trial& trial) { rms_norm(trial, {.rows = rows, .channels = 37, .gain = true}); },
+        fmt::format("{} rows", rows));
+}
+
 TEST(RmsNorm, MatchesTheReferenceInOutputAndEveryGradient) {
   for_all_sizes([](int64_t rows, int64_t channels, const std::string& where) {
     // One channel is only ever scaled to size 1, so that the gradient of x all but vanishes: a difference of
