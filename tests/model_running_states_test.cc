@@ -93,6 +93,23 @@ TEST(RunningStates, ChoicesByRankAreTheProgramsAnywhere) {
   for (const Backend* backend : backends()) expect_as_alone(small_configs().front().config, *backend, true);
 }
 
+TEST(RunningStates, AStateThatIsSetAtOnceStays) {
+  for (const Backend* backend : backends()) {
+    Model model(small_configs().front().config, *backend, false);
+    initialise_for_test(model, 4);
+    ThreadPool pool(1);
+    Inference inference(model, pool);
+    State state(model.state_layout()), found(model.state_layout());
+    const std::vector<int32_t> text(21, 3);
+    inference.advance(state, text.data(), 21);
+    RunningStates states(model.state_layout(), *backend, 2);
+    states.set(1, state);
+    backend->synchronize();
+    states.get(1, found);
+    EXPECT_TRUE(found == state);
+  }
+}
+
 TEST(RunningStates, StepsThatRepeatThemselvesAreReplayed) {
   const ModelConfig config = small_configs().front().config;
   const int64_t before = emulated_replays();

@@ -35,7 +35,7 @@ struct F32Rows {
   const float* data;
   int64_t stride, k;
 
-  // Numbers from `at` on that the row does not have.
+  // Numbers that the row does not have are 0.
   __device__ Words load(int64_t row, int64_t at) const {
     const float* from = data + row * stride + at;
     if constexpr (kAligned) return *reinterpret_cast<const Words*>(from);
