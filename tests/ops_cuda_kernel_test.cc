@@ -54,8 +54,8 @@ TEST(CudaKernel, ColumnsAreSummedWhateverTheNumberOfRows) {
   }
 }
 
-// As it is while many tiles are computed at once: those before have told their effects alone, and the state
-// is found within the first 32 tiles or beyond.
+// As it is while many tiles are computed at once: those before have told their effects alone, back to one
+// whose state is known, as are those before it, which have done so.
 TEST(CudaKernel, AStateIsFoundBehindTilesThatHaveToldTheirEffectsAlone) {
   constexpr int64_t kTiles = 80, kChannels = 35, kRows = 2;
   ThreadPool pool(1);
@@ -63,34 +63,33 @@ TEST(CudaKernel, AStateIsFoundBehindTilesThatHaveToldTheirEffectsAlone) {
   Context context{pool, scratch};
   const int64_t offsets[] = {0, kRows * kTiles};
   const ScanTiles tiles({offsets, 1}, kRows);
-  for (const int64_t nearest : {0, 41, 46, 47, 76, 78}) {
+  for (const int64_t nearest : {47, 48, 76, 78}) {
     const LookBack look_back(context, tiles, kChannels);
     const int64_t n = kTiles - 1, across = look_back.blocks_across;
     ASSERT_EQ(across, 2);
-    std::fill_n(look_back.after, kTiles * kChannels, NAN);
     std::vector<float> expected(kChannels), found(kChannels, NAN);
     for (int64_t c = 0; c < kChannels; ++c) {
-      float s = static_cast<float>(c) + 0.5f;
-      look_back.after[nearest * kChannels + c] = s;
-      for (int64_t k = 0; k < n; ++k) {
-        look_back.words[k * across + c / 32] = k == nearest ? LookBack::kStateKnown : LookBack::kEffectKnown;
-        look_back.decay[k * kChannels + c] = 0.75f + static_cast<float>(k) / 512;
-        look_back.added[k * kChannels + c] = static_cast<float>(k - c);
-        if (k > nearest) s = look_back.decay[k * kChannels + c] * s + look_back.added[k * kChannels + c];
+      float s = static_cast<float>(c) - 7.5f;
+      for (int64_t k = nearest; k < n; ++k) {
+        const float decay = k % 3 == 0 ? 0 : 0.75f + static_cast<float>(k) / 512;
+        const auto added = static_cast<float>(k - 2 * c);
+        look_back.effects[k * kChannels + c] = LookBack::effect_word(decay, added);
+        if (k > nearest) s = decay * s + added;
       }
+      look_back.states[nearest * kChannels + c] = LookBack::state_word(static_cast<float>(c) - 7.5f);
+      look_back.states[(nearest - 1) * kChannels + c] = LookBack::state_word(NAN);
       expected[static_cast<size_t>(c)] = s;
     }
     float* to = found.data();
     launch<64>({across}, sizeof(LookBack::Shared), [=] {
       const LookBack::Place place{n, blockIdx.x};
       const int64_t c = place.across * LookBack::kChannels + threadIdx.x;
-      const float s = look_back.enter(*dynamic_shared<LookBack::Shared>(), place, false, NAN, 0.5f, 1,
-                                      [](int64_t tile) { return tile; });
+      const float s = look_back.enter(*dynamic_shared<LookBack::Shared>(), place, false, NAN, 0.5f, 1);
       if (threadIdx.x < 32 && c < kChannels) to[c] = s;
     });
     EXPECT_EQ(found, expected) << "state of tile " << nearest;
-    EXPECT_EQ(look_back.after[n * kChannels + 34], 0.5f * expected[34] + 1);
-    EXPECT_EQ(look_back.words[n * across + 1], uint32_t{LookBack::kStateKnown});
+    EXPECT_EQ(look_back.effects[n * kChannels + 34], LookBack::effect_word(0.5f, 1));
+    EXPECT_EQ(look_back.states[n * kChannels + 34], LookBack::state_word(0.5f * expected[34] + 1));
   }
 }
 

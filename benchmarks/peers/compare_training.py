@@ -3,10 +3,11 @@
 
     compare_training.py HARMONIC [--mixers harmonic,attention,mamba] [--d-model 256,512] [--lengths 1000,8000]
                         [--vocab 8192] [--tokens 8000] [--threads 2] [--runs 5] [--no-compile] [--out FILE]
+                        [--device cuda --precision bf16]
 
 HARMONIC is the program. For each mixer and width a model is made by it; PyTorch's loss on the same weights and
 tokens must equal the program's, or nothing is timed. Then both take steps of the same size: gradients, their norm, AdamW.
-The program is measured before and after PyTorch; the mean of the two counts.
+The program is measured before and after PyTorch; the mean of the two counts. In bf16 PyTorch's steps are of autocast.
 """
 import argparse
 import json
@@ -66,23 +67,28 @@ def check_loss(harmonic, folder, length, work):
 
 def time_ours(harmonic, mixer, width, length, options, work):
     run(harmonic, "bench", "train", "--mixers", mixer, "--d-model", width, "--lengths", length, "--vocab", options.vocab,
-        "--tokens", options.tokens, "--threads", options.threads, "--runs", options.runs, "--json", work / "bench.json")
+        "--tokens", options.tokens, "--threads", options.threads, "--runs", options.runs, "--json", work / "bench.json",
+        "--device", options.device, "--precision", options.precision, "--memory-mb", options.memory_mb)
     return json.loads((work / "bench.json").read_text())["rows"][0]["tokens/s"]
 
 
 def time_theirs(folder, length, options, compiled):
-    model = models.load(folder, options.vocab)
+    model = models.load(folder, options.vocab).to(options.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     sequences = max(1, options.tokens // length)
-    tokens = torch.randint(options.vocab, (sequences, length + 1))
+    tokens = torch.randint(options.vocab, (sequences, length + 1), device=options.device)
     forward = torch.compile(model) if compiled else model
 
     def step():
-        logits = forward(tokens[:, :-1])
-        F.cross_entropy(logits.reshape(-1, options.vocab), tokens[:, 1:].reshape(-1)).backward()
+        with torch.autocast(options.device, torch.bfloat16, enabled=options.precision == "bf16"):
+            logits = forward(tokens[:, :-1])
+            loss = F.cross_entropy(logits.reshape(-1, options.vocab), tokens[:, 1:].reshape(-1))
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=False)
+        if options.device == "cuda":
+            torch.cuda.synchronize()
 
     step()
     step()
@@ -105,12 +111,16 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
+    parser.add_argument("--memory-mb", type=int, default=2048, help="of the program's activations")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     options.harmonic = options.harmonic.resolve()
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
-    lines = [f"PyTorch {torch.__version__}, {options.threads} threads, vocabulary {options.vocab}, steps of "
+    where = torch.cuda.get_device_name() if options.device == "cuda" else f"{options.threads} threads"
+    lines = [f"PyTorch {torch.__version__}, {where}, {options.precision}, vocabulary {options.vocab}, steps of "
              f"{options.tokens} tokens, medians of {options.runs}; tokens a second",
              "", "| mixer | d_model | T | Harmonic | PyTorch | ratio |", "|---|---|---|---|---|---|"]
     for line in lines:

@@ -37,6 +37,7 @@ struct DqSizes {
   static constexpr int kRowBlocks = D <= 64 ? 2 : 1;
   static constexpr int kKeyBlocks = D <= (kHalves ? 64 : 32) ? 8 : D <= 128 ? 4 : 2;
   static constexpr int kRowsAWarp = 16 * kRowBlocks, kQueries = kWarps * kRowsAWarp, kKeys = 8 * kKeyBlocks;
+  static constexpr int kBlocks = D == 128 && kHalves ? 3 : 2;  // on a multiprocessor, by registers
 };
 template <typename Products, int D>
 struct DkSizes {
@@ -51,7 +52,7 @@ struct DkSizes {
 // weights and the gradients of the scores.
 template <int M, int N, typename Reads>
 __device__ void differentiate(Sums<M, N>& scores, Sums<M, N>& gradients, bool all_read, Reads reads) {
-  scores.for_each([](int, int, int, float& score) { score = power_of_two(score); });
+  scores.for_each([](int, int, int, float& score) { score = fast_exp2(score); });
   if (!all_read)
     scores.for_each([&](int r, int n, int place, float& weight) {
       if (!reads(r, n, place)) weight = 0;
@@ -76,66 +77,68 @@ void make_dq(const AttentionBackward& op, const AttentionPlan& plan, const Packe
   const float scale = softmax_scale(packed.width);
   constexpr int kQueryBytes = Tile::bytes(kQueries), kKeyBytes = Tile::bytes(kKeys);
   constexpr int kNumbersAt = 2 * kQueryBytes + 4 * kKeyBytes;
-  launch<kThreads>({count * packed.heads}, kNumbersAt + 2 * kQueries * int{sizeof(float)}, [=] __device__() {
-    auto* memory = dynamic_shared<unsigned char>();
-    const auto tile_at = [&](int bytes) {
-      return Tile{reinterpret_cast<typename Products::Number*>(memory + bytes)};
-    };
-    const int block = static_cast<int>(blockIdx.x), h = block % packed.heads, head = h / packed.group;
-    const AttentionTile tile = tile_of[block / packed.heads];
-    const AttentionSegment& s = packed.segments.segments[tile.segment];
-    const Reach reach{s.first, packed.window};
-    const int queries = s.queries - tile.from < kQueries ? s.queries - tile.from : kQueries;
-    const int begin = reach.first_key(tile.from) / kKeys * kKeys, end = s.first + tile.from + queries;
-    const auto stage = [&](int from, bool values) {
-      return tile_at(2 * kQueryBytes + values * kKeyBytes + (from & kKeys) * (2 * kKeyBytes / kKeys));
-    };
-    const auto begin_copies = [&](int from) {
-      begin_copy_of_rows<kThreads, kKeys>(stage(from, false), packed.k.of(head, s.keys_at + from));
-      begin_copy_of_rows<kThreads, kKeys>(stage(from, true), packed.v.of(head, s.keys_at + from));
-    };
-    const int64_t row = h * packed.statistics.rows + s.queries_at + tile.from;
-    auto* numbers = reinterpret_cast<float*>(memory + kNumbersAt);
-    begin_copy_of_rows<kThreads, kQueries>(tile_at(0), packed.q.of(0, row));
-    begin_copy_of_rows<kThreads, kQueries>(tile_at(kQueryBytes), packed.dy.of(0, row));
-    packed.statistics.begin_copy(numbers, row, kQueries);
-    begin_copies(begin);
+  launch<kThreads, Size::kBlocks>(
+      {count * packed.heads}, kNumbersAt + 2 * kQueries * int{sizeof(float)}, [=] __device__() {
+        auto* memory = dynamic_shared<unsigned char>();
+        const auto tile_at = [&](int bytes) {
+          return Tile{reinterpret_cast<typename Products::Number*>(memory + bytes)};
+        };
+        const int block = static_cast<int>(blockIdx.x), h = block % packed.heads, head = h / packed.group;
+        const AttentionTile tile = tile_of[block / packed.heads];
+        const AttentionSegment& s = packed.segments.segments[tile.segment];
+        const Reach reach{s.first, packed.window};
+        const int queries = s.queries - tile.from < kQueries ? s.queries - tile.from : kQueries;
+        const int begin = reach.first_key(tile.from) / kKeys * kKeys, end = s.first + tile.from + queries;
+        const auto stage = [&](int from, bool values) {
+          return tile_at(2 * kQueryBytes + values * kKeyBytes + (from & kKeys) * (2 * kKeyBytes / kKeys));
+        };
+        const int64_t key_row = head * packed.k.rows + s.keys_at;
+        const auto begin_copies = [&](int from) {
+          begin_copy_of_rows<kThreads, kKeys>(stage(from, false), packed.k.of(0, key_row + from));
+          begin_copy_of_rows<kThreads, kKeys>(stage(from, true), packed.v.of(0, key_row + from));
+        };
+        const int64_t row = h * packed.statistics.rows + s.queries_at + tile.from;
+        auto* numbers = reinterpret_cast<float*>(memory + kNumbersAt);
+        begin_copy_of_rows<kThreads, kQueries>(tile_at(0), packed.q.of(0, row));
+        begin_copy_of_rows<kThreads, kQueries>(tile_at(kQueryBytes), packed.dy.of(0, row));
+        packed.statistics.begin_copy(numbers, row, kQueries);
+        begin_copies(begin);
 
-    const int first_row = static_cast<int>(threadIdx.x) / kWarpSize * Size::kRowsAWarp;
-    const int first_query = tile.from + first_row, last_query = first_query + Size::kRowsAWarp - 1;
-    const Tile query_rows = tile_at(0).from_row(first_row),
-               dy_rows = tile_at(kQueryBytes).from_row(first_row);
-    const float* log_sums = numbers + first_row + row_in_warp(0);
-    const float* commons = log_sums + kQueries;
-    Sums<Size::kRowBlocks, D / 8> output;
-    output.clear();
-    for (int from = begin; from < end; from += kKeys) {
-      finish_copies();
-      __syncthreads();
-      if (from + kKeys < end) begin_copies(from + kKeys);
-      const int last = from + kKeys - 1;
-      if (first_query >= s.queries || from > s.first + last_query || last < reach.first_key(first_query))
-        continue;
-      Sums<Size::kRowBlocks, Size::kKeyBlocks> scores, gradients;
-      scores.for_each([&](int r, int, int, float& score) { score = log_sums[r * 8]; });
-      gradients.for_each([&](int r, int, int, float& gradient) { gradient = commons[r * 8]; });
-      Products::add_rows_by_rows(scores, query_rows, stage(from, false));
-      Products::add_rows_by_rows(gradients, dy_rows, stage(from, true));
-      differentiate(scores, gradients, reach.reads(first_query, last) && reach.reads(last_query, from),
-                    [&](int r, int n, int place) {
-                      return reach.reads(first_query + row_in_warp(r),
-                                         from + Products::score_column(n, place));
-                    });
-      Products::add_sums_by_rows(output, gradients, stage(from, false));
-    }
-    write_rows<Products>(
-        output, packed.width,
-        [&](int r) {
-          const int query = first_query + row_in_warp(r);
-          return query < s.queries ? dq[s.row + query] + int64_t{h} * packed.width : nullptr;
-        },
-        [&](int) { return scale; });
-  });
+        const int first_row = static_cast<int>(threadIdx.x) / kWarpSize * Size::kRowsAWarp;
+        const int first_query = tile.from + first_row, last_query = first_query + Size::kRowsAWarp - 1;
+        const Tile query_rows = tile_at(0).from_row(first_row),
+                   dy_rows = tile_at(kQueryBytes).from_row(first_row);
+        const float* log_sums = numbers + first_row + row_in_warp(0);
+        const float* commons = log_sums + kQueries;
+        const bool idle = first_query >= s.queries;
+        Sums<Size::kRowBlocks, D / 8> output;
+        output.clear();
+        for (int from = begin; from < end; from += kKeys) {
+          finish_copies();
+          __syncthreads();
+          if (from + kKeys < end) begin_copies(from + kKeys);
+          const int last = from + kKeys - 1;
+          if (idle || from > reach.first + last_query || last < reach.first_key(first_query)) continue;
+          Sums<Size::kRowBlocks, Size::kKeyBlocks> scores, gradients;
+          scores.for_each([&](int r, int, int, float& score) { score = log_sums[r * 8]; });
+          gradients.for_each([&](int r, int, int, float& gradient) { gradient = commons[r * 8]; });
+          Products::add_rows_by_rows(scores, query_rows, stage(from, false));
+          Products::add_rows_by_rows(gradients, dy_rows, stage(from, true));
+          differentiate(scores, gradients, reach.reads(first_query, last) && reach.reads(last_query, from),
+                        [&](int r, int n, int place) {
+                          return reach.reads(first_query + row_in_warp(r),
+                                             from + Products::score_column(n, place));
+                        });
+          Products::add_sums_by_rows(output, gradients, stage(from, false));
+        }
+        write_rows<Products>(
+            output, packed.width,
+            [&](int r) {
+              const int query = first_query + row_in_warp(r);
+              return query < s.queries ? dq[s.row + query] + int64_t{h} * packed.width : nullptr;
+            },
+            [&](int) { return scale; });
+      });
 }
 
 template <typename Products, int D>
@@ -192,6 +195,7 @@ void make_dk_and_dv(const AttentionBackward& op, const AttentionPlan& plan,
 
     const int first_row = static_cast<int>(threadIdx.x) / kWarpSize * Size::kRowsAWarp;
     const int first_key = tile.from + first_row, last_key_of_warp = first_key + Size::kRowsAWarp - 1;
+    const bool idle = first_key >= s.keys;
     Sums<Size::kRowBlocks, Size::kColumns / 8> dkeys, dvalues;
     dkeys.clear();
     dvalues.clear();
@@ -200,8 +204,7 @@ void make_dk_and_dv(const AttentionBackward& op, const AttentionPlan& plan,
       __syncthreads();
       if (step + 1 < steps) begin_copies(step + 1);
       const int last = from + kQueries - 1;
-      if (first_key >= s.keys || first_key > s.first + last || last_key_of_warp < reach.first_key(from))
-        continue;
+      if (idle || first_key > reach.first + last || last_key_of_warp < reach.first_key(from)) continue;
       const Tile query_rows = tile_at(stage(step)), dy_rows = tile_at(stage(step) + kQueryBytes);
       const float *log_sums = numbers(step), *commons = log_sums + kQueries;
       Sums<Size::kRowBlocks, Size::kQueryBlocks> scores, gradients;
@@ -249,7 +252,7 @@ QueryStatistics statistics_of(Context& context, const AttentionBackward& op, con
       for (int64_t c = lane; r >= 0 && c < D; c += kWarpSize) sum += dy[r][h * D + c] * y[r][h * D + c];
       sum = warp_sum(sum);
       if (lane > 0) continue;
-      statistics.log_sum[h * rows + packed] = r >= 0 ? -lse[r][h] * kLog2E : 0;
+      statistics.log_sum[h * rows + packed] = r >= 0 ? -lse[r][h] * kLog2OfE : 0;
       statistics.common[h * rows + packed] = -sum;
     }
   });
@@ -262,7 +265,7 @@ void differentiate_attention(Context& context, const AttentionBackward& op, cons
   const int64_t heads = op.shape.heads, width = op.q.cols / heads;
   Packing<Products, D> packing(context, plan, segments);
   const Packed<Products, D> packed{segments,
-                                   packing.queries(op.q, heads, softmax_scale(width) * kLog2E),
+                                   packing.queries(op.q, heads, softmax_scale(width) * kLog2OfE),
                                    packing.keys(op, false),
                                    packing.keys(op, true),
                                    packing.queries(op.dy, heads, 1),

@@ -62,7 +62,7 @@ void attend_parts(const Attention& op, const FewQueries& few, const PartialRows&
   const Rows q = rows_of(op.q), y = rows_of(op.y), lse = rows_of(op.lse);
   const bool keys_at_once = by_fours(op.k, D) && (!op.past || by_fours(op.past, D));
   const bool values_at_once = by_fours(op.v, D) && (!op.past || by_fours(op.past, D));
-  const float scale = softmax_scale(D) * kLog2E;
+  const float scale = softmax_scale(D) * kLog2OfE;
   // Of the sums of values: so many threads side by side have four columns each of a key's.
   int side_by_side = 1;
   while (side_by_side * 4 < D) side_by_side *= 2;
@@ -98,11 +98,11 @@ void attend_parts(const Attention& op, const FewQueries& few, const PartialRows&
       if (j < count) {
         const float* key = keys.at(s, part.begin + j) + head * D;
         for (int c = place * 4; c < D; c += kLanesAKey * 4) {
-          const FourFloats four = four_of(key, c, D, keys_at_once);
+          const Pack<float> four = four_of(key, c, D, keys_at_once);
 #pragma unroll
           for (int g = 0; g < kHeads; ++g)
 #pragma unroll
-            for (int e = 0; e < 4; ++e) score[g] += query_rows[g * kQueryFloats + c + e] * four.at[e];
+            for (int e = 0; e < 4; ++e) score[g] += query_rows[g * kQueryFloats + c + e] * four.numbers[e];
         }
         if (place == 0) value_of[j] = values.at(s, part.begin + j) + head * D;
       }
@@ -120,7 +120,7 @@ void attend_parts(const Attention& op, const FewQueries& few, const PartialRows&
       float added = 0;
       for (int j = thread; j < count; j += kThreads) {
         float& weight = weights[g * kKeysAPart + j];
-        weight = power_of_two(weight - most[g]);
+        weight = fast_exp2(weight - most[g]);
         added += weight;
       }
       sum[g] = block_sum(added, across);
@@ -130,11 +130,11 @@ void attend_parts(const Attention& op, const FewQueries& few, const PartialRows&
     if (const int c = thread % side_by_side * 4; c < D) {
 #pragma unroll 8
       for (int j = thread / side_by_side; j < count; j += kThreads / side_by_side) {
-        const FourFloats four = four_of(value_of[j], c, D, values_at_once);
+        const Pack<float> four = four_of(value_of[j], c, D, values_at_once);
 #pragma unroll
         for (int g = 0; g < kHeads; ++g)
 #pragma unroll
-          for (int e = 0; e < 4; ++e) value[g][e] += weights[g * kKeysAPart + j] * four.at[e];
+          for (int e = 0; e < 4; ++e) value[g][e] += weights[g * kKeysAPart + j] * four.numbers[e];
       }
     }
 #pragma unroll
@@ -174,14 +174,14 @@ void join_parts(const Attention& op, const FewQueries& few, const PartialRows& p
     for (int64_t p = 0; p < query.parts; ++p) most = fmaxf(most, partial.at(query.first_part + p, h)[0]);
     for (int64_t p = 0; p < query.parts; ++p) {
       const float* from = partial.at(query.first_part + p, h);
-      sum += from[1] * power_of_two(from[0] - most);
+      sum += from[1] * fast_exp2(from[0] - most);
     }
     for (int64_t c = lane; c < D; c += kWarpSize) {
       float value = 0;
 #pragma unroll 4
       for (int64_t p = 0; p < query.parts; ++p) {
         const float* from = partial.at(query.first_part + p, h);
-        value += from[2 + c] * power_of_two(from[0] - most);
+        value += from[2 + c] * fast_exp2(from[0] - most);
       }
       y[query.row][h * D + c] = value / sum;
     }

@@ -68,12 +68,12 @@ struct PackingSource {
     const float* begin = row_of(segments, row);
     for (int i = lane; i < heads * kFours; i += kWarpSize) {
       const int h = i / kFours, c = i % kFours * 4;
-      FourFloats four = {};
+      Pack<float> four = {};
       if (begin && c < D) four = four_of(begin + h * D, c, D, at_once);
 #pragma unroll
-      for (int e = 0; e < 4; ++e) four.at[e] *= factor;
+      for (int e = 0; e < 4; ++e) four.numbers[e] *= factor;
       *reinterpret_cast<typename Products::Four*>(to + (h * rows + row) * kWidth + c) =
-          Products::four(four.at);
+          Products::four(four.numbers);
     }
   }
 };

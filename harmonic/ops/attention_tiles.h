@@ -19,10 +19,11 @@ inline constexpr int64_t kWidestHead = 256;
 inline constexpr int kPadding = 128;       // every tile's rows divide it
 inline constexpr int64_t kFewQueries = 8;  // of a segment: up to here it is not worth a tile forward
 
-// Weights are powers of two: queries are packed times 1 / sqrt(D) times this, so that scores are exponents.
-inline constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
+// Weights are powers of two: queries are packed times 1 / sqrt(D) times log2 e, so that scores are exponents.
+inline constexpr float kLn2 = 0.693147181f;
 
-// A cache has room for all keys of a segment that are not of this call, so that they go round once at most.
+// A segment that takes part. A cache has room for all keys of a segment that are not of this call, so that
+// they go round once at most.
 struct AttentionSegment {
   int64_t segment;               // of the op's
   int64_t row;                   // the first, of the caller's
@@ -75,8 +76,7 @@ struct KeyRows {
 template <typename Op>
 KeyRows key_rows(const Op& op, bool values) {
   const int64_t width = op.k.cols;
-  return {rows_of(values ? op.v : op.k), rows_of(op.past), width, op.past ? op.past.cols / (2 * width) : 1,
-          values ? width : 0};
+  return {rows_of(values ? op.v : op.k), rows_of(op.past), width, capacity_of(op), values ? width : 0};
 }
 
 // What is decided by lengths alone, on the program's side.
@@ -98,7 +98,8 @@ struct AttentionPlan {
       if (queries == 0 || queries < least_queries) continue;
       const int64_t oldest = op.past ? std::max<int64_t>(0, position - window + 1) : position;
       const int64_t first = position - oldest, keys = first + queries;
-      if (keys > kMost) fail("attention on a card: {} keys, expected {} at most", keys, kMost);
+      if (keys > kMost)
+        fail("attention on a card: {} keys, expected {} at most; --device cpu has no limit", keys, kMost);
       segments.push_back({b, op.segments.begin(b), oldest % capacity_of(op), query_rows, key_rows,
                           static_cast<int32_t>(queries), static_cast<int32_t>(keys),
                           static_cast<int32_t>(first)});
@@ -155,18 +156,16 @@ struct AttentionPlan {
 };
 
 // Whether each head's numbers in each row begin at a multiple of 16 bytes.
-inline bool by_fours(const Tensor& tensor, int64_t D) {
-  return reinterpret_cast<uintptr_t>(tensor.data) % 16 == 0 && tensor.stride % 4 == 0 && D % 4 == 0;
-}
+inline bool by_fours(const Tensor& tensor, int64_t D) { return lies_in_packs(tensor) && D % 4 == 0; }
 
 // Four numbers of a row, from column c on; zeros from column D on. At once where they lie at a multiple of 16
 // bytes.
-__device__ inline FourFloats four_of(const float* row, int c, int D, bool at_once) {
-  if (at_once) return *reinterpret_cast<const FourFloats*>(row + c);
-  FourFloats four = {};
+__device__ inline Pack<float> four_of(const float* row, int c, int D, bool at_once) {
+  if (at_once) return pack_at(row + c);
+  Pack<float> four = {};
 #pragma unroll
   for (int e = 0; e < 4; ++e)
-    if (c + e < D) four.at[e] = row[c + e];
+    if (c + e < D) four.numbers[e] = row[c + e];
   return four;
 }
 
@@ -203,7 +202,7 @@ void for_width(int64_t D, F f) {
                                  : with.template operator()<F32Products>();
 }
 
-// y of the segments of at most kFewQueries queries, or of all: without tiles, each query's keys divided among
+// y and lse of the segments of at most kFewQueries queries, without tiles: a query's keys are divided among
 // the threads of blocks.
 void attend_few(Context& context, const Attention& op);
 

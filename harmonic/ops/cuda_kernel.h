@@ -194,42 +194,33 @@ __device__ inline float block_max(float value, float* across) {
   return most;
 }
 
-// --- What one block tells others that run at the same time. ---
+// --- What one block tells others that run at the same time: 64 bits at once, so that nobody sees half. ---
 
-// A value that other blocks may be writing; what was written before it was published, also by others with
-// whom the writer has met at a barrier, is seen after.
-__device__ inline uint32_t published(const uint32_t* word) {
+__device__ inline uint64_t told(const uint64_t* word) {
 #ifdef __CUDA_ARCH__
-  uint32_t value;
-  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(word) : "memory");
+  uint64_t value;
+  asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(value) : "l"(word) : "memory");
   return value;
 #else
   return *word;
 #endif
 }
-__device__ inline void publish(uint32_t* word, uint32_t value) {
+__device__ inline void tell(uint64_t* word, uint64_t value) {
 #ifdef __CUDA_ARCH__
-  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
+  asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(word), "l"(value) : "memory");
 #else
   *word = value;
 #endif
 }
-// A bit for each lane of the warp, and the place of the lowest that is set.
-__device__ inline uint32_t ballot(bool value) { return __ballot_sync(kAllLanes, value); }
-__device__ inline int lowest_bit(uint32_t bits) {
-#ifdef __CUDA_ARCH__
-  return __ffs(static_cast<int>(bits)) - 1;
-#else
-  return __builtin_ctz(bits);
-#endif
+__device__ inline uint32_t bits_of(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof(bits));
+  return bits;
 }
-// From the memory that all blocks share, past the multiprocessor's own cache.
-__device__ inline float read_shared_by_blocks(const float* number) {
-#ifdef __CUDA_ARCH__
-  return __ldcg(number);
-#else
-  return *number;
-#endif
+__device__ inline float float_of(uint32_t bits) {
+  float value;
+  memcpy(&value, &bits, sizeof(value));
+  return value;
 }
 
 // --- Launches. ---

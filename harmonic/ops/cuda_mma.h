@@ -9,10 +9,6 @@ namespace harmonic::cuda {
 
 __device__ inline int lane_index() { return static_cast<int>(threadIdx.x % kWarpSize); }
 
-// Four numbers that are read or written at once; they lie at a multiple of 16 bytes.
-struct alignas(16) FourFloats {
-  float at[4];
-};
 // Bits of four bf16 numbers.
 struct alignas(8) FourHalves {
   uint32_t at[2];
@@ -26,17 +22,6 @@ __device__ inline uint32_t bf16_pair(float low, float high) {
   return pair;
 #else
   return bf16_of(low) | static_cast<uint32_t>(bf16_of(high)) << 16;
-#endif
-}
-
-// 2 to the x by the unit for it, within 2 units of the last place; 0 for minus infinity.
-__device__ inline float power_of_two(float x) {
-#ifdef __CUDACC__
-  float power;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
-  return power;
-#else
-  return std::exp2(x);
 #endif
 }
 

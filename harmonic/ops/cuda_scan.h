@@ -88,25 +88,22 @@ void scan_over_tiles(const ScanTiles& tiles, int64_t width, bool reversed, Start
 // so that the tiles before a block's own belong to blocks that run or are done. A block tells what its tile
 // does to a state (a decay and a sum), then looks back for the nearest tile whose state is known and goes
 // forward from there, tile by tile: the same operations in the same order as those tiles do, so that the
-// result does not depend on which is found.
+// result does not depend on which is found. What is told of a tile and channel is one word, zero before.
 struct LookBack {
   static constexpr int kChannels = kWarpSize;
-  static constexpr uint32_t kEffectKnown = 1, kStateKnown = 2;
+  static constexpr int kWindow = 32;  // tiles that are looked at together
 
-  uint32_t* words = nullptr;  // what is known of each block's tile and channels
-  float *decay = nullptr, *added = nullptr, *after = nullptr;  // [tiles, channels]
+  uint64_t *states = nullptr, *effects = nullptr;  // [tiles in the order of the recurrence, channels]
   int64_t count = 0, channels = 0, blocks_across = 0;
 
   // Without words where no segment has more than one tile: nothing is handed on then.
   LookBack(Context& context, const ScanTiles& tiles, int64_t of_channels)
       : count(tiles.count), channels(of_channels), blocks_across((of_channels + kChannels - 1) / kChannels) {
     if (tiles.alone) return;
-    const int64_t bytes = blocks() * static_cast<int64_t>(sizeof(uint32_t));
-    words = static_cast<uint32_t*>(context.scratch.tensor(1, blocks(), DType::i32).data);
-    fill_zero(words, 1, bytes, bytes);
-    decay = scratch_floats(context, count * channels);
-    added = scratch_floats(context, count * channels);
-    after = scratch_floats(context, count * channels);
+    const int64_t words = count * channels, bytes = 2 * words * static_cast<int64_t>(sizeof(uint64_t));
+    states = static_cast<uint64_t*>(context.scratch.tensor(2, words, DType::f64).data);
+    effects = states + words;
+    fill_zero(states, 1, bytes, bytes);
   }
 
   int64_t blocks() const { return count * blocks_across; }
@@ -120,75 +117,75 @@ struct LookBack {
     return {tile, blockIdx.x - tile * blocks_across};
   }
 
+  // A decay is never below zero: its sign says that it has been told.
+  static constexpr uint64_t kEffectTold = uint64_t{1} << 63, kStateTold = uint64_t{1} << 63;
+  __device__ static uint64_t state_word(float state) { return kStateTold | bits_of(state); }
+  __device__ static uint64_t effect_word(float decay, float added) {
+    return kEffectTold | uint64_t{bits_of(decay)} << 32 | bits_of(added);
+  }
+
   // What the threads of a block tell each other meanwhile.
   struct Shared {
-    int64_t nearest;
-    float decays[kWarpSize][kChannels], sums[kWarpSize][kChannels];
+    bool found;
+    uint64_t states[kWindow][kChannels], effects[kWindow][kChannels];
   };
   // The state that enters a tile, for the first warp of its block, whose lanes have a channel each and know
-  // what the tile does to it. `tile_at(n)` is the n-th tile in the order of the recurrence; a segment's first
-  // `starts` from a state. By all threads.
-  template <typename TileAt>
+  // what the tile does to it. A segment's first tile `starts` from a state. By all threads.
   __device__ float enter(Shared& shared, const Place& place, bool starts, float start, float own_decay,
-                         float own_added, TileAt tile_at) const {
-    if (!words) return start;
+                         float own_added) const {
+    if (!states) return start;
     const int warp = static_cast<int>(threadIdx.x) / kWarpSize,
               lane = static_cast<int>(threadIdx.x) % kWarpSize;
     const int64_t n = place.tile, c = place.across * kChannels + lane;
-    uint32_t* known = words + place.across;  // of tile 0
     const bool there = c < channels;
-    const auto at = [&](int64_t k) { return tile_at(k) * channels + c; };
-    const auto tell = [&](uint32_t what) {
-      __syncwarp();
-      if (lane == 0) publish(known + n * blocks_across, what);
-    };
     float s = start;
     if (!starts) {
-      if (warp == 0) {
-        if (there) {
-          decay[at(n)] = own_decay;
-          added[at(n)] = own_added;
-        }
-        tell(kEffectKnown);
-        const int64_t nearest = find_state(known, n, lane);
-        __syncwarp();
-        if (lane == 0) shared.nearest = nearest;
-        if (there) s = read_shared_by_blocks(after + at(nearest));
-      }
-      __syncthreads();
-      const int warps = static_cast<int>(blockDim.x) / kWarpSize;
-      for (int64_t first = shared.nearest + 1; first < n; first += kWarpSize) {
-        const int held = n - first < kWarpSize ? static_cast<int>(n - first) : kWarpSize;
-        for (int k = warp; k < held && there; k += warps) {
-          shared.decays[k][lane] = read_shared_by_blocks(decay + at(first + k));
-          shared.sums[k][lane] = read_shared_by_blocks(added + at(first + k));
+      if (warp == 0 && there) tell(effects + n * channels + c, effect_word(own_decay, own_added));
+      do {
+        look(shared, n, c, warp, lane);
+        __syncthreads();
+        if (warp == 0) {
+          const int nearest = there ? nearest_state(shared, n, lane) : 0;
+          const bool found = __ballot_sync(kAllLanes, nearest < 0) == 0;
+          if (found && there) s = forward(shared, nearest, lane);
+          if (lane == 0) shared.found = found;
         }
         __syncthreads();
-        for (int k = 0; warp == 0 && there && k < held; ++k)
-          s = shared.decays[k][lane] * s + shared.sums[k][lane];
-        __syncthreads();
-      }
+      } while (!shared.found);
     }
-    if (warp == 0) {
-      if (there) after[at(n)] = own_decay * s + own_added;
-      tell(kStateKnown);
-    }
+    if (warp == 0 && there) tell(states + n * channels + c, state_word(own_decay * s + own_added));
     return s;
   }
 
  private:
-  // The nearest tile before n whose state is known, when all between have told their effects. A segment's
-  // first tile tells its state at once, so that no other segment's is found. By a warp.
-  __device__ int64_t find_state(const uint32_t* known, int64_t n, int lane) const {
-    for (int64_t last = n - 1;;) {
-      const int64_t k = last - lane;
-      const uint32_t what = k >= 0 ? published(known + k * blocks_across) : kStateKnown;
-      const uint32_t with_state = ballot(what == kStateKnown), with_nothing = ballot(what == 0);
-      const uint32_t nearer = with_state == 0 ? kAllLanes : (with_state & (0 - with_state)) - 1;
-      if ((with_nothing & nearer) != 0) continue;
-      if (with_state != 0) return last - lowest_bit(with_state);
-      last -= kWarpSize;
+  __device__ void look(Shared& shared, int64_t n, int64_t c, int warp, int lane) const {
+    const int warps = static_cast<int>(blockDim.x) / kWarpSize;
+    for (int back = warp; back < kWindow; back += warps) {
+      const int64_t at = (n - 1 - back) * channels + c;
+      const bool is_read = back < n && c < channels;
+      shared.states[back][lane] = is_read ? told(states + at) : 0;
+      shared.effects[back][lane] = is_read ? told(effects + at) : 0;
     }
+  }
+
+  // How many tiles back there is a state, all between having told their effects; -1 if there is none yet. A
+  // segment's first tile tells its state at once, so that no other segment's is found.
+  __device__ static int nearest_state(const Shared& shared, int64_t n, int lane) {
+    for (int back = 0; back < kWindow && back < n; ++back) {
+      if (shared.states[back][lane] != 0) return back;
+      if (shared.effects[back][lane] == 0) break;
+    }
+    return -1;
+  }
+
+  __device__ static float forward(const Shared& shared, int nearest, int lane) {
+    float s = float_of(static_cast<uint32_t>(shared.states[nearest][lane]));
+    for (int back = nearest - 1; back >= 0; --back) {
+      const uint64_t effect = shared.effects[back][lane];
+      s = float_of(static_cast<uint32_t>(effect >> 32) & 0x7fffffffu) * s +
+          float_of(static_cast<uint32_t>(effect));
+    }
+    return s;
   }
 };
 

@@ -13,7 +13,6 @@ namespace harmonic::cuda {
 
 template <int kRowBlocks, int kColumnBlocks>
 struct Sums {
-  static constexpr int kRowsALane = 2 * kRowBlocks;
   float at[kRowBlocks][kColumnBlocks][4];
 
   __device__ void clear() {
@@ -131,7 +130,7 @@ struct Bf16Products {
 
 struct F32Products {
   using Number = float;
-  using Four = FourFloats;
+  using Four = Pack<float>;
   __device__ static Four four(const float (&of)[4]) { return {{of[0], of[1], of[2], of[3]}}; }
   // Such that the rows of b that a warp reads at once lie side by side.
   __device__ static int score_column(int block, int place) {
@@ -148,17 +147,17 @@ struct F32Products {
     const Number *of_a = a[row_in_warp(0)], *of_b = b[score_column(0, 0)];
 #pragma unroll 2
     for (int k = 0; k < kWidth; k += 4) {
-      FourFloats left[2 * M];
+      Pack<float> left[2 * M];
 #pragma unroll
-      for (int r = 0; r < 2 * M; ++r) left[r] = four_at(of_a + r * 8 * a.kStride + k);
+      for (int r = 0; r < 2 * M; ++r) left[r] = pack_at(of_a + r * 8 * a.kStride + k);
 #pragma unroll
       for (int c = 0; c < 2 * N; ++c) {
-        const FourFloats right = four_at(of_b + c * 4 * b.kStride + k);
+        const Pack<float> right = pack_at(of_b + c * 4 * b.kStride + k);
 #pragma unroll
         for (int r = 0; r < 2 * M; ++r) {
           float& sum = sums.at[r / 2][c / 2][r % 2 * 2 + c % 2];
 #pragma unroll
-          for (int i = 0; i < 4; ++i) sum += left[r].at[i] * right.at[i];
+          for (int i = 0; i < 4; ++i) sum += left[r].numbers[i] * right.numbers[i];
         }
       }
     }
@@ -180,18 +179,16 @@ struct F32Products {
           left[r] = __shfl_sync(kAllLanes, a.at[r / 2][c / 2][r % 2 * 2 + c % 2], group + owner);
 #pragma unroll
         for (int n = 0; n < N; n += 2) {
-          const FourFloats right = four_at(of_b + (c * 4 + owner) * b.kStride + n * 8);
+          const Pack<float> right = pack_at(of_b + (c * 4 + owner) * b.kStride + n * 8);
 #pragma unroll
           for (int r = 0; r < 2 * M; ++r)
 #pragma unroll
-            for (int i = 0; i < 4; ++i) sums.at[r / 2][n + i / 2][r % 2 * 2 + i % 2] += left[r] * right.at[i];
+            for (int i = 0; i < 4; ++i)
+              sums.at[r / 2][n + i / 2][r % 2 * 2 + i % 2] += left[r] * right.numbers[i];
         }
       }
     }
   }
-
- private:
-  __device__ static FourFloats four_at(const float* at) { return *reinterpret_cast<const FourFloats*>(at); }
 };
 
 }  // namespace harmonic::cuda

@@ -107,8 +107,7 @@ void run(Context& context, const DecayScan& op) {
       }
     }
     const float start = own.part == 0 && own.first && there ? first[own.segment][own.c] : 0;
-    const float entering =
-        look_back.enter(shared.look_back, place, own.first, start, kept, s, [](int64_t n) { return n; });
+    const float entering = look_back.enter(shared.look_back, place, own.first, start, kept, s);
     if (own.part == 0) {
       shared.entering[channel] = entering;
       if (borders && there) borders[own.tile][own.c] = entering;
@@ -188,8 +187,7 @@ void run(Context& context, const DecayScanBackward& op) {
       }
     }
     const float start = own.part == 0 && own.last && dlast && there ? dlast[own.segment][own.c] : 0;
-    const float entering = look_back.enter(shared.look_back, place, own.last, start, kept, ds,
-                                           [=](int64_t n) { return count - 1 - n; });
+    const float entering = look_back.enter(shared.look_back, place, own.last, start, kept, ds);
     if (own.part == 0) {
       shared.entering[channel] = entering;
       if (own.first && dfirst && there) dfirst[own.segment][own.c] = kept * entering + ds;

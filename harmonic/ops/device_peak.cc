@@ -4,6 +4,7 @@
 #include <chrono>
 #include <vector>
 
+#include "harmonic/base/random.h"
 #include "harmonic/ops/machine_peak.h"
 
 namespace harmonic {
@@ -19,11 +20,14 @@ class Workbench {
       : backend_(backend), memory_(backend.memory), scratch_(backend.memory), context_{pool, scratch_} {}
 
   Tensor matrix(int64_t rows) { return memory_.tensor(rows, kSide, DType::f32); }
-  // Small integers, since products of zeros would take less power: rows of a table, which the card repeats.
+  // Random numbers, since products of plainer ones take less power and time: rows of a table, which the card
+  // repeats.
   Tensor filled(int64_t rows) {
     constexpr int64_t kWords = 61;
     const Tensor table = matrix(kWords), result = matrix(rows);
-    for (int64_t i = 0; i < table.size(); ++i) table.as<float>()[i] = static_cast<float>(i % 7) - 3;
+    const Random random(1, stream_of("a yardstick"));
+    for (int64_t i = 0; i < table.size(); ++i)
+      table.as<float>()[i] = static_cast<float>(2 * random.uniform(static_cast<uint64_t>(i)) - 1);
     std::vector<int32_t> words(static_cast<size_t>(rows));
     for (int64_t r = 0; r < rows; ++r) words[static_cast<size_t>(r)] = static_cast<int32_t>(r % kWords);
     run(Embedding{{words.data(), 1, rows, rows, DType::i32, Device::cpu}, table, {}, result});

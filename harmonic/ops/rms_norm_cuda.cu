@@ -5,11 +5,11 @@
 namespace harmonic::cuda {
 namespace {
 
-// f(columns) for the share of a row that a lane of a warp has.
-template <typename F>
+// f(columns) for the share of a row that one of `lanes` threads has.
+template <int kLanes = kWarpSize, typename F>
 __device__ void for_share(int64_t columns, bool packed, int lane, F f) {
 #pragma unroll 2
-  for (int64_t first = 4 * lane; first < columns; first += 4 * kWarpSize) {
+  for (int64_t first = 4 * lane; first < columns; first += 4 * kLanes) {
     const int64_t left = columns - first;
     f(Columns{first, left < 4 ? static_cast<int>(left) : 4, packed});
   }
@@ -27,64 +27,6 @@ __device__ float inverse_root_mean_square(const float* x, int64_t columns, bool 
   return 1 / sqrtf(warp_sum(squares) / static_cast<float>(columns) + epsilon);
 }
 
-// Where there are few rows, the threads of a block share one, and have all of it asked for at once.
-constexpr int64_t kFewRows = 256;
-constexpr int kThreads = 128, kHeld = 4;  // fours that a thread keeps
-
-void norm_few_rows(const RmsNorm& op, bool packed) {
-  const Rows x = rows_of(op.x), weight = rows_of(op.weight), gain = rows_of(op.gain), y = rows_of(op.y);
-  const int64_t columns = op.x.cols;
-  const auto epsilon = static_cast<float>(op.epsilon);
-  launch<kThreads>({op.x.rows}, kThreads / kWarpSize * 4, [=] __device__() {
-    const float* from = x[blockIdx.x];
-    float* to = y[blockIdx.x];
-    const auto share = [&](int64_t i) {
-      const int64_t first = 4 * (i * kThreads + threadIdx.x), left = columns - first;
-      return Columns{first, left < 0 ? 0 : left < 4 ? static_cast<int>(left) : 4, packed};
-    };
-    const int64_t shares = (columns + 4 * kThreads - 1) / (4 * kThreads);
-    const auto factors = [&](int64_t i) {
-      Four product = share(i).of(weight[0]);
-      if (gain) {
-        const Four more = share(i).of(gain[0]);
-#pragma unroll
-        for (int k = 0; k < 4; ++k) product[k] *= more[k];
-      }
-      return product;
-    };
-    Four held[kHeld] = {}, held_factors[kHeld] = {};
-    float squares = 0;
-#pragma unroll
-    for (int i = 0; i < kHeld; ++i) {
-      if (share(i).count == 0) continue;
-      held[i] = share(i).of(from);
-      held_factors[i] = factors(i);
-    }
-#pragma unroll
-    for (int i = 0; i < kHeld; ++i)
-#pragma unroll
-      for (int k = 0; k < 4; ++k) squares += held[i][k] * held[i][k];
-    for (int64_t i = kHeld; i < shares; ++i) {
-      if (share(i).count == 0) continue;
-      const Four in = share(i).of(from);
-#pragma unroll
-      for (int k = 0; k < 4; ++k) squares += in[k] * in[k];
-    }
-    squares = block_sum(squares, dynamic_shared<float>());
-    const float scale = 1 / sqrtf(squares / static_cast<float>(columns) + epsilon);
-    const auto put = [&](int64_t i, Four out, const Four& by) {
-#pragma unroll
-      for (int k = 0; k < 4; ++k) out[k] *= scale * by[k];
-      share(i).put(to, out);
-    };
-#pragma unroll
-    for (int i = 0; i < kHeld; ++i)
-      if (share(i).count > 0) put(i, held[i], held_factors[i]);
-    for (int64_t i = kHeld; i < shares; ++i)
-      if (share(i).count > 0) put(i, share(i).of(from), factors(i));
-  });
-}
-
 }  // namespace
 
 void run(Context&, const RmsNorm& op) {
@@ -92,21 +34,40 @@ void run(Context&, const RmsNorm& op) {
   const int64_t columns = op.x.cols;
   const auto epsilon = static_cast<float>(op.epsilon);
   const bool packed = all_in_packs({op.x, op.weight, op.gain, op.y});
-  if (op.x.rows <= kFewRows) return norm_few_rows(op, packed);
+  const auto put = [=] __device__(int64_t r, const Columns& share, float scale) {
+    Four out = share.of(x[r]);
+    const Four w = share.of(weight[0]);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) out[i] *= scale * w[i];
+    if (gain) {
+      const Four more = share.of(gain[0]);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) out[i] *= more[i];
+    }
+    share.put(y[r], out);
+  };
+  // Few wide rows have a block each: one warp would walk long.
+  constexpr int64_t kFewRows = 64, kWide = 512;
+  constexpr int kThreads = 256;
+  if (op.x.rows <= kFewRows && columns >= kWide) {
+    launch<kThreads>({op.x.rows}, kThreads / kWarpSize * 4, [=] __device__() {
+      const int64_t r = blockIdx.x;
+      const auto thread = static_cast<int>(threadIdx.x);
+      float squares = 0;
+      for_share<kThreads>(columns, packed, thread, [&](const Columns& share) {
+        const Four in = share.of(x[r]);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) squares += in[i] * in[i];
+      });
+      const float mean = block_sum(squares, dynamic_shared<float>()) / static_cast<float>(columns);
+      const float scale = 1 / sqrtf(mean + epsilon);
+      for_share<kThreads>(columns, packed, thread, [&](const Columns& share) { put(r, share, scale); });
+    });
+    return;
+  }
   for_each_row(op.x.rows, [=] __device__(int64_t r, int lane) {
     const float scale = inverse_root_mean_square(x[r], columns, packed, epsilon, lane);
-    for_share(columns, packed, lane, [&](const Columns& share) {
-      Four out = share.of(x[r]);
-      const Four w = share.of(weight[0]);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) out[i] *= scale * w[i];
-      if (gain) {
-        const Four more = share.of(gain[0]);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) out[i] *= more[i];
-      }
-      share.put(y[r], out);
-    });
+    for_share(columns, packed, lane, [&](const Columns& share) { put(r, share, scale); });
   });
 }
 
