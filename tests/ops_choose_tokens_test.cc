@@ -85,6 +85,15 @@ TEST(ChooseTokens, AreTheSameOnEveryBackend) {
   }
 }
 
+// More rows than a card has multiprocessors.
+TEST(ChooseTokens, OfManyRowsAreTheSameOnEveryBackend) {
+  const Rows rows = random_rows(150, 700, 5);
+  const std::vector<TokenChoice> choices = random_choices(150);
+  const std::vector<int32_t> expected = chosen(reference_backend(), rows, choices);
+  for (const Backend* backend : device_backends())
+    EXPECT_EQ(chosen(*backend, rows, choices), expected) << backend->name;
+}
+
 TEST(ChooseTokens, OfEqualLogitsTheLowestIsTheLikeliest) {
   const Rows rows = {{-1, 2, 0, 2, 2}, std::vector<float>(5, -7)};
   const std::vector<TokenChoice> greedy(2, {.temperature = 0});

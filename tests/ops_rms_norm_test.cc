@@ -38,6 +38,15 @@ void rms_norm(Trial& trial, const Shape& shape) {
   });
 }
 
+// Rows that have a block each on a card, and more rows than do.
+TEST(RmsNorm, MatchesTheReferenceOfLongRows) {
+  for (const int64_t rows : {3, 64, 65})
+    for (const int64_t channels : {511, 512, 1301})
+      expect_matches_reference(
+          [&](Trial& trial) { rms_norm(trial, {.rows = rows, .channels = channels, .gain = rows > 3}); },
+          fmt::format("{} rows of {} channels", rows, channels));
+}
+
 TEST(RmsNorm, MatchesTheReferenceInOutputAndEveryGradient) {
   for_all_sizes([](int64_t rows, int64_t channels, const std::string& where) {
     // One channel is only ever scaled to size 1, so that the gradient of x all but vanishes: a difference of

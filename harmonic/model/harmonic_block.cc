@@ -73,6 +73,8 @@ class SlowLevel {
     const Segments& blocks = step.level(stride_).blocks;
     const Variable p = causal_pool(tape, below, rows, step.phases(below_, stride_), stride_ / below_, blocks,
                                    step.slots(pool_));
+    // Where no block has closed, the rest has no rows.
+    if (blocks.rows() == 0 && step.has_copied_states()) return p;
     Variable input = p;
     if (predicts_) {
       const Variable previous = shift(tape, p, blocks, step.slots(last_));

@@ -89,6 +89,11 @@ void Inference::compute_step(const StateRows& in, const StateRows& out, bool on_
   memory_.clear();
   Tape tape(model_.backend(), context_, memory_, nullptr);
   Step step(tape, {offsets_.data(), in.count}, in, out);
+  // A slow level in which no text's block closes has nothing to do but to pass its states on.
+  const auto rests = [&](int64_t stride) { return step.level(stride).blocks.rows() == 0; };
+  const std::vector<int64_t> strides = model_.strides();
+  if (model_.backend().device != Device::cpu && std::any_of(strides.begin(), strides.end(), rests))
+    step.copy_states();
   const Tensor hidden = model_.forward(step, tokens_.columns(0, in.count)).value;
   logits_ = model_.logits(tape, hidden, on_device ? MemoryUse::tensors : MemoryUse::shared);
   repeats_ = repeats_ && !step.has_read_positions();

@@ -3,6 +3,8 @@
 #include <numeric>
 #include <set>
 
+#include "harmonic/base/checked.h"
+
 namespace harmonic {
 namespace {
 
@@ -107,7 +109,10 @@ Variable Model::forward(Step& step, const Tensor& tokens) const {
 }
 
 Tensor Model::logits(Tape& tape, const Tensor& hidden, MemoryUse use) const {
-  const Tensor y = tape.memory().tensor(hidden.rows, head_->value.rows, tape.dtype(), use);
+  // What stays on a device has rows that begin where it reads several numbers at once.
+  const int64_t vocabulary = head_->value.rows;
+  const int64_t stride = use == MemoryUse::tensors ? round_up(vocabulary, 16) : vocabulary;
+  const Tensor y = tape.memory().tensor(hidden.rows, stride, tape.dtype(), use).columns(0, vocabulary);
   tape.run(Linear{hidden, head_->value, head_->packed, {}, {}, false, y});
   return y;
 }

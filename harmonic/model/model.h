@@ -48,7 +48,8 @@ class Model {
 
   // The normed hidden rows [R, d_model] that the head reads. tokens [1, R] i32, each in [0, vocab_size).
   Variable forward(Step& step, const Tensor& tokens) const;
-  // Logits [R, vocab_size] of hidden rows. For inference. `use`: who reads them.
+  // Logits [R, vocab_size] of hidden rows. For inference. `use`: who reads them; those of the program lie
+  // together.
   Tensor logits(Tape& tape, const Tensor& hidden, MemoryUse use = MemoryUse::shared) const;
 
  private:

@@ -33,6 +33,7 @@ void RunningStates::clear() {
     const int64_t bytes = rows.count * rows.row_bytes;
     backend_.zero({rows.data, 1, bytes, bytes, DType::i8, backend_.device});
   }
+  backend_.synchronize();  // what set() writes comes after it
 }
 
 char* RunningStates::at(int64_t b, int64_t offset) const {

@@ -34,6 +34,15 @@ const LevelRows& Step::level(int64_t stride) {
   return level;
 }
 
+void Step::copy_states() {
+  HARMONIC_ASSERT(!tape_.recording());
+  // All that is no position is one field.
+  const int64_t numbers = (in_.layout->bytes_before_caches() - 8) / size_of(in_.layout->dtype());
+  const StateField all{0, numbers};
+  if (numbers > 0) tape_.run(Add{in_.field(all), {}, out_.field(all)});
+  has_copied_states_ = true;
+}
+
 const int64_t* Step::positions() {
   if (!positions_) {
     auto* positions = tape_.memory().allocate_array<int64_t>(segments_.count);

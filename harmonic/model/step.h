@@ -34,6 +34,10 @@ class Step {
   StateSlots slots(const StateField& field) const {
     return {in_.field(field), out_.field(field), d_out_.field(field), d_in_.field(field)};
   }
+  // Copies all numbers of the states before to those after, so that ops which would but pass theirs on may be
+  // left out. On a device, and where nothing is recorded.
+  void copy_states();
+  bool has_copied_states() const { return has_copied_states_; }
   int64_t position(int64_t b) const { return static_cast<int64_t>(in_.position(b)); }
   // [B] of the segments' first tokens.
   const int64_t* positions();
@@ -52,6 +56,7 @@ class Step {
   StateRows in_, out_, d_out_, d_in_;
   LevelRows levels_[HarmonicConfig::kMaxLevels];
   int level_count_ = 0;
+  bool has_copied_states_ = false;
   const int64_t* positions_ = nullptr;
   struct Rotary {
     const RotaryFrequencies* frequencies;

@@ -1,13 +1,15 @@
 #include "harmonic/ops/choose_tokens.h"
 #include "harmonic/ops/cuda_kernel.h"
 
-// A block for a row. It finds the likeliest token; each warp then sums the weights of a run of ids; and the
-// warp in whose run the random number falls looks for it there.
+// A block for a row, of which each warp has a run of ids. It finds the likeliest token and sums the weights
+// of its run, in one pass where no weight has to stand comparison with the likeliest; and the warp in whose
+// run the random number falls looks for it there.
 namespace harmonic::cuda {
 namespace {
 
-constexpr int kThreads = 512, kWarps = kThreads / kWarpSize;
 constexpr int64_t kMostTokens = 1 << 24;  // ids that are exact as f32
+constexpr int kTogether = 8;              // logits of a lane that are asked for at once
+constexpr int64_t kFewRows = 132;         // no more than a card has multiprocessors
 
 __device__ inline double sum_of_warp(double value) {
   for (int by = kWarpSize / 2; by > 0; by /= 2) value += __shfl_xor_sync(kAllLanes, value, by);
@@ -30,46 +32,78 @@ struct Weights {
   }
 };
 
-}  // namespace
+// What a lane knows of its tokens. With `inverse` above 0 the sum of their weights beside its likeliest, too.
+struct Seen {
+  float most = -INFINITY;
+  int likeliest = 0;
+  bool strange = false;
+  double sum = 0;
 
-void run(Context&, const ChooseTokens& op) {
+  // logits[j] of token first + j * kWarpSize; none is what is not there.
+  __device__ void add(const float (&logits)[kTogether], int first, double inverse) {
+    const double before = most;
+#pragma unroll
+    for (int j = 0; j < kTogether; ++j) {
+      if (!(logits[j] > most)) continue;
+      most = logits[j];
+      likeliest = first + j * kWarpSize;
+    }
+    if (inverse <= 0) return;
+    const auto power_of = [&](double logit) { return exp((logit - static_cast<double>(most)) * inverse); };
+    if (before < static_cast<double>(most)) sum *= power_of(before);
+#pragma unroll
+    for (int j = 0; j < kTogether; ++j) sum += power_of(logits[j]);
+  }
+};
+
+template <int kThreads>
+void choose(const ChooseTokens& op) {
+  constexpr int kWarps = kThreads / kWarpSize;
   const Rows logits = rows_of(op.logits);
   const auto tokens = static_cast<int>(op.logits.cols);
-  HARMONIC_ASSERT(tokens > 0 && op.logits.cols <= kMostTokens);
   auto* chosen = op.tokens.as<int32_t>();
   const TokenChoice* choices = op.choices;
   // Of a warp, whole turns of its lanes.
   const int share = (tokens + kThreads - 1) / kThreads * kWarpSize;
-  launch<kThreads>({op.logits.rows}, kWarps * 8, [=] __device__() {
+  launch<kThreads, 1024 / kThreads>({op.logits.rows}, kWarps * 8, [=] __device__() {
     const int64_t r = blockIdx.x;
     const float* row = logits[r];
     const TokenChoice choice = choices[r];
-    auto* across = dynamic_shared<float>();
-    float most = -INFINITY, strange = 0;
-    int likeliest = 0;
-#pragma unroll 8
-    for (int v = static_cast<int>(threadIdx.x); v < tokens; v += kThreads) {
-      const float logit = row[v];
-      if (!(fabsf(logit) < INFINITY)) strange = 1;
-      if (logit > most) {
-        most = logit;
-        likeliest = v;
+    const int lane = static_cast<int>(threadIdx.x % kWarpSize);
+    const int warp = static_cast<int>(threadIdx.x / kWarpSize);
+    const int begin = warp * share, end = begin + share < tokens ? begin + share : tokens;
+    const double inverse = choice.temperature > 0 ? 1 / choice.temperature : 0;
+    const bool sums_at_once = choice.min_p <= 0;
+    Seen seen;
+    for (int first = begin + lane; first - lane < end; first += kTogether * kWarpSize) {
+      float own[kTogether];
+#pragma unroll
+      for (int j = 0; j < kTogether; ++j) {
+        const int v = first + j * kWarpSize;
+        own[j] = v < end ? row[v] : -INFINITY;
+        if (v < end && !(fabsf(own[j]) < INFINITY)) seen.strange = true;
       }
+      // A lane without any has nothing to compare.
+      if (first < end) seen.add(own, first, sums_at_once ? inverse : 0);
     }
-    const float all = block_max(most, across);
-    strange = block_max(strange, across);
-    const float lowest = -block_max(most == all ? -static_cast<float>(likeliest) : -INFINITY, across);
+    auto* across = dynamic_shared<float>();
+    const float all = block_max(seen.most, across);
+    const float strange = block_max(seen.strange ? 1 : 0, across);
+    const float likeliest = seen.most == all ? -static_cast<float>(seen.likeliest) : -INFINITY;
+    const float lowest = -block_max(likeliest, across);
     if (strange > 0 || choice.temperature <= 0) {
       if (threadIdx.x == 0) chosen[r] = strange > 0 ? -1 : static_cast<int32_t>(lowest);
       return;
     }
-    const Weights weight{row, all, 1 / choice.temperature, choice.min_p};
-    const int lane = static_cast<int>(threadIdx.x % kWarpSize),
-              warp = static_cast<int>(threadIdx.x / kWarpSize);
-    const int begin = warp * share, end = begin + share < tokens ? begin + share : tokens;
+    const Weights weight{row, all, inverse, choice.min_p};
     double mass = 0;
+    if (sums_at_once) {
+      const double below = static_cast<double>(seen.most) - static_cast<double>(all);
+      if (seen.sum > 0) mass = seen.sum * exp(below * inverse);
+    } else {
 #pragma unroll 4
-    for (int v = begin + lane; v < end; v += kWarpSize) mass += weight(v);
+      for (int v = begin + lane; v < end; v += kWarpSize) mass += weight(v);
+    }
     mass = sum_of_warp(mass);
     auto* masses = dynamic_shared<double>();
     __syncthreads();
@@ -109,6 +143,13 @@ void run(Context&, const ChooseTokens& op) {
     }
     if (lane == 0) chosen[r] = kept;
   });
+}
+
+}  // namespace
+
+void run(Context&, const ChooseTokens& op) {
+  HARMONIC_ASSERT(op.logits.cols > 0 && op.logits.cols <= kMostTokens);
+  op.logits.rows <= kFewRows ? choose<1024>(op) : choose<512>(op);
 }
 
 }  // namespace harmonic::cuda

@@ -255,6 +255,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks) block_kernel(F f) {
   wait_for_the_kernel_before();
   f();
 }
+template <int kThreads, typename Before, typename F>
+__global__ void __launch_bounds__(kThreads) early_block_kernel(Before before, F f) {
+  before();
+  wait_for_the_kernel_before();
+  f();
+}
 template <typename F>
 __global__ void __launch_bounds__(256) flat_kernel(int64_t count, F f) {
   wait_for_the_kernel_before();
@@ -295,6 +301,31 @@ void launch(const Grid& grid, int64_t shared_bytes, F f) {
   launch_kernel(kernel, blocks, kThreads, shared_bytes, f);
 #else
   cuda_on_cpu::launch(blocks, kThreads, shared_bytes, f);
+#endif
+}
+
+// The same, but that before() may run while the kernels before are at work: it may read and write nothing.
+template <int kThreads, typename Before, typename F>
+void launch_early(const Grid& grid, int64_t shared_bytes, Before before, F f) {
+  if (grid.x <= 0) return;
+  HARMONIC_ASSERT(grid.x <= INT32_MAX && shared_bytes <= kDefaultSharedBytes);
+  const dim3 blocks{static_cast<unsigned>(grid.x), 1, 1};
+#ifdef __CUDACC__
+  launch_kernel(&early_block_kernel<kThreads, Before, F>, blocks, kThreads, shared_bytes, before, f);
+#else
+  cuda_on_cpu::launch(blocks, kThreads, shared_bytes, [=] {
+    before();
+    f();
+  });
+#endif
+}
+
+// Asks for memory to be brought near, which changes nothing: the cache is that of all multiprocessors.
+__device__ inline void prefetch(const void* at) {
+#ifdef __CUDA_ARCH__
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+#else
+  static_cast<void>(at);
 #endif
 }
 

@@ -22,6 +22,7 @@ struct ScanTiles {
   const int64_t* first = nullptr;  // [segments + 1], of a segment's tiles
   int64_t count = 0, segments = 0;
   bool one_each = true;  // every segment is one tile
+  bool alone = true;     // no segment has more than one
 
   // A segment without rows has no tile, or one without rows where each is to have one at least.
   ScanTiles(const Segments& of, int64_t rows_a_tile, bool at_least_one = false) : segments(of.count) {
@@ -37,6 +38,7 @@ struct ScanTiles {
       for (int64_t r = of.begin(b); r < of.begin(b + 1); r += rows_a_tile) add(r);
       if (at_least_one && of.length(b) == 0) add(of.begin(b));
       one_each = one_each && static_cast<int64_t>(all.size()) == begin.back() + 1;
+      alone = alone && static_cast<int64_t>(all.size()) <= begin.back() + 1;
     }
     count = static_cast<int64_t>(all.size());
     begin.push_back(count);
@@ -94,10 +96,10 @@ struct LookBack {
   uint64_t *states = nullptr, *effects = nullptr;  // [tiles in the order of the recurrence, channels]
   int64_t count = 0, channels = 0, blocks_across = 0;
 
-  // Without words where every segment is one tile: nothing is handed on then.
+  // Without words where no segment has more than one tile: nothing is handed on then.
   LookBack(Context& context, const ScanTiles& tiles, int64_t of_channels)
       : count(tiles.count), channels(of_channels), blocks_across((of_channels + kChannels - 1) / kChannels) {
-    if (tiles.one_each) return;
+    if (tiles.alone) return;
     const int64_t words = count * channels, bytes = 2 * words * static_cast<int64_t>(sizeof(uint64_t));
     states = static_cast<uint64_t*>(context.scratch.tensor(2, words, DType::f64).data);
     effects = states + words;

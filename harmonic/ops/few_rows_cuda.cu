@@ -11,7 +11,9 @@ namespace {
 constexpr int kThreads = 256, kWarps = kThreads / kWarpSize;
 constexpr int kMostRows = 8;        // of x, of one block
 constexpr int kBlocksWanted = 264;  // two for each multiprocessor of a card, where there is work for them
-constexpr int kMostOutputs = 64;    // rows of the weight, of one block
+constexpr int kPrefetched = 128;    // bytes that come together
+constexpr int64_t kMostPrefetched = 32 << 10;  // by a block: all of them far less than the cache holds
+constexpr int kMostOutputs = 64;               // rows of the weight, of one block
 
 struct alignas(16) Words {
   uint32_t word[4];
@@ -33,7 +35,7 @@ struct F32Rows {
   const float* data;
   int64_t stride, k;
 
-  // Numbers from `at` on that the row does not have.
+  // Numbers that the row does not have are 0.
   __device__ Words load(int64_t row, int64_t at) const {
     const float* from = data + row * stride + at;
     if constexpr (kAligned) return *reinterpret_cast<const Words*>(from);
@@ -47,6 +49,9 @@ struct F32Rows {
     return kRounds ? rounded(value) : value;
   }
   __device__ float scale(int64_t) const { return 1; }
+  __device__ const char* bytes_at(int64_t row) const {
+    return reinterpret_cast<const char*>(data + row * stride);
+  }
 };
 
 struct Bf16Rows {
@@ -61,6 +66,9 @@ struct Bf16Rows {
     return float_of_bits(i % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
   }
   __device__ float scale(int64_t) const { return 1; }
+  __device__ const char* bytes_at(int64_t row) const {
+    return reinterpret_cast<const char*>(rows.data + row * rows.stride);
+  }
 };
 
 struct I8Rows {
@@ -77,6 +85,9 @@ struct I8Rows {
            static_cast<float>((1 << 23) + kPackedZero);
   }
   __device__ float scale(int64_t row) const { return rows.scales[row]; }
+  __device__ const char* bytes_at(int64_t row) const {
+    return reinterpret_cast<const char*>(rows.data + row * rows.stride);
+  }
 };
 
 // --- The kernel.
@@ -149,7 +160,14 @@ void multiply(const Weight& weight, const FewRows& p) {
   const auto own = static_cast<int>(
       std::min<int64_t>(kMostOutputs, round_up(wanted, groups * kTogether)));  // rows of a block
   const int64_t blocks = ceil_div(p.outputs, own) * chunks, shared = int64_t{4} * slices * own * kRows;
-  launch<kThreads>({blocks}, shared, [=] __device__() {
+  // The first of the weight comes from memory while what x is made of is computed.
+  const auto prefetch_rows = [=] __device__() {
+    const int64_t begin = blockIdx.x / chunks * own, end = begin + own < p.outputs ? begin + own : p.outputs;
+    const char *first = weight.bytes_at(begin), *last = weight.bytes_at(end);
+    if (last - first > kMostPrefetched) last = first + kMostPrefetched;
+    for (first += kPrefetched * threadIdx.x; first < last; first += kPrefetched * kThreads) prefetch(first);
+  };
+  launch_early<kThreads>({blocks}, shared, prefetch_rows, [=] __device__() {
     auto* sums = dynamic_shared<float>();  // [slices][own][kRows]
     const int lane = static_cast<int>(threadIdx.x % kWarpSize);
     const int slice = static_cast<int>(threadIdx.x / kWarpSize) % slices;
