@@ -97,6 +97,7 @@ TEST(BenchCommand, RefusesWhatItWouldNotMeasure) {
   refused({"train", "--mixers", "attention", "--d-model", "3"}, "d_model 3");
   refused({"decode", "--contexts", "4"}, "--contexts");
   refused({"decode", "--model", model, "--streams", "64"}, "--streams");
+  refused({"decode", "--model", model, "--layers", "2"}, "--layers");
   refused({"length", "--stream", "999999999999999999999"}, "--stream");
   refused({"memory", "--cases", "9E:256:64"}, "--cases");
   refused({"memory", "--cases", "1K:256:64:7"}, "1K:256:64:7");
