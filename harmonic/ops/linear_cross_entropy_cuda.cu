@@ -182,6 +182,15 @@ void run_in(Context& context, const LinearCrossEntropy& op) {
   const Tensor held = aligned_scratch(context, most, vocabulary, Number::kType);
   const Tensor held_of_teacher =
       teaches ? aligned_scratch(context, most, vocabulary, Number::kType) : Tensor{};
+  // Products over as many words as whole packs have are fast; the gradient of the last few is summed beside
+  // them, with what lies beyond the vocabulary.
+  const int64_t whole = rounds ? vocabulary / kPack * kPack : vocabulary;
+  Tensor rest;
+  if (op.dweight && whole < vocabulary) {
+    rest = scratch_tensor(context, head.stride - whole, op.weight.cols);
+    const int64_t bytes = rest.size() * static_cast<int64_t>(sizeof(float));
+    fill_zero(rest.data, 1, bytes, bytes);
+  }
   for (int64_t first = 0; first < rows; first += chunk) {
     const ArenaScope scope(context.scratch);
     const int64_t count = std::min(chunk, rows - first);
@@ -207,18 +216,21 @@ void run_in(Context& context, const LinearCrossEntropy& op) {
     const auto scale = static_cast<float>(op.loss_scale);
     multiply(context, {.a = logits, .b = weight, .result = op.dx.rows_of(first, count), .factor = scale});
     if (!op.dweight) continue;
-    // As many words as whole packs have, then the rest: a product over rows of another number is slow.
-    const int64_t whole = vocabulary / kPack * kPack;
-    for (const auto& [word, words] : {std::pair{int64_t{0}, whole}, {whole, vocabulary - whole}}) {
-      const Tensor dweight = op.dweight.rows_of(word, words);
-      multiply(context, {.a = held.rows_of(0, count).columns(word, words),
+    const auto add_words = [&](int64_t word, const Tensor& sum) {
+      multiply(context, {.a = padded(held).columns(word, sum.rows),
                          .b = x,
-                         .result = dweight,
+                         .result = sum,
                          .a_transposed = true,
                          .factor = scale,
-                         .base = dweight});
-    }
+                         .base = sum});
+    };
+    add_words(0, op.dweight.rows_of(0, whole));
+    if (rest) add_words(whole, rest);
   }
+  if (!rest) return;
+  const Rows from = rows_of(rest), to = rows_of(op.dweight);
+  for_each_element(vocabulary - whole, rest.cols,
+                   [=] __device__(int64_t word, int64_t c) { to[whole + word][c] += from[word][c]; });
 }
 
 }  // namespace
