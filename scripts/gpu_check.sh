@@ -1,32 +1,45 @@
 #!/usr/bin/env bash
-# Runs a bundle (gpu_bundle.sh) on a machine with a card, in under 8 minutes: correctness first, then figures. No figure
-# is taken after a failure.
-#   usage: gpu_check.sh BUNDLE       or gpu_check.sh within the bundle's folder; the log goes to BUNDLE/results
+# Runs a bundle (gpu_bundle.sh) on a machine with a card, in under 8 minutes: correctness first, then figures, then those
+# beside PyTorch where python3 has it. No figure is taken after a failure.
+#   usage: gpu_check.sh BUNDLE       or gpu_check.sh within the bundle's folder; logs go to BUNDLE/results
 set -uo pipefail
 
 bundle=$(cd "${1:-$(dirname "$0")}" && pwd)
 log=$bundle/results/gpu-$(date -u +%Y-%m-%d-%H%M%S).log
 export HARMONIC_CUDA_PLUGIN=$bundle/bin/libharmonic_cuda.so
-# The bundle's own loader and libraries; those of the driver and of CUDA are where the system has them.
-folder_of() { # LIBRARY ELSE
-  local found
-  found=$(ldconfig -p 2> /dev/null | sed -n "s/.*$1 .*=> //p" | head -1)
-  dirname "${found:-$2/$1}"
-}
-libraries=$bundle/lib:$(folder_of libcuda.so.1 /usr/lib/x86_64-linux-gnu):$(folder_of libcublasLt.so.13 /usr/local/cuda/lib64)
+allowed=470
 run() { # SECONDS PROGRAM ARGUMENTS...
-  local seconds=$1 program=$2 left=$((470 - SECONDS))
+  local seconds=$1 program=$2 left=$((allowed - SECONDS))
   shift 2
   if [ "$left" -lt 5 ]; then echo "no time is left for: $program $*"; return 0; fi
   if [ "$left" -lt "$seconds" ]; then seconds=$left; fi
   echo "+ $program $*"
-  timeout "$seconds" "$bundle/lib/ld-linux-x86-64.so.2" --library-path "$libraries" "$bundle/bin/$program" "$@"
+  timeout "$seconds" "$bundle/start" "$program" "$@"
 }
 step() { # as run, and stops everything where it fails
   if ! run "$@"; then
     echo "gpu_check: FAILED; nothing that follows would mean anything"
     exit 1
   fi
+}
+# Many tests at once: what takes their time is the reference, which computes on the processor.
+tests() { # SHARDS PROGRAM FILTER
+  local shards=$1 program=$2 filter=$3 pids=() failed=0 i
+  for ((i = 0; i < shards; ++i)); do
+    GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$i run 200 "$program" --gtest_brief=1 --gtest_filter="$filter" \
+      > "$log.$program.$i" 2>&1 &
+    pids+=($!)
+  done
+  for i in "${pids[@]}"; do wait "$i" || failed=1; done
+  cat "$log.$program".* && rm "$log.$program".*
+  if [ "$failed" = 1 ]; then
+    echo "gpu_check: FAILED; nothing that follows would mean anything"
+    exit 1
+  fi
+}
+train() { # MIXER LENGTHS VOCABULARY MB RUNS
+  run 60 harmonic bench train --device cuda --precision bf16 --mixers "$1" --d-model 256 --lengths "$2" --vocab "$3" \
+    --tokens 16384 --memory-mb "$4" --runs "$5"
 }
 
 {
@@ -37,24 +50,32 @@ step() { # as run, and stops everything where it fails
 
   step 30 harmonic bench ops --device cuda --d-model 16 --rows 64 --vocab 64 --runs 1 # is there a card at all?
   export HARMONIC_TEST_DEVICE=cuda
-  step 150 ops_tests --gtest_brief=1 \
-    --gtest_filter='*MatchesTheReference*:*ExtremeGates*:*ARowWithoutATarget*:*NothingRead*:*ATeacherThatIs*'
-  step 60 train_tests --gtest_brief=1 --gtest_filter='CudaTraining.*'
-  step 40 eval_tests --gtest_brief=1 --gtest_filter='CertificateOnADevice.*'
+  tests 8 ops_tests '*MatchesTheReference*:*ExtremeGates*:*ARowWithoutATarget*:*NothingRead*:*ATeacherThatIs*:*OnADevice*'
+  tests 3 train_tests 'CudaTraining.*'
+  tests 2 eval_tests 'CertificateOnADevice.*'
   unset HARMONIC_TEST_DEVICE
-
-  step 60 harmonic train --config "$bundle/demo.toml" --data "$bundle/text" --out "$bundle/results/model-$$" \
+  step 60 harmonic train --config "$bundle/demo.toml" --data "$bundle/docs" --out "$bundle/results/model-$$" \
     --train.tokens 200K --device cuda --profile
   step 30 harmonic check --model "$bundle/results/model-$$" --random-tokens 4096 --device cuda
 
-  for precision in bf16 f32; do
-    run 90 harmonic bench train --device cuda --precision "$precision" --mixers harmonic --d-model 256 \
-      --lengths 8192 --vocab 50257 --tokens 16384 --memory-mb 16384 --runs 10
-  done
-  run 60 harmonic bench train --device cuda --precision bf16 --d-model 256 --lengths 8192 --vocab 256 --tokens 16384 \
-    --memory-mb 16384 --runs 10
-  run 60 harmonic bench ops --device cuda --precision bf16 --d-model 256 --runs 5
-  run 40 harmonic bench decode --device cuda --weights f32 --streams 1 16 256 --runs 3
+  train harmonic 8192,16384,32768,65536 50257 16384 9
+  train harmonic 8192 256 16384 9
+  train harmonic 1000000 50257 1400 2
+  train attention 8192 256 16384 9
+  train mamba 8192 256 16384 9
+  run 60 harmonic bench ops --device cuda --precision bf16 --d-model 256 --runs 9
+  run 60 harmonic bench ops --device cuda --precision bf16 --d-model 256 --rows 65536 --runs 9 --only "decay scan"
+  run 60 harmonic bench decode --device cuda --precision bf16 --weights bf16 --streams 1,16,256 --runs 3
+  run 60 harmonic bench decode --device cuda --precision bf16 --mixers harmonic --d-model 2048 --layers 22 --vocab 1024 \
+    --weights bf16,f32 --streams 1 --runs 3 --tokens 16
+  if python3 -c "import torch, cupy" 2> /dev/null; then
+    timeout $((allowed - SECONDS)) python3 -W ignore "$bundle/benchmarks/peers/compare_scan.py" "$bundle/harmonic"
+    timeout $((allowed - SECONDS)) python3 -W ignore "$bundle/benchmarks/peers/compare_training.py" "$bundle/harmonic" --device cuda \
+      --precision bf16 --memory-mb 16384 --vocab 50257 --tokens 16384 --d-model 256 --lengths 8192 \
+      --mixers attention,harmonic
+  else
+    echo "python3 has no PyTorch or CuPy: nothing is compared with them"
+  fi
   nvidia-smi --query-gpu=clocks.sm,clocks.mem,temperature.gpu,power.draw --format=csv
   echo "gpu_check: done in $SECONDS seconds"
 } 2>&1 | tee "$log"

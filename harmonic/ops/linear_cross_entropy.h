@@ -2,7 +2,7 @@
 //   logits = x W^T,  losses[r] = log sum_v exp(logits[r, v]) - logits[r, targets[r]]     (nats)
 // The gradients of loss_scale * sum(losses) are computed in the same pass, since the logits are at hand then.
 // On the bf16 backends (backend.h) the operands of the products are rounded: x and weight, the teacher's too,
-// and the gradient of the logits for dx and dweight.
+// and the gradient of the logits for dx and dweight; on a card to f16, and the logits too.
 #pragma once
 
 #include "harmonic/ops/op.h"
