@@ -74,7 +74,7 @@ TEST(CudaKernel, AStateIsFoundBehindTilesThatHaveToldTheirEffectsAlone) {
         const float decay = k % 3 == 0 ? 0 : 0.75f + static_cast<float>(k) / 512;
         const auto added = static_cast<float>(k - 2 * c);
         look_back.effects[k * kChannels + c] = LookBack::effect_word(decay, added);
-        if (k > nearest) s = decay * s + added;
+        if (k > nearest) s = std::fma(decay, s, added);
       }
       look_back.states[nearest * kChannels + c] = LookBack::state_word(static_cast<float>(c) - 7.5f);
       look_back.states[(nearest - 1) * kChannels + c] = LookBack::state_word(NAN);
@@ -89,7 +89,7 @@ TEST(CudaKernel, AStateIsFoundBehindTilesThatHaveToldTheirEffectsAlone) {
     });
     EXPECT_EQ(found, expected) << "state of tile " << nearest;
     EXPECT_EQ(look_back.effects[n * kChannels + 34], LookBack::effect_word(0.5f, 1));
-    EXPECT_EQ(look_back.states[n * kChannels + 34], LookBack::state_word(0.5f * expected[34] + 1));
+    EXPECT_EQ(look_back.states[n * kChannels + 34], LookBack::state_word(std::fma(0.5f, expected[34], 1.0f)));
   }
 }
 

@@ -6,7 +6,7 @@
 All compute y[t] = (s[t] + d u[t]) silu(z[t]), s[t] = a[t] s[t-1] + sqrt(1 - a[t]^2) u[t], a = sigmoid(-g), of f32
 numbers: a loop over time in PyTorch; PyTorch's best forms (two tiers of steps, log2(T) passes by doubling, and
 torch.compile's associative scan); and a CUDA kernel of one thread a channel. Each must agree with the loop in double
-before it is timed. Forward alone, since the loop's backward takes minutes.
+before it is timed; Harmonic's time is that of its `bench ops`. Forward alone, since the loop's backward takes minutes.
 """
 import argparse
 import json
@@ -139,7 +139,7 @@ def main():
     expected = by_loop(*(x.double() for x in inputs))
     ours = time_ours(options)
     lines = [f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, {options.rows} rows of {options.channels} "
-             f"channels, f32, forward; medians of {options.runs}", "", "| | us | ratio |", "|---|---|---|",
+             f"channels, f32, forward; medians of {options.runs} runs, of the loop one", "", "| | us | ratio |", "|---|---|---|",
              f"| Harmonic | {ours:.1f} | 1 |"]
     forms = {"PyTorch, a loop over time": lambda: by_loop, "PyTorch, two tiers of steps": lambda: by_two_tiers,
              "PyTorch, by doubling": lambda: by_doubling, "CUDA, one thread a channel": by_kernel}

@@ -14,7 +14,8 @@ namespace harmonic {
 inline constexpr double kBitsPerNat = std::numbers::log2e;
 
 // Not thread-safe: one for each thread that computes. The model must outlive it. Results live until the next
-// call. The same bits come out however a text is split into calls, and whoever else is in the batch.
+// call. On the CPU the same bits come out however a text is split into calls, and whoever else is in the
+// batch.
 class Inference {
  public:
   Inference(const Model& model, ThreadPool& pool)

@@ -76,23 +76,22 @@ void Parameters::allocate(const Backend& backend, bool trained) {
   matrices_.draw_from(backend.memory);
   // Role by role, so that an optimiser finds those that it treats alike side by side. Pages of matrices whose
   // values are dropped, or never written, hold nothing else.
-  const auto in_order = [&](const auto& use) {
-    for (const Role role : {Role::vector, Role::embedding, Role::matrix})
-      for (Entry& entry : entries_)
-        if (entry.role == role) use(entry);
-  };
-  in_order([&](Entry& entry) {
-    Parameter& p = entry.parameter;
-    const bool stays = entry.role == Role::vector || p.plain;
-    p.value = (stays ? memory_ : matrices_).side_by_side(p.value.rows, p.value.cols, dtype);
-    if (!stays) ++kept_;
-  });
-  if (!trained) return;
-  in_order([&](Entry& entry) {
-    Parameter& p = entry.parameter;
-    p.grad = memory_.side_by_side(p.value.rows, p.value.cols, dtype);
-    std::memset(p.grad.data, 0, static_cast<size_t>(p.grad.size() * size_of(dtype)));
-  });
+  for (const Role role : {Role::vector, Role::embedding, Role::matrix}) {
+    std::vector<Tensor*> staying, dropped, gradients;
+    for (Entry& entry : entries_) {
+      if (entry.role != role) continue;
+      Parameter& p = entry.parameter;
+      (role == Role::vector || p.plain ? staying : dropped).push_back(&p.value);
+      if (!trained) continue;
+      p.grad = p.value;  // its shape
+      gradients.push_back(&p.grad);
+    }
+    memory_.side_by_side(staying, dtype);
+    matrices_.side_by_side(dropped, dtype);
+    memory_.side_by_side(gradients, dtype);
+    kept_ += static_cast<int64_t>(dropped.size());
+  }
+  if (trained) clear_gradients();
 }
 
 void Parameters::clear_gradients() {

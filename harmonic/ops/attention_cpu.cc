@@ -160,9 +160,14 @@ struct Rows {
   }
 };
 
-// Blocks of queries of all segments and heads.
+// Queries that one piece of work has: of one head at the positions [begin, end), or at one position of
+// several heads from h on that read the same keys.
 struct QueryBlock {
-  int64_t b, h, begin, end;  // positions
+  int64_t b, h, begin, end;
+  int64_t heads = 1;
+
+  int64_t rows() const { return (end - begin) * heads; }
+  int64_t position(int64_t m) const { return heads == 1 ? begin + m : begin; }
 };
 
 // Blocks before each segment, count + 1 values.
@@ -174,25 +179,25 @@ const int64_t* blocks_before(Arena& scratch, const Segments& segments) {
   return before;
 }
 
+// With `heads` heads in each piece of work: one, or a whole group where no segment has two queries.
 template <typename Op, typename Body>
-void for_each_query_block(Context& context, const Op& op, const Body& body) {
+void for_each_query_block(Context& context, const Op& op, int64_t heads, const Body& body) {
   const ArenaScope scope(context.scratch);
   const Rows<Op> rows{op};
   const int64_t* before = blocks_before(context.scratch, op.segments);
-  const int64_t blocks = before[op.segments.count];
+  const int64_t blocks = before[op.segments.count], pieces = op.shape.heads / heads;
   // The longest come first, so that no thread is left alone with one at the end.
-  for_each_with_worker(
-      context, blocks * op.shape.heads, op.q.size() * kKeys, [&](int64_t i, MatmulWorker& worker) {
-        const int64_t block = blocks - 1 - i / op.shape.heads;
-        const int64_t b = std::upper_bound(before, before + op.segments.count + 1, block) - before - 1;
-        const int64_t begin = rows.first(b) + (block - before[b]) * kQueries;
-        body(QueryBlock{b, i % op.shape.heads, begin, std::min(rows.end(b), begin + kQueries)}, worker);
-      });
+  for_each_with_worker(context, blocks * pieces, op.q.size() * kKeys, [&](int64_t i, MatmulWorker& worker) {
+    const int64_t block = blocks - 1 - i / pieces;
+    const int64_t b = std::upper_bound(before, before + op.segments.count + 1, block) - before - 1;
+    const int64_t begin = rows.first(b) + (block - before[b]) * kQueries;
+    body(QueryBlock{b, i % pieces * heads, begin, std::min(rows.end(b), begin + kQueries), heads}, worker);
+  });
 }
 
 void forward_block(const Attention& op, const QueryBlock& block, MatmulWorker& worker) {
   const Rows<Attention> rows{op};
-  const int64_t D = rows.D(), g = block.h / rows.group(), count = block.end - block.begin;
+  const int64_t D = rows.D(), g = block.h / rows.group(), count = block.rows();
   float* scores = worker.memory.allocate_array<float>(count * kKeys);
   float* output = worker.memory.zeros(count, D, DType::f32).as<float>();
   float* copy = worker.memory.allocate_array<float>(2 * kKeys * D);
@@ -201,21 +206,23 @@ void forward_block(const Attention& op, const QueryBlock& block, MatmulWorker& w
   std::fill_n(largest, count, -INFINITY);
   std::fill_n(sum, count, 0.0f);
   const int64_t row = rows.own_row(block.b, block.begin);
-  const MatrixView q = rows_view(op.q.row<float>(row) + block.h * D, op.q.stride);
+  const bool one_head = block.heads == 1;
+  const MatrixView q = rows_view(op.q.row<float>(row) + block.h * D, one_head ? op.q.stride : D);
   for (int64_t tile = rows.first_tile(block.begin); tile < block.end; tile += kKeys) {
     const int64_t keys = std::min(kKeys, block.end - tile);
     const MatrixView k = rows.tile_of(false, block.b, g, tile, keys, copy);
     const MatrixView v = rows.tile_of(true, block.b, g, tile, keys, copy + kKeys * D);
     worker.multiply(count, keys, D, q, k.transposed(), scores, kKeys);
     for (int64_t m = 0; m < count; ++m) HWY_DYNAMIC_DISPATCH(SoftmaxTile)
-    (rows.readable(block.begin + m, tile, keys), rows.scale(), D, scores + m * kKeys, largest[m], sum[m],
+    (rows.readable(block.position(m), tile, keys), rows.scale(), D, scores + m * kKeys, largest[m], sum[m],
      output + m * D);
     worker.multiply(count, D, keys, rows_view(scores, kKeys), v, output, D, MatmulMode::accumulate);
   }
   for (int64_t m = 0; m < count; ++m) {
-    const float lse = HWY_DYNAMIC_DISPATCH(FinishRow)(largest[m], sum[m], D, output + m * D,
-                                                      op.y.row<float>(row + m) + block.h * D);
-    if (op.lse) op.lse.row<float>(row + m)[block.h] = lse;
+    const int64_t r = one_head ? row + m : row, h = one_head ? block.h : block.h + m;
+    const float lse =
+        HWY_DYNAMIC_DISPATCH(FinishRow)(largest[m], sum[m], D, output + m * D, op.y.row<float>(r) + h * D);
+    if (op.lse) op.lse.row<float>(r)[h] = lse;
   }
 }
 
@@ -312,8 +319,13 @@ void check(const Op& op) {
 
 void run(Context& context, const Attention& op) {
   check(op);
+  // In decoding the heads that share keys go together, which are packed for products once then; unless that
+  // leaves threads without work.
+  bool together = op.segments.count * op.shape.kv_heads >= context.pool.threads();
+  for (int64_t b = 0; b < op.segments.count; ++b) together = together && op.segments.length(b) <= 1;
   for_each_query_block(
-      context, op, [&](const QueryBlock& block, MatmulWorker& worker) { forward_block(op, block, worker); });
+      context, op, together ? op.shape.heads / op.shape.kv_heads : 1,
+      [&](const QueryBlock& block, MatmulWorker& worker) { forward_block(op, block, worker); });
 }
 
 void run(Context& context, const AttentionBackward& op) {
@@ -332,7 +344,7 @@ void run(Context& context, const AttentionBackward& op) {
             shared[r * H + h] =
                 HWY_DYNAMIC_DISPATCH(Dot)(D, op.dy.row<float>(r) + h * D, op.y.row<float>(r) + h * D);
       });
-  for_each_query_block(context, op, [&](const QueryBlock& block, MatmulWorker& worker) {
+  for_each_query_block(context, op, 1, [&](const QueryBlock& block, MatmulWorker& worker) {
     query_gradients(op, block, shared, worker);
   });
   // Tiles of keys of each segment, from the first that a query reads to its end.

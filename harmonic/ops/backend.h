@@ -35,7 +35,7 @@ class OpObserver {
 class WorkRecorder {
  public:
   virtual ~WorkRecorder() = default;
-  // Until end(), what this thread asks of the backend is recorded and not done, and the device may not be
+  // Until end(), what the program asks of the backend is recorded and not done, and the device may not be
   // waited for. A recording holds the lists of integers that ops were given, as they were, but tensors and
   // other pointers where they lie: it is as good as these. No memory is to be drawn meanwhile: what is to be
   // recorded has been done once before, with the same arenas.

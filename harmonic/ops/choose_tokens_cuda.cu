@@ -123,7 +123,7 @@ void choose(const ChooseTokens& op) {
       remaining = INFINITY;
     }
     if (warp != chooses) return;
-    int kept = -1;  // the last one
+    auto kept = static_cast<int>(lowest);  // or the last that has a weight
     for (int first = begin; first < end; first += kWarpSize) {
       const int v = first + lane;
       const double own = v < end ? weight(v) : 0;

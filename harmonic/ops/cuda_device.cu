@@ -68,9 +68,11 @@ class Staging {
   struct Copied {
     int64_t begin = 0, bytes = -1;
   };
+  // None so long ago that the lists which the op at hand is yet to copy might be written over it.
   const void* find(const void* list, int64_t bytes) const {
     for (const Copied& copied : recent_)
-      if (copied.bytes == bytes && std::memcmp(host_ + copied.begin, list, static_cast<size_t>(bytes)) == 0)
+      if (copied.bytes == bytes && copied.begin >= used_ - capacity_ / 2 &&
+          std::memcmp(host_ + copied.begin, list, static_cast<size_t>(bytes)) == 0)
         return device_ + copied.begin;
     return nullptr;
   }
@@ -82,12 +84,16 @@ class Staging {
   // What the op at hand has copied already lies in the old rings, which stay: together they are smaller than
   // the new one.
   void grow(int64_t capacity) {
-    capacity_ = std::max<int64_t>(capacity, 32 << 20);
+    capacity = std::max<int64_t>(capacity, 32 << 20);
+    char *host = nullptr, *device = nullptr;
+    cuda::check(cudaMallocHost(reinterpret_cast<void**>(&host), static_cast<size_t>(capacity)),
+                "pinned memory");
+    cuda::check(cudaMalloc(reinterpret_cast<void**>(&device), static_cast<size_t>(capacity)), "memory");
+    host_ = host;
+    device_ = device;
+    capacity_ = capacity;
     used_ = 0;
     recent_ = {};
-    cuda::check(cudaMallocHost(reinterpret_cast<void**>(&host_), static_cast<size_t>(capacity_)),
-                "pinned memory");
-    cuda::check(cudaMalloc(reinterpret_cast<void**>(&device_), static_cast<size_t>(capacity_)), "memory");
   }
 
   std::mutex mutex_;

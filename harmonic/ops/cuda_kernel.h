@@ -5,8 +5,6 @@
 
 #ifdef __CUDACC__
 #include <cuda_runtime.h>
-#else
-// Unknown pragmas are to be let pass: how far to unroll a loop is nvcc's affair.
 #endif
 
 #include <cmath>

@@ -14,7 +14,7 @@ namespace {
 // is recorded, and copied together at its end.
 class Recording {
  public:
-  Recording() { add_chunk(); }
+  Recording() = default;
   ~Recording() {
     if (graph_) cudaGraphExecDestroy(graph_);
     for (const Chunk& chunk : chunks_) cudaFree(chunk.device);
@@ -24,8 +24,8 @@ class Recording {
 
   const void* list(const void* numbers, int64_t bytes) {
     const int64_t size = (bytes + 15) / 16 * 16;
-    HARMONIC_ASSERT(size <= kChunkBytes);
-    if (used_ + size > kChunkBytes) add_chunk();
+    if (chunks_.empty() || used_ + size > static_cast<int64_t>(chunks_.back().numbers.size()))
+      add_chunk(std::max(size, kChunkBytes));
     Chunk& chunk = chunks_.back();
     std::memcpy(chunk.numbers.data() + used_, numbers, static_cast<size_t>(bytes));
     const void* result = chunk.device + used_;
@@ -41,21 +41,21 @@ class Recording {
                             stream()),
             "a copy");
       check(cudaStreamSynchronize(stream()), "a copy");
-      chunk.numbers = {};
+      chunk.numbers = std::vector<char>();
     }
   }
   void replay() const { check(cudaGraphLaunch(graph_, stream()), "a graph"); }
 
  private:
-  static constexpr int64_t kChunkBytes = 1 << 20;
+  static constexpr int64_t kChunkBytes = 64 << 10;
   struct Chunk {
     char* device = nullptr;
     std::vector<char> numbers;
   };
-  void add_chunk() {
+  void add_chunk(int64_t bytes) {
     Chunk chunk;
-    check(cudaMalloc(reinterpret_cast<void**>(&chunk.device), kChunkBytes), "memory");
-    chunk.numbers.resize(kChunkBytes);
+    check(cudaMalloc(reinterpret_cast<void**>(&chunk.device), static_cast<size_t>(bytes)), "memory");
+    chunk.numbers.resize(static_cast<size_t>(bytes));
     chunks_.push_back(std::move(chunk));
     used_ = 0;
   }

@@ -45,8 +45,6 @@ struct ScanTiles {
     tiles = staged(all.data(), count);
     first = staged(begin.data(), of.count + 1);
   }
-
-  __device__ bool is_last(int64_t tile) const { return first[tiles[tile].segment + 1] == tile + 1; }
 };
 
 // Of a thread that goes from tile to tile: so many tiles' numbers are asked for before the first is used.
@@ -84,11 +82,12 @@ void scan_over_tiles(const ScanTiles& tiles, int64_t width, bool reversed, Start
 }
 
 // How the tiles of a recurrence over rows of channels hand on their states within one launch, so that inputs
-// are read once: decoupled look-back (Merrill and Garland, 2016). Blocks start in the order of their numbers,
-// so that the tiles before a block's own belong to blocks that run or are done. A block tells what its tile
-// does to a state (a decay and a sum), then looks back for the nearest tile whose state is known and goes
-// forward from there, tile by tile: the same operations in the same order as those tiles do, so that the
-// result does not depend on which is found. What is told of a tile and channel is one word, zero before.
+// are read once: decoupled look-back (Merrill and Garland, 2016). It takes for granted, as others do, that a
+// card starts blocks in the order of their numbers, so that the tiles before a block's own belong to blocks
+// that run or are done. A block tells what its tile does to a state (a decay and a sum), then looks back for
+// the nearest tile whose state is known and goes forward from there, tile by tile: the same operations in the
+// same order as those tiles do, so that the result does not depend on which is found. What is told of a tile
+// and channel is one word, zero before.
 struct LookBack {
   static constexpr int kChannels = kWarpSize;
   static constexpr int kWindow = 32;  // tiles that are looked at together
@@ -153,11 +152,14 @@ struct LookBack {
         __syncthreads();
       } while (!shared.found);
     }
-    if (warp == 0 && there) tell(states + n * channels + c, state_word(own_decay * s + own_added));
+    if (warp == 0 && there) tell(states + n * channels + c, state_word(after(s, own_decay, own_added)));
     return s;
   }
 
  private:
+  // The state that leaves a tile: everywhere rounded alike.
+  __device__ static float after(float s, float decay, float added) { return fmaf(decay, s, added); }
+
   __device__ void look(Shared& shared, int64_t n, int64_t c, int warp, int lane) const {
     const int warps = static_cast<int>(blockDim.x) / kWarpSize;
     for (int back = warp; back < kWindow; back += warps) {
@@ -182,8 +184,8 @@ struct LookBack {
     float s = float_of(static_cast<uint32_t>(shared.states[nearest][lane]));
     for (int back = nearest - 1; back >= 0; --back) {
       const uint64_t effect = shared.effects[back][lane];
-      s = float_of(static_cast<uint32_t>(effect >> 32) & 0x7fffffffu) * s +
-          float_of(static_cast<uint32_t>(effect));
+      s = after(s, float_of(static_cast<uint32_t>(effect >> 32) & 0x7fffffffu),
+                float_of(static_cast<uint32_t>(effect)));
     }
     return s;
   }

@@ -19,11 +19,6 @@ struct alignas(16) Words {
   uint32_t word[4];
 };
 
-__device__ inline float float_of_bits(uint32_t bits) {
-  float value;
-  memcpy(&value, &bits, sizeof(value));
-  return value;
-}
 __device__ inline float rounded(float value) { return float_of_bf16(bf16_of(value)); }
 
 // --- What a weight's rows are: load(row, k) gives kNumbers of them, of which number(words, i) is the i-th.
@@ -45,7 +40,7 @@ struct F32Rows {
     return words;
   }
   __device__ float number(const Words& words, int i) const {
-    const float value = float_of_bits(words.word[i]);
+    const float value = float_of(words.word[i]);
     return kRounds ? rounded(value) : value;
   }
   __device__ float scale(int64_t) const { return 1; }
@@ -63,7 +58,7 @@ struct Bf16Rows {
   }
   __device__ float number(const Words& words, int i) const {
     const uint32_t pair = words.word[i / 2];
-    return float_of_bits(i % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
+    return float_of(i % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
   }
   __device__ float scale(int64_t) const { return 1; }
   __device__ const char* bytes_at(int64_t row) const {
@@ -81,7 +76,7 @@ struct I8Rows {
   // A byte as the last of 2^23's bits is 2^23 + it.
   __device__ float number(const Words& words, int i) const {
     const auto selected = static_cast<uint32_t>(0x7650 | i % 4);
-    return float_of_bits(__byte_perm(words.word[i / 4], 0x4b000000u, selected)) -
+    return float_of(__byte_perm(words.word[i / 4], 0x4b000000u, selected)) -
            static_cast<float>((1 << 23) + kPackedZero);
   }
   __device__ float scale(int64_t row) const { return rows.scales[row]; }
@@ -130,7 +125,7 @@ __device__ void load_x(const FewRows& p, int64_t row, int64_t at, float (&number
     if (p.x_aligned && row < p.rows && at + i + 4 <= p.inputs) {
       const Words words = *reinterpret_cast<const Words*>(from + i);
 #pragma unroll
-      for (int j = 0; j < 4; ++j) numbers[i + j] = float_of_bits(words.word[j]);
+      for (int j = 0; j < 4; ++j) numbers[i + j] = float_of(words.word[j]);
     } else {
 #pragma unroll
       for (int j = i; j < i + 4; ++j) numbers[j] = row < p.rows && at + j < p.inputs ? from[j] : 0;

@@ -29,12 +29,14 @@ __device__ LogSum log_sum_of(int64_t packs, float* across, Fetch fetch) {
   for (int64_t p = threadIdx.x; p < packs; p += kThreads) {
     const Pack<Number> pack = fetch(p);
     float logits[kPack], larger = most;
+    bool is_nothing = most == -INFINITY;
 #pragma unroll
     for (int i = 0; i < kPack; ++i) {
       logits[i] = pack.numbers[i].value();
       larger = fmaxf(larger, logits[i]);
+      is_nothing = is_nothing && logits[i] == -INFINITY;
     }
-    if (larger == -INFINITY) continue;
+    if (is_nothing) continue;
     const float base = larger * kLog2OfE;
     sum *= fast_exp2(most * kLog2OfE - base);
 #pragma unroll
@@ -44,6 +46,12 @@ __device__ LogSum log_sum_of(int64_t packs, float* across, Fetch fetch) {
   const float all = block_max(most, across);
   return {all, logf(block_sum(most > -INFINITY ? sum * fast_exp(most - all) : 0, across))};
 }
+
+// Gradients of logits lie within -1 and 1 before the loss's scale; as f16 they are held as multiples of
+// 2^-14, so that what a rare word gets is not lost below the smallest number, and the products divide by as
+// much.
+template <typename Number>
+constexpr float kMeasure = Number::kType == DType::f16 ? 0x1p14f : 1;
 
 struct HeadRows {
   int64_t vocabulary, packs, stride;  // packs of a row, the last of which may reach beyond the vocabulary
@@ -127,7 +135,7 @@ void finish_rows(const HeadRows& head, int64_t count, Number* logits, const Numb
           if (i == target % kPack) d[i] -= 1 - head.share;
       }
 #pragma unroll
-      for (int i = 0; i < kPack; ++i) pack.numbers[i] = Number::of(d[i]);
+      for (int i = 0; i < kPack; ++i) pack.numbers[i] = Number::of(d[i] * kMeasure<Number>);
       pack_at(own + p * kPack) = pack;
     }
   });
@@ -145,7 +153,7 @@ void finish_rows(const HeadRows& head, const Tensor& logits, const Tensor& taugh
 }
 
 // Where products are in bf16, those of the head are of f16 numbers: as fast, and logits, which are held in
-// it, keep 11 bits. Gradients of logits lie within -1 and 1 until the products scale them.
+// it, keep 11 bits.
 template <typename Number>
 void run_in(Context& context, const LinearCrossEntropy& op) {
   constexpr bool rounds = Number::kType != DType::f32;
@@ -213,7 +221,7 @@ void run_in(Context& context, const LinearCrossEntropy& op) {
     head.first = first;
     finish_rows<Number>(head, logits, taught);
     if (!op.dx) continue;
-    const auto scale = static_cast<float>(op.loss_scale);
+    const auto scale = static_cast<float>(op.loss_scale) / kMeasure<Number>;
     multiply(context, {.a = logits, .b = weight, .result = op.dx.rows_of(first, count), .factor = scale});
     if (!op.dweight) continue;
     const auto add_words = [&](int64_t word, const Tensor& sum) {

@@ -35,7 +35,7 @@ struct TileOfHead {
   __device__ int64_t first_token() const { return token_with(blocks_before()); }
   __device__ int64_t last_token() const {
     const int64_t length = segments.length(tile().segment);
-    return tiles.is_last(index()) ? length : token_with(blocks_before() + kBlocks);
+    return tile().is_last ? length : token_with(blocks_before() + kBlocks);
   }
   // Queries of the tile, heads of the group within tokens.
   __device__ int64_t pairs() const {

@@ -181,7 +181,7 @@ void run(Context& context, const SelectiveScan& op) {
         if (at.active && row < tile.rows) y[tile.row + row][at.c] = read * silu(z[t]);
       }
     }
-    if (!at.active || !tiles.is_last(at.n)) return;
+    if (!at.active || !tile.is_last) return;
 #pragma unroll
     for (int i = 0; i < kNumbers; ++i) last[tile.segment][i * channels + at.c] = s[i];
   });

@@ -77,12 +77,19 @@ Tensor Arena::zeros(int64_t rows, int64_t cols, DType dtype) {
   return result;
 }
 
-Tensor Arena::side_by_side(int64_t rows, int64_t cols, DType dtype) {
-  const int64_t bytes = rows * cols * size_of(dtype);
-  const Tensor whole = tensor(1, round_up(bytes, kAlignment) / size_of(dtype), dtype);
-  std::memset(static_cast<char*>(whole.data) + bytes, 0,
-              static_cast<size_t>(whole.cols * size_of(dtype) - bytes));
-  return {whole.data, rows, cols, cols, dtype, whole.device};
+void Arena::side_by_side(const std::vector<Tensor*>& tensors, DType dtype) {
+  const auto bytes_of = [&](const Tensor& tensor) { return tensor.rows * tensor.cols * size_of(dtype); };
+  if (tensors.empty()) return;
+  int64_t total = 0;
+  for (const Tensor* tensor : tensors) total += round_up(bytes_of(*tensor), kAlignment);
+  const Tensor whole = this->tensor(1, total / size_of(dtype), dtype);
+  auto* at = static_cast<char*>(whole.data);
+  for (Tensor* tensor : tensors) {
+    *tensor = {at, tensor->rows, tensor->cols, tensor->cols, dtype, whole.device};
+    const int64_t bytes = bytes_of(*tensor), room = round_up(bytes, kAlignment);
+    std::memset(at + bytes, 0, static_cast<size_t>(room - bytes));
+    at += room;
+  }
 }
 
 Tensor joined(const Tensor& before, const Tensor& next) {

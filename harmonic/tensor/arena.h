@@ -39,9 +39,9 @@ class Arena {
   }
   // The program writes the zeros: for what is made once.
   Tensor zeros(int64_t rows, int64_t cols, DType dtype);
-  // A tensor as tensor() gives it, whose neighbour may be treated together with it (joined()): the program
-  // writes zeros between its end and where the next may begin.
-  Tensor side_by_side(int64_t rows, int64_t cols, DType dtype);
+  // Gives tensors memory that have their rows and columns alone, one after the other in one piece, so that
+  // neighbours may be treated together (joined()): the program writes zeros between them.
+  void side_by_side(const std::vector<Tensor*>& tensors, DType dtype);
 
  private:
   static constexpr int kKinds = 3;  // of blocks: the program's, and the source's two

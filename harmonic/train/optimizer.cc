@@ -1,9 +1,7 @@
 #include "harmonic/train/optimizer.h"
 
-#include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <functional>
 #include <numeric>
 
 namespace harmonic {
@@ -25,34 +23,41 @@ Optimizer::Optimizer(Parameters& parameters, const Backend& backend, const Train
   HARMONIC_ASSERT(parameters.trained());
   for (size_t i = 0; i < parameters.size(); ++i) {
     if (is_trained(parameters[i], config, objective)) {
-      slots_.push_back({&parameters[i], group_of(parameters.role(i), config), {}, {}});
+      slots_.push_back({&parameters[i], parameters.role(i), group_of(parameters.role(i), config), {}, {}});
     } else {
       unused_.push_back(parameters[i].grad);
     }
   }
-  std::vector<Slot*> in_memory;
-  for (Slot& slot : slots_) in_memory.push_back(&slot);
-  std::sort(in_memory.begin(), in_memory.end(), [](const Slot* a, const Slot* b) {
-    return std::less<>()(a->parameter->value.data, b->parameter->value.data);
-  });
-  const auto zeros = [&](const Slot& slot) {
-    const Tensor& value = slot.parameter->value;
-    const Tensor result = memory_.side_by_side(value.rows, value.cols, value.dtype);
-    std::memset(result.data, 0, static_cast<size_t>(result.size() * size_of(result.dtype)));
-    return result;
-  };
-  for (Slot* slot : in_memory) slot->m = zeros(*slot);
-  for (Slot* slot : in_memory)
-    if (!slot->group.muon) slot->v = zeros(*slot);
-  for (const Slot* slot : in_memory) add_piece(*slot);
+  for (const Role role : {Role::vector, Role::embedding, Role::matrix}) {
+    std::vector<Tensor*> m, v;
+    for (Slot& slot : slots_) {
+      if (slot.role != role) continue;
+      const Tensor shape{nullptr, slot.parameter->value.rows, slot.parameter->value.cols};
+      slot.m = slot.v = shape;
+      m.push_back(&slot.m);
+      if (!slot.group.muon) v.push_back(&slot.v);
+    }
+    for (const std::vector<Tensor*>& tensors : {m, v}) {
+      memory_.side_by_side(tensors, backend.dtype);
+      for (const Tensor* tensor : tensors)
+        std::memset(tensor->data, 0, static_cast<size_t>(tensor->size() * size_of(tensor->dtype)));
+    }
+    for (const Slot& slot : slots_)
+      if (slot.role == role) add_piece(slot);
+  }
 }
 
 void Optimizer::add_piece(const Slot& slot) {
-  const Piece next{slot.parameter->value, slot.parameter->grad, slot.m, slot.v, slot.group};
-  if (!next.group.muon && !pieces_.empty() && pieces_.back().group == next.group) {
+  const Piece next{slot.parameter->value, slot.parameter->grad, slot.m, slot.v, slot.role, slot.group};
+  // Those of another role are apart, even where they happen to lie side by side: sums have one order.
+  if (!next.group.muon && !pieces_.empty() && pieces_.back().role == next.role) {
     Piece& last = pieces_.back();
-    const Piece both{joined(last.value, next.value), joined(last.grad, next.grad), joined(last.m, next.m),
-                     joined(last.v, next.v), next.group};
+    const Piece both{joined(last.value, next.value),
+                     joined(last.grad, next.grad),
+                     joined(last.m, next.m),
+                     joined(last.v, next.v),
+                     next.role,
+                     next.group};
     if (both.value && both.grad && both.m && both.v) {
       last = both;
       return;

@@ -44,12 +44,14 @@ class Optimizer {
  private:
   struct Slot {
     Parameter* parameter;
+    Role role;
     ParameterGroup group;
     Tensor m, v;  // v is null for Muon
   };
   // What is updated by one op: a matrix by Muon, or as many neighbours in memory as AdamW treats alike.
   struct Piece {
     Tensor value, grad, m, v;
+    Role role;
     ParameterGroup group;
   };
   void add_piece(const Slot& slot);
@@ -57,7 +59,7 @@ class Optimizer {
   double beta1_, beta2_;
   Arena memory_;
   std::vector<Slot> slots_;     // in the parameters' order
-  std::vector<Piece> pieces_;   // in the order of memory
+  std::vector<Piece> pieces_;   // role by role, whatever the addresses
   std::vector<Tensor> unused_;  // gradients of what is not trained
 };
 
