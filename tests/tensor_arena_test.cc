@@ -181,5 +181,28 @@ TEST(Arena, TensorsComeFromTheSourceAndTheRestFromTheProgram) {
   EXPECT_EQ(source.given[0] + source.given[1], 0);
 }
 
+TEST(Arena, NeighboursAreOneRowWithZerosBetweenThemAndOthersAreNot) {
+  Arena arena;
+  auto* used = static_cast<float*>(arena.allocate(4 << 10));
+  std::fill_n(used, 1 << 10, 7.0f);
+  arena.clear();
+  Tensor first{nullptr, 3, 5}, second{nullptr, 1, 16}, third{nullptr, 2, 9};
+  arena.side_by_side({&first, &second, &third}, DType::f32);
+  for (const Tensor* tensor : {&first, &second, &third}) {
+    EXPECT_TRUE(aligned(tensor->data) && tensor->contiguous());
+    std::fill_n(tensor->as<float>(), tensor->size(), 1.0f);
+  }
+  const Tensor two = joined(first, second), all = joined(two, third);
+  ASSERT_TRUE(two && all);
+  EXPECT_EQ(two.cols, 32);
+  EXPECT_EQ(all.cols, 50);
+  float sum = 0;
+  for (int64_t i = 0; i < all.size(); ++i) sum += all.as<float>()[i];
+  EXPECT_EQ(sum, 15 + 16 + 18);
+  EXPECT_FALSE(joined(first, third));
+  EXPECT_FALSE(joined(second, first));
+  EXPECT_FALSE(joined(first.columns(0, 4), second));
+}
+
 }  // namespace
 }  // namespace harmonic
