@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "emulated_cuda.h"
 #include "harmonic/ops/matmul.h"
 #include "op_check.h"
 #include "op_split_check.h"
@@ -181,6 +182,24 @@ TEST(LinearCrossEntropy, ALossDoesNotDependOnTheRowsBesideIt) {
         .dweight = {},
     });
   });
+}
+
+// A card holds gradients of logits in 16 bits: a word of probability 1e-8 keeps its own.
+TEST(LinearCrossEntropy, ARareWordsGradientIsNotLostOnACard) {
+  const Backend& backend = emulated_cuda_bf16_backend();
+  ThreadPool pool(1);
+  Arena memory, scratch;
+  Context context{pool, scratch};
+  const auto zeros = [&](int64_t rows, int64_t cols) { return memory.zeros(rows, cols, DType::f32); };
+  const Tensor x = zeros(1, 1), weight = zeros(3, 1), losses = zeros(1, 1), dx = zeros(1, 1),
+               dweight = zeros(3, 1);
+  x.as<float>()[0] = 1;
+  weight.as<float>()[0] = 18;
+  int32_t target = 0;
+  const Tensor targets{&target, 1, 1, 1, DType::i32, Device::cpu};
+  backend(context, LinearCrossEntropy{x, weight, {}, targets, losses, kLossScale, dx, dweight});
+  const double expected = kLossScale * std::exp(-18.0);
+  for (int64_t word : {1, 2}) EXPECT_NEAR(dweight.as<float>()[word], expected, 1e-2 * expected);
 }
 
 }  // namespace
