@@ -150,25 +150,33 @@ std::vector<double> honest_seconds_beside(int64_t clients, int drip_port, int po
 
 }  // namespace
 
+// In turns, so that what else the machine does meets all three alike; the median of each, for a single p99
+// may be that of one bad moment.
 void run_drip(const LoadOptions& options, int64_t clients) {
+  constexpr int kTurns = 5;
   const int port = static_cast<int>(options.port);
   const Sink sink;            // before threads
   honest_seconds(port, 0.2);  // the server is warm
-  std::vector<double> alone = honest_seconds(port, options.seconds / 2);
-  const std::vector<double> beside_sink = honest_seconds_beside(clients, sink.port(), port, options.seconds);
-  const std::vector<double> with = honest_seconds_beside(clients, port, port, options.seconds);
-  const std::vector<double> again = honest_seconds(port, options.seconds / 2);
-  alone.insert(alone.end(), again.begin(), again.end());
-  const double before = quantile(beside_sink, 0.99), beside = quantile(with, 0.99);
+  std::vector<double> alone, beside_sink, beside;
+  const auto add_p99 = [](std::vector<double>& to, const std::vector<double>& seconds) {
+    to.push_back(quantile(seconds, 0.99));
+  };
+  for (int turn = 0; turn < kTurns; ++turn) {
+    add_p99(alone, honest_seconds(port, options.seconds / 2));
+    add_p99(beside_sink, honest_seconds_beside(clients, sink.port(), port, options.seconds));
+    add_p99(beside, honest_seconds_beside(clients, port, port, options.seconds));
+  }
+  const auto shown = [](const std::vector<double>& p99) {
+    return fmt::format("{} ({} to {})", milliseconds(quantile(p99, 0.5)), milliseconds(quantile(p99, 0)),
+                       milliseconds(quantile(p99, 1)));
+  };
+  const double ratio = quantile(beside, 0.5) / quantile(beside_sink, 0.5);
   show(fmt::format("{} clients that drip a byte a second: p99 of honest requests", clients),
        "unchanged within 20 %",
        fmt::format("{} where they drip at the server, {} where at a process on the same machine that only "
-                   "reads: {:+.0f} %; {} without them ({}, {} and {} requests; medians {}, {} and {})",
-                   milliseconds(beside), milliseconds(before), 100 * (beside / before - 1),
-                   milliseconds(quantile(alone, 0.99)), with.size(), beside_sink.size(), alone.size(),
-                   milliseconds(quantile(with, 0.5)), milliseconds(quantile(beside_sink, 0.5)),
-                   milliseconds(quantile(alone, 0.5))),
-       verdict(beside <= 1.2 * before));
+                   "reads: {:+.0f} %; {} without them (medians of {} turns, least and most)",
+                   shown(beside), shown(beside_sink), 100 * (ratio - 1), shown(alone), kTurns),
+       verdict(ratio <= 1.2));
 }
 
 }  // namespace harmonic

@@ -89,12 +89,11 @@ void ThreadPool::run(int64_t count, Function function, const void* body) {
   }
   wake_.notify_all();
   take_part(function, body, count);
-  for (int spin = 0; busy_.load(std::memory_order_acquire) != 0; ++spin) {
-    if (spin < spins_) {
-      relax();
-    } else {
-      std::this_thread::yield();
-    }
+  for (int spin = 0; spin < spins_ && busy_.load(std::memory_order_acquire) != 0; ++spin) relax();
+  if (busy_.load(std::memory_order_acquire) != 0) {
+    // Sleeps rather than yields: the scheduler of Linux takes it from a thread that yields often.
+    std::unique_lock lock(mutex_);
+    done_.wait(lock, [&] { return busy_.load() == 0; });
   }
   if (error_) {
     std::exception_ptr error;
@@ -115,7 +114,10 @@ void ThreadPool::work() {
     seen = generation_.load(std::memory_order_acquire);
     if (stop_.load()) return;
     take_part(function_, body_, count_);
-    busy_.fetch_sub(1, std::memory_order_release);
+    if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+      std::lock_guard lock(mutex_);
+      done_.notify_one();
+    }
   }
 }
 

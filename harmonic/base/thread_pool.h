@@ -55,7 +55,7 @@ class ThreadPool {
   int spins_ = 0;
   std::vector<std::thread> workers_;
   std::mutex mutex_;
-  std::condition_variable wake_;
+  std::condition_variable wake_, done_;
   std::atomic<uint64_t> generation_{0};
   std::atomic<bool> stop_{false};
   // The current job; written before generation_ is raised, read by workers after they saw it.
