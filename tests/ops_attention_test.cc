@@ -120,8 +120,13 @@ TEST(Attention, GivesTheSameBitsWithAnyThreadsAndVectorInstructions) {
 
 // Texts in one call against the same in pieces, the keys kept between them.
 TEST(Attention, AnySplitOfTheRowsGivesTheSameBits) {
-  for (const AttentionShape shape : {AttentionShape{4, 2, 0}, AttentionShape{2, 2, 50}}) {
-    constexpr int64_t D = 8;
+  // Heads of 80 numbers, one or several of which read the same keys, are also those that few queries read
+  // where they lie.
+  const std::pair<AttentionShape, int64_t> cases[] = {
+      {{4, 2, 0}, 8}, {{2, 2, 50}, 8}, {{6, 2, 0}, 80}, {{5, 1, 50}, 16}, {{1, 1, 0}, 80}};
+  for (const auto& [shape_of_case, D_of_case] : cases) {
+    const AttentionShape shape = shape_of_case;
+    const int64_t D = D_of_case;
     const int64_t width = shape.kv_heads * D, cache = shape.window ? 64 : 320;
     expect_any_split_gives_the_same_bits(
         cache * 2 * width,

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "harmonic/ops/attention_few-inl.h"
 #include "harmonic/ops/simd_math-inl.h"
 
 #ifndef HARMONIC_OPS_ATTENTION_CPU_ONCE_
@@ -22,6 +23,7 @@ namespace {
 
 constexpr int64_t kQueries = 128;  // of a block
 constexpr int64_t kKeys = 64;      // of a tile
+constexpr int64_t kFew = 8;        // queries, up to which keys and values are read where they lie
 
 // The keys [begin, end) of a tile of `count` that a query reads.
 struct Readable {
@@ -116,6 +118,9 @@ HWY_EXPORT(SoftmaxTile);
 HWY_EXPORT(FinishRow);
 HWY_EXPORT(SoftmaxTileBackward);
 HWY_EXPORT(Dot);
+HWY_EXPORT(FewTakes);
+HWY_EXPORT(FewScores);
+HWY_EXPORT(FewValues);
 
 // Where the rows of an op lie, by positions.
 template <typename Op>
@@ -208,15 +213,26 @@ void forward_block(const Attention& op, const QueryBlock& block, MatmulWorker& w
   const int64_t row = rows.own_row(block.b, block.begin);
   const bool one_head = block.heads == 1;
   const MatrixView q = rows_view(op.q.row<float>(row) + block.h * D, one_head ? op.q.stride : D);
+  const bool few = count <= kFew && HWY_DYNAMIC_DISPATCH(FewTakes)(D);
   for (int64_t tile = rows.first_tile(block.begin); tile < block.end; tile += kKeys) {
     const int64_t keys = std::min(kKeys, block.end - tile);
     const MatrixView k = rows.tile_of(false, block.b, g, tile, keys, copy);
     const MatrixView v = rows.tile_of(true, block.b, g, tile, keys, copy + kKeys * D);
-    worker.multiply(count, keys, D, q, k.transposed(), scores, kKeys);
+    if (few) {
+      HWY_DYNAMIC_DISPATCH(FewScores)
+      (count, keys, D, q.data, q.row_stride, k.data, k.row_stride, scores, kKeys);
+    } else {
+      worker.multiply(count, keys, D, q, k.transposed(), scores, kKeys);
+    }
     for (int64_t m = 0; m < count; ++m) HWY_DYNAMIC_DISPATCH(SoftmaxTile)
     (rows.readable(block.position(m), tile, keys), rows.scale(), D, scores + m * kKeys, largest[m], sum[m],
      output + m * D);
-    worker.multiply(count, D, keys, rows_view(scores, kKeys), v, output, D, MatmulMode::accumulate);
+    if (few) {
+      HWY_DYNAMIC_DISPATCH(FewValues)
+      (count, keys, D, scores, kKeys, v.data, v.row_stride, output);
+    } else {
+      worker.multiply(count, D, keys, rows_view(scores, kKeys), v, output, D, MatmulMode::accumulate);
+    }
   }
   for (int64_t m = 0; m < count; ++m) {
     const int64_t r = one_head ? row + m : row, h = one_head ? block.h : block.h + m;
