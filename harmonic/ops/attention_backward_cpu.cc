@@ -1,0 +1,168 @@
+// Backward. Scores and their gradients are matrix products of a block of queries and a tile of keys; each
+// piece of work computes them anew, for the gradients of its queries or of its keys.
+#include "harmonic/ops/simd_targets.h"
+//
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "harmonic/ops/attention_backward_cpu.cc"
+#include <hwy/foreach_target.h>
+//
+#include "harmonic/ops/attention_rows.h"
+#include "harmonic/ops/row_math.h"
+#include "harmonic/ops/simd_math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace harmonic {
+namespace HWY_NAMESPACE {
+
+// Scores become weights, and dweights (the gradient of the weights) that of the scores before scaling.
+void SoftmaxTileBackward(Readable readable, float scale, float lse, float shared, float* scores,
+                         float* dweights) {
+  const hn::CappedTag<float, 16> d;
+  const auto s = hn::Set(d, scale), l = hn::Set(d, lse), delta = hn::Set(d, shared);
+  ForEach(d, kKeys, Out(scores, dweights), In(scores, dweights),
+          [=](auto score, auto dweight, auto& weight, auto& dscore) HWY_ATTR {
+            weight = ExpOfNegative(d, hn::Min(hn::Zero(d), hn::Sub(hn::Mul(score, s), l)));
+            dscore = hn::Mul(hn::Mul(weight, hn::Sub(dweight, delta)), s);
+          });
+  const auto clear = [&](int64_t from, int64_t to) {
+    if (from >= to) return;
+    std::fill(scores + from, scores + to, 0.0f);
+    std::fill(dweights + from, dweights + to, 0.0f);
+  };
+  clear(0, std::min(readable.begin, kKeys));
+  clear(std::max<int64_t>(0, readable.end), kKeys);
+}
+
+float Dot(int64_t count, const float* a, const float* b) {
+  return DotProduct(hn::CappedTag<float, 16>(), count, a, b);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace harmonic
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace harmonic::cpu {
+namespace {
+
+HWY_EXPORT(SoftmaxTileBackward);
+HWY_EXPORT(Dot);
+
+// Weights and gradients of the scores of a block of queries against a tile of keys.
+struct ScoreGradients {
+  float *weights, *dscores;  // [queries, kKeys]
+};
+
+ScoreGradients score_gradients(const AttentionBackward& op, const QueryBlock& block, int64_t tile,
+                               int64_t keys, MatrixView k, MatrixView v, const float* shared,
+                               MatmulWorker& worker) {
+  const Rows<AttentionBackward> rows{op};
+  const int64_t D = rows.D(), count = block.end - block.begin, row = rows.own_row(block.b, block.begin);
+  ScoreGradients result{worker.memory.allocate_array<float>(count * kKeys),
+                        worker.memory.zeros(count, kKeys, DType::f32).as<float>()};
+  std::fill_n(result.weights, count * kKeys, 0.0f);
+  worker.multiply(count, keys, D, rows_view(op.q.row<float>(row) + block.h * D, op.q.stride), k.transposed(),
+                  result.weights, kKeys);
+  worker.multiply(count, keys, D, rows_view(op.dy.row<float>(row) + block.h * D, op.dy.stride),
+                  v.transposed(), result.dscores, kKeys);
+  for (int64_t m = 0; m < count; ++m) HWY_DYNAMIC_DISPATCH(SoftmaxTileBackward)
+  (rows.readable(block.begin + m, tile, keys), rows.scale(), op.lse.row<float>(row + m)[block.h],
+   shared[(row + m) * op.shape.heads + block.h], result.weights + m * kKeys, result.dscores + m * kKeys);
+  return result;
+}
+
+void query_gradients(const AttentionBackward& op, const QueryBlock& block, const float* shared,
+                     MatmulWorker& worker) {
+  const Rows<AttentionBackward> rows{op};
+  const int64_t D = rows.D(), g = block.h / rows.group(), count = block.end - block.begin;
+  float* copy = worker.memory.allocate_array<float>(2 * kKeys * D);
+  float* dq = op.dq.row<float>(rows.own_row(block.b, block.begin)) + block.h * D;
+  MatmulMode mode = MatmulMode::overwrite;
+  for (int64_t tile = rows.first_tile(block.begin); tile < block.end; tile += kKeys) {
+    const ArenaScope scope(worker.memory);
+    const int64_t keys = std::min(kKeys, block.end - tile);
+    const MatrixView k = rows.tile_of(false, block.b, g, tile, keys, copy);
+    const MatrixView v = rows.tile_of(true, block.b, g, tile, keys, copy + kKeys * D);
+    const ScoreGradients gradients = score_gradients(op, block, tile, keys, k, v, shared, worker);
+    worker.multiply(count, D, keys, rows_view(gradients.dscores, kKeys), k, dq, op.dq.stride, mode);
+    mode = MatmulMode::accumulate;
+  }
+}
+
+// Of the keys and values of head g at the positions of a tile, from all queries that read them, in order.
+void key_gradients(const AttentionBackward& op, int64_t b, int64_t g, int64_t tile, const float* shared,
+                   MatmulWorker& worker) {
+  const Rows<AttentionBackward> rows{op};
+  const int64_t D = rows.D(), keys = std::min(kKeys, rows.end(b) - tile), width = op.k.cols;
+  float* copy = worker.memory.allocate_array<float>(2 * kKeys * D);
+  float* dk = worker.memory.zeros(keys, D, DType::f32).as<float>();
+  float* dv = worker.memory.zeros(keys, D, DType::f32).as<float>();
+  const MatrixView k = rows.tile_of(false, b, g, tile, keys, copy);
+  const MatrixView v = rows.tile_of(true, b, g, tile, keys, copy + kKeys * D);
+  // Blocks begin where the segment does, as forward has them; the last query that reads the tile's last key:
+  const int64_t from = rows.first(b) + std::max<int64_t>(0, tile - rows.first(b)) / kQueries * kQueries;
+  const int64_t to =
+      op.shape.window > 0 ? std::min(rows.end(b), tile + keys - 1 + op.shape.window) : rows.end(b);
+  for (int64_t h = g * rows.group(); h < (g + 1) * rows.group(); ++h) {
+    for (int64_t begin = from; begin < to; begin += kQueries) {
+      const ArenaScope scope(worker.memory);
+      const QueryBlock block{b, h, begin, std::min(rows.end(b), begin + kQueries)};
+      const int64_t count = block.end - block.begin, row = rows.own_row(b, begin);
+      const ScoreGradients gradients = score_gradients(op, block, tile, keys, k, v, shared, worker);
+      worker.multiply(keys, D, count, rows_view(gradients.weights, kKeys).transposed(),
+                      rows_view(op.dy.row<float>(row) + h * D, op.dy.stride), dv, D, MatmulMode::accumulate);
+      worker.multiply(keys, D, count, rows_view(gradients.dscores, kKeys).transposed(),
+                      rows_view(op.q.row<float>(row) + h * D, op.q.stride), dk, D, MatmulMode::accumulate);
+    }
+  }
+  for (int64_t j = 0; j < keys; ++j) {
+    const int64_t p = tile + j;
+    if (p >= rows.first(b)) {
+      std::copy_n(dk + j * D, D, op.dk.row<float>(rows.own_row(b, p)) + g * D);
+      std::copy_n(dv + j * D, D, op.dv.row<float>(rows.own_row(b, p)) + g * D);
+    } else if (op.dpast && p >= rows.first_key(rows.first(b))) {
+      row_math::put(dk + j * D, true, rows.cached(op.dpast, b, p) + g * D, D);
+      row_math::put(dv + j * D, true, rows.cached(op.dpast, b, p) + width + g * D, D);
+    }
+  }
+}
+
+}  // namespace
+
+void run(Context& context, const AttentionBackward& op) {
+  check_attention(op);
+  const ArenaScope scope(context.scratch);
+  const Rows<AttentionBackward> rows{op};
+  const int64_t D = rows.D(), H = op.shape.heads, G = op.shape.kv_heads;
+  for (int64_t b = 0; b < op.dpast.rows; ++b)
+    row_math::put(nullptr, false, op.dpast.row<float>(b), op.dpast.cols);
+  // What the gradient of every score of a query shares: dy . y.
+  float* shared = context.scratch.allocate_array<float>(op.q.rows * H);
+  context.pool.parallel_ranges(
+      op.q.rows, ceil_div(kElementGrain, op.q.cols), [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r)
+          for (int64_t h = 0; h < H; ++h)
+            shared[r * H + h] =
+                HWY_DYNAMIC_DISPATCH(Dot)(D, op.dy.row<float>(r) + h * D, op.y.row<float>(r) + h * D);
+      });
+  for_each_query_block(context, op, [&](const QueryBlock& block, MatmulWorker& worker) {
+    query_gradients(op, block, shared, worker);
+  });
+  // Tiles of keys of each segment, from the first that a query reads to its end.
+  auto* before = context.scratch.allocate_array<int64_t>(op.segments.count + 1);
+  before[0] = 0;
+  const auto first_tile = [&](int64_t b) {
+    return op.dpast ? rows.first_tile(rows.first(b)) : rows.first(b) / kKeys * kKeys;
+  };
+  for (int64_t b = 0; b < op.segments.count; ++b)
+    before[b + 1] =
+        before[b] + (op.segments.length(b) > 0 ? ceil_div(rows.end(b) - first_tile(b), kKeys) : 0);
+  for_each_with_worker(
+      context, before[op.segments.count] * G, op.q.size() * kKeys, [&](int64_t i, MatmulWorker& worker) {
+        const int64_t b = std::upper_bound(before, before + op.segments.count + 1, i / G) - before - 1;
+        key_gradients(op, b, i % G, first_tile(b) + (i / G - before[b]) * kKeys, shared, worker);
+      });
+}
+
+}  // namespace harmonic::cpu
+#endif  // HWY_ONCE
