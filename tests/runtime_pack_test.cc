@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "harmonic/base/put_number.h"
 #include "harmonic/runtime/range_coder.h"
 #include "harmonic/runtime/sampler.h"
 #include "harmonic/runtime/text_point.h"
@@ -236,6 +237,42 @@ TEST_F(PackTest, ABlockThatClaimsMoreTokensThanItHasBytesIsRefusedAtOnce) {
     EXPECT_THROW(unpack(packed), Error) << claimed;
     EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5)) << claimed;
   }
+}
+
+// Each decoded token takes bits, and the block has none: it is known for a forged one long before its tokens
+// are all there.
+TEST_F(PackTest, ABlockIsRefusedWhereItsBytesAreUsedUp) {
+  const std::string whole = pack(noise(3000, 2, 3));
+  constexpr size_t kHead = 8 + 64 + 4;  // the magic, the identity, and that a block follows
+  std::string forged = whole.substr(0, kHead);
+  for (const uint32_t number : {1u, 1u << 20, 1u << 20, 1u}) put_number(forged, number);  // coded; its sizes
+  forged += std::string(64, '0') + "x";
+  put_number(forged, uint32_t{2});
+  put_number(forged, uint64_t{8 + 64});
+  put_number(forged, uint64_t{1});
+  put_number(forged, static_cast<uint64_t>(forged.size() - 20));
+  forged += "HPACKEND";
+  try {
+    unpack(forged);
+    FAIL() << "it is no text";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("not those of a text of its size"), std::string::npos)
+        << error.what();
+  }
+}
+
+TEST(RangeCoder, KnowsWhenSymbolsTakeMoreBitsThanThereAre) {
+  const SymbolRange one = {0, 1, 256}, likely = {1, 255, 256};
+  RangeEncoder encoder;
+  for (int i = 0; i < 100; ++i) encoder.encode(i % 3 == 0 ? one : likely);
+  const std::string bytes = encoder.finish();
+  RangeDecoder decoder(bytes);
+  for (int i = 0; i < 100; ++i) {
+    decoder.consume(i % 3 == 0 ? one : likely);
+    EXPECT_FALSE(decoder.is_past_end()) << i;
+  }
+  for (int i = 0; i < 2; ++i) decoder.consume(one);
+  EXPECT_TRUE(decoder.is_past_end());
 }
 
 }  // namespace

@@ -294,6 +294,41 @@ TEST_F(RedisStore, BytesThatAreNoStateOfOursAreAnError) {
   EXPECT_THROW(open(), Error);
 }
 
+TEST_F(RedisStore, OneThatIsFullSaysSoKeepsAllAndLetsSessionsBeDeleted) {
+  redis_->stop();
+  redis_->start({"--maxmemory", "3mb"});
+  const auto store = open();
+  store->save({"one", "me", "", 0, 0, point(1), {{"here", point(2)}}});
+  std::vector<std::string> ids;
+  const auto fill = [&] {
+    for (int i = 0; i < 100'000; ++i) {
+      Session next{fmt::format("{:06}", ids.size()), "me", "", 0, 0, point(3), {}};
+      // Each has a state of its own.
+      auto own = *next.point;
+      own.earlier = ids.size();
+      next.point = std::make_shared<const TextPoint>(std::move(own));
+      store->save(next);
+      ids.push_back(next.id);
+    }
+  };
+  EXPECT_THROW(fill(), StoreFull);
+  const auto full = static_cast<int64_t>(ids.size());
+  EXPECT_GT(full, 10);
+  Session one = *store->load("me", "one");
+  one.point = point(4);
+  EXPECT_THROW(store->save(one), StoreFull);
+  EXPECT_THROW(store->add(one, {"x", "y"}), StoreFull);
+  EXPECT_EQ(store->count_of("me"), full + 1);
+  EXPECT_EQ(keys("*:me:session:*"), full + 1);
+  EXPECT_EQ(keys("*:me:state:*"), full + 2);
+  EXPECT_EQ(*store->load("me", "one")->point, *point(1));
+  EXPECT_EQ(store->load("me", "one")->revision, 1);
+  for (int64_t i = 0; i < full / 2; ++i) EXPECT_TRUE(store->erase("me", ids[static_cast<size_t>(i)]));
+  store->save(one);
+  EXPECT_EQ(*store->load("me", "one")->point, *point(4));
+  EXPECT_EQ(keys("*:me:state:*"), full - full / 2 + 2);
+}
+
 // Stands between a store and what answers it: Redis, whose reply it can lose, or nobody, for whom it says
 // something of its own.
 class Between {

@@ -1,9 +1,11 @@
 // Sessions, their stores, the cache of prompts' beginnings, and state tokens.
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include <cstring>
 #include <optional>
 
 #include "harmonic/runtime/prefix_cache.h"
@@ -157,6 +159,15 @@ TEST_P(SqliteStore, StatesThatNobodyHasAnyMoreAreGoneFromTheFile) {
   EXPECT_LT(size(), 200 * (1000 + model_.state_layout().bytes()));
 }
 
+TEST_P(SqliteStore, AFileMayHaveANameThatMeansSomethingToSqlite) {
+  const auto before = std::filesystem::current_path();
+  std::filesystem::current_path(folder_ / "");
+  make_sqlite_store(":memory:", model_, "a model", 1)->save({"a", "me", "", 0, 0, point(1), {}});
+  const int64_t kept = make_sqlite_store(":memory:", model_, "a model", 1)->count();
+  std::filesystem::current_path(before);
+  EXPECT_EQ(kept, 1);
+}
+
 TEST_P(SqliteStore, FilesOfAnotherKindAndOfAnotherModelAreRefused) {
   {
     const auto store = open();
@@ -232,10 +243,136 @@ TEST_P(Stores, ForksShareTheStatesOfTheirParentAndComeAfterItInTheList) {
   EXPECT_EQ(sessions.count(), 51);
 }
 
-TEST_P(Stores, NoMoreSessionsThanMemoryIsAllowedFor) {
-  Sessions sessions(open(), 100, point(1)->state.bytes());
-  sessions.create("me", point(1));
-  EXPECT_THROW(sessions.create("me", point(2)), Sessions::TooMany);
+TEST_P(Stores, NoOwnerHasMoreSessionsThanOneMay) {
+  Sessions sessions(open(), 5, 2);
+  const Session first = sessions.create("me", point(1));
+  sessions.create("me", point(2));
+  const auto refusal = [&](const auto& work) {
+    try {
+      work();
+    } catch (const Sessions::TooMany& limit) {
+      return limit.of_owner ? "an owner's" : "all";
+    }
+    return "none";
+  };
+  EXPECT_STREQ(refusal([&] { sessions.create("me", point(3)); }), "an owner's");
+  EXPECT_STREQ(refusal([&] { sessions.fork(first, 1); }), "an owner's");
+  const Session other = sessions.create("you", point(1));
+  EXPECT_STREQ(refusal([&] { sessions.fork(other, 2); }), "an owner's");
+  sessions.fork(other, 1);
+  sessions.create("she", point(1));
+  EXPECT_STREQ(refusal([&] { sessions.create("she", point(1)); }), "all");
+  sessions.erase("me", first.id);
+  sessions.create("me", point(3));
+  EXPECT_EQ(sessions.count(), 5);
+}
+
+TEST_P(Stores, KnowHowManyEachOwnerHas) {
+  {
+    const auto store = open();
+    for (const char* id : {"a", "b", "c"}) store->save({id, "me", "", 0, 0, point(1), {}});
+    store->add({"a", "you", "", 0, 0, point(2), {}}, {"a", "b"});
+    store->erase("me", "b");
+    store->erase("me", "b");
+    EXPECT_EQ(store->count_of("me"), 2);
+    EXPECT_EQ(store->count_of("you"), 2);
+    EXPECT_EQ(store->count_of("she"), 0);
+  }
+  if (GetParam() == "memory") return;
+  EXPECT_EQ(open()->count_of("me"), 2) << "when it is opened again too";
+}
+
+TEST(MemoryStore, HoldsNoMoreStatesThanThereIsRoomFor) {
+  Model model(tiny_config(*make_byte_tokenizer()), cpu_backend(), false);
+  const auto point = [&] { return std::make_shared<const TextPoint>(beginning_of_text(model)); };
+  const int64_t state = model.state_layout().bytes();
+  const auto store = make_memory_store({4 * state, 3 * state});
+  const auto refusal = [&](const auto& work) {
+    try {
+      work();
+    } catch (const StoreFull& full) {
+      return full.of_owner() ? "an owner's" : "all";
+    }
+    return "none";
+  };
+  Session session{"a", "me", "", 0, 0, point(), {{"here", point()}}};
+  store->save(session);
+  store->save({"b", "me", "", 0, 0, point(), {}});
+  EXPECT_STREQ(refusal([&] { store->save({"c", "me", "", 0, 0, point(), {}}); }), "an owner's");
+  store->add(session, {"f", "g"});  // which share its states
+  EXPECT_EQ(store->bytes_in_memory(), 3 * state);
+  // What goes on may, but not to more.
+  session.point = point();
+  EXPECT_STREQ(refusal([&] { store->save(session); }), "an owner's") << "its forks have the old one";
+  EXPECT_NE(store->load("me", "a")->point, session.point);
+  store->erase("me", "f");
+  store->erase("me", "g");
+  store->save(session);
+  EXPECT_EQ(store->load("me", "a")->point, session.point);
+  Session marked = session;
+  marked.checkpoints["there"] = point();
+  EXPECT_STREQ(refusal([&] { store->save(marked); }), "an owner's");
+  EXPECT_EQ(store->load("me", "a")->checkpoints.size(), 1u);
+  store->save({"a", "you", "", 0, 0, point(), {}});
+  EXPECT_STREQ(refusal([&] { store->save({"b", "you", "", 0, 0, point(), {}}); }), "all");
+  store->erase("me", "b");
+  EXPECT_EQ(store->bytes_in_memory(), 3 * state);
+  EXPECT_STREQ(refusal([&] { store->save({"b", "you", "", 0, 0, point(), {}}); }), "none");
+  EXPECT_EQ(store->count(), 3);
+}
+
+// A disk that is full, as SQLite sees it: files may grow no more.
+class FullDisk {
+ public:
+  FullDisk() {
+    ::getrlimit(RLIMIT_FSIZE, &before_);
+    handler_ = ::signal(SIGXFSZ, SIG_IGN);
+  }
+  ~FullDisk() {
+    grow_to(before_.rlim_cur);
+    ::signal(SIGXFSZ, handler_);
+  }
+  void grow_to(rlim_t bytes) const {
+    const rlimit limit = {bytes, before_.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  rlim_t any() const { return before_.rlim_cur; }
+
+ private:
+  rlimit before_;
+  void (*handler_)(int);
+};
+
+TEST_P(SqliteStore, AFullDiskIsSaidToBeOneAndNothingIsLost) {
+  const FullDisk disk;
+  int saved = 0;
+  {
+    const auto store = open(1);
+    store->save({"one", "me", "", 1, 1, point(7), {{"here", point(8)}}});
+    disk.grow_to(200'000);
+    EXPECT_THROW(
+        {
+          for (;; ++saved) store->save({std::to_string(saved), "me", "", 0, 0, point(saved), {}});
+        },
+        StoreFull);
+    EXPECT_GT(saved, 20) << "the journal, which has no more room than the file, was begun anew";
+    EXPECT_THROW(store->save({"one", "me", "", 2, 2, point(9), {}}), StoreFull);
+    EXPECT_THROW(store->add({"one", "me", "", 2, 2, point(9), {}}, {"x", "y"}), StoreFull);
+    for (const bool room : {false, true}) {
+      if (room) disk.grow_to(disk.any());
+      EXPECT_EQ(store->count(), 1 + saved);
+      EXPECT_FALSE(store->load("me", std::to_string(saved)));
+      EXPECT_FALSE(store->load("me", "x"));
+      const auto one = store->load("me", "one");
+      EXPECT_EQ(*one->point, *point(7)) << "as it was";
+      EXPECT_EQ(*one->checkpoints.at("here"), *point(8));
+      for (int i = 0; i < saved; ++i) EXPECT_EQ(*store->load("me", std::to_string(i))->point, *point(i));
+    }
+    store->save({"one", "me", "", 2, 2, point(9), {}});
+  }
+  const auto store = open();
+  EXPECT_EQ(store->count_of("me"), 1 + saved);
+  EXPECT_EQ(*store->load("me", "one")->point, *point(9));
 }
 
 TEST(PrefixCache, FindsTheLongestBeginningOfItsOwner) {
@@ -276,6 +413,24 @@ TEST(PrefixCache, DropsWhatWasNotUsedForLongest) {
   PrefixCache small(one - 1);
   small.insert("me", std::vector<int32_t>{1}, beginning_of_text(model));
   EXPECT_EQ(small.entries(), 0);
+}
+
+// The caches of attention end there: a state that says more was not made by the model.
+TEST(TextPoint, StandsNoFartherThanTheModelRemembers) {
+  ModelConfig config = tiny_config(*make_byte_tokenizer());
+  config.mixer = {"attention"};
+  config.attention = {.n_heads = 2, .n_kv_heads = 2, .context = 100};
+  const Model model(config, cpu_backend(), false);
+  for (const uint64_t position : {uint64_t{100}, uint64_t{101}, kFarthestPosition - 1, ~uint64_t{0}}) {
+    TextPoint point = beginning_of_text(model);
+    std::memcpy(point.state.data(), &position, sizeof position);
+    const auto decode = [&] { return decode_point(model, encode_point(point), "the state"); };
+    if (position == 100) {
+      EXPECT_EQ(decode().state.position(), 100u);
+    } else {
+      EXPECT_THROW(decode(), Error) << position;
+    }
+  }
 }
 
 class Seal : public ::testing::Test {

@@ -58,6 +58,23 @@ TEST_F(Http, RefusesWhatTwoReadersCouldReadDifferently) {
   EXPECT_EQ(send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n").status, 400);
 }
 
+TEST_F(Http, SaysWhatIsWrongWithTheLengthOfABody) {
+  start();
+  const std::string length = "Content-Length: 3\r\n", chunked = "Transfer-Encoding: chunked\r\n";
+  for (const auto& [headers, says] :
+       {std::pair(length + chunked, "both Content-Length and Transfer-Encoding"),
+        std::pair(chunked + length, "both Content-Length and Transfer-Encoding"),
+        std::pair(length + "Content-Length: 4\r\n", "more than one Content-Length"),
+        std::pair(length + length, "more than one Content-Length"),
+        std::pair(std::string("Content-Length: 3, 4\r\n"), "more than one Content-Length"),
+        std::pair(std::string("Content-Length: x\r\n"), "no number of bytes"),
+        std::pair(chunked + chunked, "a Transfer-Encoding other than chunked")}) {
+    const HttpReply reply = send("POST / HTTP/1.1\r\nHost: x\r\n" + headers + "\r\nabc");
+    EXPECT_EQ(reply.status, 400) << headers;
+    EXPECT_NE(reply.body.find(says), std::string::npos) << headers << reply.body;
+  }
+}
+
 TEST_F(Http, BoundsHeadersAndBodies) {
   options.max_header_bytes = 2000;
   options.max_headers = 10;

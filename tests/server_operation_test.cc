@@ -65,6 +65,12 @@ TEST_F(Operation, WithoutAKeyOfOursNothingIsAnsweredButHealth) {
   EXPECT_EQ(look("/v1/models", bearer(kOther))["data"].size(), 1u);
 }
 
+TEST_F(Operation, AKeyThatIsNamedTwiceIsOne) {
+  EXPECT_EQ(
+      ApiKeys(folder_.file("keys", std::string(kKey) + "\n" + kOther + "\n" + kKey + "\n"), kOther).count(),
+      2);
+}
+
 TEST_F(Operation, KeyFilesThatHoldNoKeyAreRefused) {
   config.api_key_file = folder_.file("keys", "# none\n");
   EXPECT_THROW(start(), Error);
@@ -262,6 +268,22 @@ TEST_F(Operation, OfSeveralTextsThatDoNotFitInTheQueueTheRequestIsRefusedAsAWhol
   EXPECT_EQ(look("/health")["status"], "ok");
 }
 
+// Names are compared each with each: a body of many would keep a thread busy for minutes.
+TEST_F(Operation, BodiesOfManyNamesAndThoseThatGoOnBehindAZeroByteAreRefused) {
+  std::string many = "{\"user\":{";
+  for (int i = 0; i < 257; ++i) many += fmt::format("{}\"k{}\":1", i > 0 ? "," : "", i);
+  const auto message = [&](const std::string& body) {
+    const HttpReply reply = HttpClient(port()).post("/v1/completions", body);
+    EXPECT_EQ(reply.status, 400) << reply.body.substr(0, 200);
+    EXPECT_LT(reply.body.size(), 1000u);
+    return parse_json(reply.body, "the answer")["error"]["message"].get<std::string>();
+  };
+  EXPECT_NE(message(many + "}}").find("more than 256 names"), std::string::npos);
+  EXPECT_NE(message(std::string("{\"max_tokens\":1}\0{", 18)).find("zero byte"), std::string::npos);
+  EXPECT_NE(message("{\"max_tokens\":" + std::string(10'000, '1') + "}").find("number overflow"),
+            std::string::npos);
+}
+
 TEST_F(Operation, PromptsAreBounded) {
   config.max_prompt_tokens = 10;
   EXPECT_EQ(post("/v1/completions", {{"prompt", "12345678901"}}).status, 400);
@@ -381,6 +403,36 @@ TEST_F(Operation, AHostThatIsNoAddressIsSaidToBeNone) {
   } catch (const Error& error) {
     EXPECT_NE(std::string(error.what()).find("expected an address"), std::string::npos) << error.what();
   }
+}
+
+TEST_F(Operation, WhoAsksWhetherItIsReadyMayCallItByAnyName) {
+  const auto status = [&](const std::string& path) {
+    HttpClient client(port());
+    client.send("GET " + path + " HTTP/1.1\r\nHost: 10.0.0.7:8080\r\n\r\n");
+    return client.read().status;
+  };
+  EXPECT_EQ(status("/ready"), 200);
+  EXPECT_EQ(status("/health"), 200);
+  EXPECT_EQ(status("/v1/models"), 403);
+  EXPECT_EQ(status("/metrics"), 403);
+}
+
+TEST_F(Operation, ALoadBalancerSeesThatItGoesDownBeforeAnybodyIsRefused) {
+  config.notice_seconds = 1;
+  HttpClient kept(port());
+  EXPECT_EQ(kept.get("/ready").status, 200);
+  const auto begin = std::chrono::steady_clock::now();
+  server->stop();
+  HttpReply ready;
+  for (int i = 0; i < 100 && ready.status != 503; ++i) ready = kept.get("/ready");
+  EXPECT_EQ(ready.status, 503);
+  EXPECT_TRUE(ready.headers.contains("retry-after"));
+  EXPECT_EQ(HttpClient(port()).get("/ready").status, 503) << "on a new connection too";
+  EXPECT_EQ(look("/health")["status"], "ok");
+  EXPECT_EQ(kept.post("/v1/completions", R"({"max_tokens":3})").status, 200);
+  EXPECT_TRUE(kept.is_closed());
+  EXPECT_GE(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(900));
+  EXPECT_FALSE(HttpClient(port()).connected());
 }
 
 TEST_F(Operation, GoingDownFinishesWhatIsAtWork) {

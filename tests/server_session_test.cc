@@ -1,10 +1,13 @@
 // Texts that a server keeps, hands out and takes back.
 #include <sys/stat.h>
 
+#include <cstring>
 #include <limits>
 
 #include "harmonic/runtime/session_store.h"
 #include "harmonic/runtime/state_file.h"
+#include "harmonic/runtime/state_seal.h"
+#include "harmonic/server/service.h"
 #include "tests/cli_program.h"
 #include "tests/redis_server.h"
 #include "tests/server_fixture.h"
@@ -165,6 +168,59 @@ TEST_F(SessionRoutes, AStateThatIsNoneIsNotKept) {
   expect_refused(HttpClient(port()).get("/v1/sessions/sess-damaged"));
   expect_refused(post(path("sess-damaged", "fork"), Json::object()));
   EXPECT_EQ(HttpClient(port()).request("DELETE", "/v1/sessions/sess-damaged").status, 200);
+}
+
+// The same, where it comes with the request. Whatever a state leads to, it is the request's fault, and not
+// the server's.
+TEST_F(SessionRoutes, ARequestThatGoesOnFromAForgedStateIsToldSo) {
+  const LoadedModel loaded = load_model_folder(folder_ / "model", cpu_backend());
+  const StateSeal seal(config.keyring, *loaded.model, identity_of(*loaded.model));
+  const auto forged = [&](float number, uint64_t position) {
+    TextPoint point = beginning_of_text(*loaded.model);
+    const StateRows row(point.state.data(), 1, loaded.model->state_layout());
+    for (const StateLayout::Named& named : loaded.model->state_layout().fields()) {
+      const Tensor numbers = row.field(named.field);
+      for (int64_t i = 0; i < numbers.cols; ++i)
+        static_cast<float*>(numbers.data)[i] = i % 2 == 0 ? number : -number;
+    }
+    std::memcpy(point.state.data(), &position, sizeof position);
+    point.earlier = kFarthestPosition - 1;
+    return seal.seal(point, "", unix_seconds() + 1000);
+  };
+  int refused = 0;
+  for (const float number : {3.4e38F, 1e30F, 1e-40F})
+    for (const uint64_t position : {uint64_t{0}, uint64_t{15}, uint64_t{16}, kFarthestPosition - 1}) {
+      const std::string token = forged(number, position);
+      for (const Json& more :
+           {Json{{"max_tokens", 40}}, Json{{"max_tokens", 0}, {"return_state", true}},
+            Json{{"prompt", "abc"}, {"max_tokens", 3}, {"logprobs", 2}, {"echo", true}},
+            Json{{"prompt", "abc"}, {"n", 3}, {"stream", true}},
+            Json{{"return_activity", true}, {"logprobs", 1}}, Json{{"max_tokens", 3}, {"store", true}}}) {
+        Json body = more;
+        body.update({{"state", token}, {"ignore_end", true}, {"seed", 1}});
+        const HttpReply reply = post("/v1/completions", body);
+        EXPECT_TRUE(reply.status == 200 || reply.status == 400) << reply.status << body << reply.body;
+        EXPECT_EQ(reply.body.find("nan"), std::string::npos);
+        EXPECT_EQ(reply.body.find("generation_failed"), std::string::npos) << body << reply.body;
+        if (reply.status == 400) {
+          EXPECT_NE(reply.body.find("invalid_state"), std::string::npos) << reply.body;
+        }
+        refused += reply.body.find("invalid_state") != std::string::npos;
+      }
+      const HttpReply scored =
+          post("/v1/score", {{"text", "abcdefghijklmnopqrst"}, {"state", token}, {"by", "token"}});
+      EXPECT_TRUE(scored.status == 200 || scored.status == 400) << scored.status << scored.body;
+      refused += scored.status == 400;
+      // A session of it is at odds with itself, and can be deleted.
+      const Json made = ask("/v1/sessions", {{"state", token}});
+      const HttpReply went_on =
+          post(path(made["id"], "generate"), {{"max_tokens", 40}, {"ignore_end", true}});
+      EXPECT_TRUE(went_on.status == 200 || went_on.status == 409) << went_on.status << went_on.body;
+      EXPECT_EQ(HttpClient(port()).request("DELETE", "/v1/sessions/" + made["id"].get<std::string>()).status,
+                200);
+    }
+  EXPECT_GT(refused, 0);
+  EXPECT_EQ(text_at_once("abc", 5).empty(), false) << "the others' texts are written all the same";
 }
 
 TEST_F(SessionRoutes, AStateTokenGoesOnAnywhere) {
@@ -345,7 +401,62 @@ TEST_F(SessionRoutes, NoMoreSessionsThanAllowed) {
   config.max_sessions = 2;
   create();
   create();
-  EXPECT_EQ(post("/v1/sessions", Json::object()).status, 503);
+  const HttpReply refused = post("/v1/sessions", Json::object());
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_TRUE(refused.headers.contains("retry-after"));
+}
+
+TEST_F(SessionRoutes, OneKeyLeavesRoomForTheSessionsOfOthers) {
+  config.api_key_file = folder_.file("keys", "0123456789abcdef-one\n0123456789abcdef-two\n");
+  config.max_sessions = 5;
+  const std::string one = "Authorization: Bearer 0123456789abcdef-one\r\n",
+                    two = "Authorization: Bearer 0123456789abcdef-two\r\n";
+  const auto create_for = [&](const std::string& key) { return post("/v1/sessions", Json::object(), key); };
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(create_for(one).status, 200);
+  HttpReply refused = create_for(one);
+  EXPECT_EQ(refused.status, 429);
+  EXPECT_TRUE(refused.headers.contains("retry-after"));
+  EXPECT_NE(refused.body.find("an API key may have 2 sessions"), std::string::npos) << refused.body;
+  EXPECT_EQ(parse_json(refused.body, "the answer")["error"]["code"], "too_many_sessions");
+  EXPECT_EQ(post("/v1/completions", {{"store", true}, {"max_tokens", 1}}, one).status, 429);
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(create_for(two).status, 200);
+  stop();
+  config.max_sessions_per_key = 3;  // of the same file
+  EXPECT_EQ(create_for(one).status, 200);
+  EXPECT_EQ(create_for(one).status, 429);
+  EXPECT_EQ(create_for(two).status, 503) << "all together are as many as may be";
+}
+
+TEST_F(SessionRoutes, AStoreThatIsFullSaysWhatToDoAndKeepsWhatItHas) {
+  config.sessions = "memory";
+  config.session_memory_mb = 1;
+  const std::string id = create();
+  ask(path(id, "append"), {{"prompt", "abc"}});
+  std::string last;
+  HttpReply refused;
+  for (int i = 0; i < 10'000 && refused.status == 0; ++i) {
+    const HttpReply reply = post("/v1/sessions", Json::object());
+    if (reply.status != 200) {
+      refused = reply;
+    } else {
+      last = parse_json(reply.body, "the answer")["id"];
+    }
+  }
+  const auto expect_full = [](const HttpReply& reply) {
+    EXPECT_EQ(reply.status, 507) << reply.body;
+    EXPECT_NE(reply.body.find("delete sessions"), std::string::npos) << reply.body;
+    EXPECT_EQ(parse_json(reply.body, "the answer")["error"]["code"], "store_full");
+  };
+  expect_full(refused);
+  ask(path(id, "append"), {{"prompt", "d"}});  // in place of what it was
+  ask(path(id, "checkpoint"), {{"name", "here"}});
+  expect_full(post(path(id, "append"), {{"prompt", "e"}}));
+  EXPECT_EQ(look("/v1/sessions/" + id)["tokens"], 5) << "as it was";
+  expect_full(post("/v1/completions", {{"store", true}, {"max_tokens", 1}}));
+  const HttpReply stream = post(path(id, "generate"), {{"max_tokens", 3}, {"stream", true}});
+  EXPECT_NE(stream.body.find("store_full"), std::string::npos) << stream.body;
+  EXPECT_EQ(HttpClient(port()).request("DELETE", "/v1/sessions/" + last).status, 200);
+  ask(path(id, "append"), {{"prompt", "e"}});
 }
 
 TEST_F(SessionRoutes, ScoresAreThoseOfHarmonicScore) {

@@ -1,8 +1,10 @@
 // JSON from outside, with limits. Include it only where JSON is read or written: it is slow to compile.
 #pragma once
 
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string_view>
+#include <vector>
 
 #include "harmonic/base/error.h"
 #include "harmonic/base/files.h"
@@ -12,16 +14,25 @@ namespace harmonic {
 using Json = nlohmann::ordered_json;
 
 // Parses `text`; `source` names it in errors. Nesting deeper than `max_depth` is an error (nlohmann would
-// recurse).
-inline Json parse_json(std::string_view text, std::string_view source, int max_depth = 64) {
-  const auto watch = [&](int depth, Json::parse_event_t, Json&) {
+// recurse), and so are more than `max_names` in an object (which are compared each with each).
+inline Json parse_json(std::string_view text, std::string_view source, int max_depth = 64,
+                       int64_t max_names = INT64_MAX) {
+  constexpr size_t kShown = 300;  // of an error, which may quote the text
+  std::vector<int64_t> names;     // of each object that is open
+  const auto watch = [&](int depth, Json::parse_event_t event, Json&) {
     if (depth > max_depth) fail("{}: JSON nested deeper than {} levels", source, max_depth);
+    if (event == Json::parse_event_t::object_start) names.push_back(0);
+    if (event == Json::parse_event_t::object_end) names.pop_back();
+    if (event == Json::parse_event_t::key && ++names.back() > max_names)
+      fail("{}: a JSON object of more than {} names", source, max_names);
     return true;
   };
+  // What follows one would not be looked at.
+  if (text.find('\0') != text.npos) fail("{}: not valid JSON: it holds a zero byte", source);
   try {
     return Json::parse(text.begin(), text.end(), watch);
   } catch (const nlohmann::json::exception& error) {
-    fail("{}: not valid JSON: {}", source, error.what());
+    fail("{}: not valid JSON: {}", source, std::string_view(error.what()).substr(0, kShown));
   }
 }
 

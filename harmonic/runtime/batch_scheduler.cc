@@ -433,6 +433,7 @@ void BatchScheduler::end(size_t slot, GenerationEnd::Finish finish, std::string 
   GenerationEnd ended;
   ended.finish = finish;
   ended.error = std::move(error);
+  ended.not_finite = !job.error.empty();
   if (finish != GenerationEnd::Finish::failed) {
     if (finish != GenerationEnd::Finish::stop) ended.text = job.flush();
     ended.point = point_of(slot);

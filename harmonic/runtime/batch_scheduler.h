@@ -75,6 +75,8 @@ struct GenerationEnd {
   std::string text;   // what was held back and can be shown now that the text ends; of a character that it
                       // ends within, point.unfinished has the beginning
   std::string error;  // of failed
+  // Failed by its own numbers: the model's are not finite after its state, or the weights are damaged.
+  bool not_finite = false;
   // After the last token that was read or written (all of a stop string; after an end of text, at the
   // beginning of another document). Of no meaning when it failed.
   TextPoint point;

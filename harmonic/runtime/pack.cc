@@ -246,7 +246,11 @@ void Packer::decode(std::vector<Block>& blocks, const std::string& source) {
     RangeDecoder decoder;
     Block* block;
     std::vector<int32_t> tokens;
-    int64_t bytes = 0;  // that they are
+    int64_t bytes = 0;     // that they are
+    bool in_vain = false;  // the last one is no bytes, and not the first of its document
+
+    // What no text that was packed leads to, so that a forged block takes no more work than one that was.
+    bool is_forged() const { return in_vain || bytes > block->source_bytes || decoder.is_past_end(); }
   };
   std::vector<Lane> lanes;
   for (Block& block : blocks)
@@ -282,8 +286,10 @@ void Packer::decode(std::vector<Block>& blocks, const std::string& source) {
     });
     for (size_t i = lanes.size(); i-- > 0;) {
       Lane& lane = lanes[i];
-      lane.bytes += static_cast<int64_t>(bytes_of(tokenizer_, lane.tokens, lane.tokens.size() - 1).size());
-      if (lane.bytes > lane.block->source_bytes) fail("{}: damaged: a block is longer than it says", source);
+      const size_t at = lane.tokens.size() - 1, bytes = bytes_of(tokenizer_, lane.tokens, at).size();
+      lane.bytes += static_cast<int64_t>(bytes);
+      lane.in_vain = bytes == 0 && at > 0 && lane.tokens[at - 1] != tokenizer_.eot();
+      if (lane.is_forged()) fail("{}: damaged: a block's tokens are not those of a text of its size", source);
       if (static_cast<int64_t>(lane.tokens.size()) < lane.block->tokens) continue;
       lane.block->text = text_of(tokenizer_, lane.tokens);
       const size_t last = lanes.size() - 1;

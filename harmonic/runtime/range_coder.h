@@ -30,15 +30,20 @@ class RangeEncoder {
   int filled_ = 8;  // bits used of the last byte
 };
 
-// Beyond the end of its bytes it reads zeros: what is damaged gives other symbols, and never a failure.
+// Beyond the end of its bytes it reads zeros: what is damaged gives other symbols, and is seen by
+// is_past_end().
 class RangeDecoder {
  public:
   explicit RangeDecoder(std::string_view bytes);
   // Where in [0, total) the next symbol's part is; the caller finds it, and takes it by consume().
   uint32_t target(uint32_t total) const;
   void consume(const SymbolRange& symbol);
+  // Whether the symbols so far take more bits than there are: no encoder wrote them.
+  bool is_past_end() const { return bit_ - kAhead > 8 * bytes_.size(); }
 
  private:
+  static constexpr size_t kAhead = 39;  // bits that are read before the first symbol: those of kWhole
+  static_assert(RangeEncoder::kWhole == uint64_t{1} << kAhead);
   bool next();
   std::string_view bytes_;
   size_t bit_ = 0;

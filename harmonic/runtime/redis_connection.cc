@@ -63,9 +63,14 @@ RedisValue value_of(const redisReply& reply, const std::string& address) {
       value.kind = RedisValue::Kind::list;
       for (size_t i = 0; i < reply.elements; ++i) value.list.push_back(value_of(*reply.element[i], address));
       return value;
-    case REDIS_REPLY_ERROR:
-      throw StoreUnavailable(
-          fmt::format("{}: Redis refuses: {}", address, std::string_view(reply.str, reply.len)));
+    case REDIS_REPLY_ERROR: {
+      const std::string_view why(reply.str, reply.len);
+      std::string what = fmt::format("{}: Redis refuses: {}", address, why);
+      // Of a script too, within what it says of that one.
+      if (why.find("OOM command not allowed") != why.npos)
+        throw StoreFull(what + "; give it more memory (maxmemory), or delete sessions");
+      throw StoreUnavailable(what);
+    }
     default:
       fail("{}: a reply of a kind that is not known, {}", address, reply.type);
   }

@@ -48,7 +48,8 @@ class RedisConnection {
   using Words = std::vector<std::string_view>;
   // Sends a command and gives the reply. A connection that the server has closed since the last time is made
   // anew, and the command is sent again: it must be one that may come twice. Throws
-  // StoreUnavailable when the server cannot be reached, does not answer in time or refuses. So that nobody
+  // StoreUnavailable when the server cannot be reached, does not answer in time or refuses, StoreFull where
+  // that is for want of memory. So that nobody
   // waits in a row, it is also thrown for a moment after that, and where another thread's command takes long.
   RedisValue ask(const Words& command);
 

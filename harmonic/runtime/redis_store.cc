@@ -100,19 +100,22 @@ end
 return found
 )";
 
+// A Redis that is full refuses a script at its first command that may take memory, and none that comes after
+// one that was let through: what takes none comes first here, and sessions can be ended to make room.
+//
 // Ends a session: the beginning of its owner's keys, the key of the count, its id. Whether there was one,
 // though not where the connection breaks off between two tries.
 constexpr std::string_view kErase = R"(
 local key = ARGV[1] .. 'session:' .. ARGV[3]
 local old = redis.call('HGETALL', key)
 if #old == 0 then return 0 end
+redis.call('DEL', key)
 for i = 1, #old, 2 do
   if old[i] == 'state' or string.sub(old[i], 1, 3) == 'at:' then
     local state = ARGV[1] .. 'state:' .. old[i + 1]
     if redis.call('HINCRBY', state, 'uses', -1) <= 0 then redis.call('DEL', state) end
   end
 end
-redis.call('DEL', key)
 redis.call('ZREM', ARGV[1] .. 'ids', ARGV[3])
 redis.call('DECR', ARGV[2])
 return 1
@@ -255,6 +258,12 @@ class RedisStore : public SessionStore {
   int64_t count() const override {
     const RedisValue value = redis_.ask({"GET", count_key_});
     return value.kind == RedisValue::Kind::nothing ? 0 : number_in(text_in(value));
+  }
+
+  int64_t count_of(const std::string& owner) const override {
+    const RedisValue value = redis_.ask({"ZCARD", keys_of(owner) + "ids"});
+    if (value.kind != RedisValue::Kind::number) fail_kind("a number");
+    return value.number;
   }
 
   int64_t bytes_in_memory() const override {

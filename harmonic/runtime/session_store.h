@@ -31,6 +31,18 @@ class StoreUnavailable : public Error {
   using Error::Error;
 };
 
+// There is no room for what was to be kept. Nothing was changed: what was kept before still is.
+class StoreFull : public Error {
+ public:
+  // `of_owner`: there would be, but for how much one owner may have.
+  explicit StoreFull(std::string message, bool of_owner = false)
+      : Error(std::move(message)), of_owner_(of_owner) {}
+  bool of_owner() const { return of_owner_; }
+
+ private:
+  bool of_owner_;
+};
+
 // What is kept of a session is no state of the model's; the store itself is well.
 class SessionDamaged : public Error {
  public:
@@ -54,7 +66,7 @@ class SessionStore {
 
   // Thrown by save(): another server has changed the session, or ended it, since it was loaded.
   struct Changed {};
-  // Adds it, or replaces the one of its owner and id.
+  // Adds it, or replaces the one of its owner and id. Throws StoreFull, as add() and erase() may.
   virtual void save(Session session) = 0;
   // Adds copies of a session under ids that nobody has, in their order: all, or none.
   virtual void add(const Session& like, const std::vector<std::string>& ids) = 0;
@@ -64,12 +76,18 @@ class SessionStore {
   // At most `limit`, after this id in the order of ids; without points.
   virtual std::vector<Session> list(const std::string& owner, const std::string& after, int64_t limit) = 0;
   virtual int64_t count() const = 0;
+  virtual int64_t count_of(const std::string& owner) const = 0;
   // Bytes of states that it holds in memory.
   virtual int64_t bytes_in_memory() const = 0;
 };
 
+// Bytes of states that a store in memory may hold, those that several sessions of an owner share counted
+// once.
+struct MemoryRoom {
+  int64_t bytes = INT64_MAX, bytes_of_owner = INT64_MAX;
+};
 // Gone with the process.
-std::unique_ptr<SessionStore> make_memory_store();
+std::unique_ptr<SessionStore> make_memory_store(MemoryRoom room = {});
 // In an SQLite file, made where there is none; `memory` bytes of the sessions used last are held in memory.
 // Throws Error for a file of another kind, sessions of another model, and while another process has it.
 std::unique_ptr<SessionStore> make_sqlite_store(const std::string& path, const Model& model,

@@ -58,9 +58,10 @@ void Sessions::Lease::save() {
   ++session.revision;
 }
 
-void Sessions::check_room(int64_t more) const {
-  if (store_->count() > most_ - more || (most_bytes_ > 0 && store_->bytes_in_memory() >= most_bytes_))
-    throw TooMany{};
+void Sessions::check_room(const std::string& owner, int64_t more) const {
+  if (most_of_owner_ < most_ && store_->count_of(owner) > most_of_owner_ - more)
+    throw TooMany{most_of_owner_, true};
+  if (store_->count() > most_ - more) throw TooMany{most_, false};
 }
 
 void Sessions::hold(const std::string& owner, const std::string& id) {
@@ -78,14 +79,14 @@ Session Sessions::create(const std::string& owner, Session::Point point) {
 }
 
 Session Sessions::create_as(const std::string& id, const std::string& owner, Session::Point point) {
-  check_room(1);
+  check_room(owner, 1);
   Session session{id, owner, {}, now(), now(), std::move(point), {}};
   store_->save(session);
   return session;
 }
 
 std::vector<std::string> Sessions::fork(const Session& parent, int64_t n) {
-  check_room(n);
+  check_room(parent.owner, n);
   std::vector<std::string> ids = new_session_ids(n);
   Session fork = parent;
   fork.parent = parent.id;

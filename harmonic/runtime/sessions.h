@@ -14,13 +14,17 @@ namespace harmonic {
 // Every member may be called from several threads; all may wait for the store.
 class Sessions {
  public:
-  // At most so many, and no more while the store holds `most_bytes` of states in memory (0: any).
-  Sessions(std::unique_ptr<SessionStore> store, int64_t most, int64_t most_bytes = 0)
-      : store_(std::move(store)), most_(most), most_bytes_(most_bytes) {}
+  // At most so many, and of one owner.
+  Sessions(std::unique_ptr<SessionStore> store, int64_t most, int64_t most_of_owner = INT64_MAX)
+      : store_(std::move(store)), most_(most), most_of_owner_(most_of_owner) {}
 
   struct NotFound {};
-  struct InUse {};    // another request goes on with it now
-  struct TooMany {};  // as many as there may be
+  struct InUse {};  // another request goes on with it now
+  // As many as there may be.
+  struct TooMany {
+    int64_t most;
+    bool of_owner;  // of all owners otherwise
+  };
 
   // One session that its holder alone may change, until it is let go of. Movable.
   class Lease {
@@ -30,7 +34,8 @@ class Sessions {
     }
     Lease& operator=(Lease&&) = delete;
     ~Lease();
-    // Writes what has been made of it. Throws SessionStore::Changed where another server shares the store.
+    // Writes what has been made of it. Throws SessionStore::Changed where another server shares the store;
+    // the store has the session as it was, whatever is thrown.
     void save();
 
    private:
@@ -68,8 +73,8 @@ class Sessions {
   void let_go(const std::string& owner, const std::string& id);
 
   const std::unique_ptr<SessionStore> store_;
-  void check_room(int64_t more) const;
-  const int64_t most_, most_bytes_;
+  void check_room(const std::string& owner, int64_t more) const;
+  const int64_t most_, most_of_owner_;
   std::mutex mutex_;
   std::set<std::pair<std::string, std::string>> held_;
 };

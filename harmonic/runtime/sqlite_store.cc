@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <list>
 #include <mutex>
 #include <unordered_map>
@@ -26,12 +27,25 @@ constexpr const char* kSchema = R"(
   CREATE INDEX IF NOT EXISTS checkpoints_by_state ON checkpoints (state);
 )";
 
+// Whether a write found no room. SQLite has a code for one of the ways in which the system says so.
+bool is_full(int code, int system_error) {
+  return code == SQLITE_FULL || (code == SQLITE_IOERR &&
+                                 (system_error == ENOSPC || system_error == EDQUOT || system_error == EFBIG));
+}
+
+// Right after the call that failed.
 [[noreturn]] void fail_of(sqlite3* database, const std::string& file) {
+  const int system_error = errno;  // sqlite3_system_errno() has it for a few kinds of failure alone
   const int code = sqlite3_errcode(database) & 0xFF;
-  fail("{}: {}{}", file, sqlite3_errmsg(database),
-       code == SQLITE_NOTADB    ? "; name a file of sessions, or none yet (--sessions sqlite:FILE)"
-       : code == SQLITE_CORRUPT ? "; it is damaged: put a copy in its place, or move it away to begin anew"
-                                : "");
+  const std::string what = fmt::format("{}: {}", file, sqlite3_errmsg(database));
+  if (is_full(code, system_error)) throw StoreFull(what + "; make room on its disk, or delete sessions");
+  if (code == SQLITE_BUSY || code == SQLITE_LOCKED)
+    throw StoreUnavailable(what + "; another program has held it for too long");
+  fail("{}{}", what,
+       code == SQLITE_NOTADB     ? "; name a file of sessions, or none yet (--sessions sqlite:FILE)"
+       : code == SQLITE_CORRUPT  ? "; it is damaged: put a copy in its place, or move it away to begin anew"
+       : code == SQLITE_READONLY ? "; let this program write it and its folder"
+                                 : "");
 }
 
 // A prepared statement; used by one call at a time.
@@ -105,7 +119,9 @@ FileLock locked(const std::string& path) {
 
 struct Database {
   explicit Database(const std::string& path) : file(path), lock(locked(path)) {
-    if (sqlite3_open_v2(path.c_str(), &handle,
+    // SQLite has a meaning of its own for some names, as ":memory:", but for no path that begins with a
+    // slash.
+    if (sqlite3_open_v2(std::filesystem::absolute(path).c_str(), &handle,
                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
                         nullptr) != SQLITE_OK) {
       const std::string why = handle ? sqlite3_errmsg(handle) : "out of memory";
@@ -145,9 +161,8 @@ class SqliteStore : public SessionStore {
       put.begin().text(identity).step();
     }
     ask.end();
-    Statement count(database_.handle, database_.file, "SELECT COUNT(*) FROM sessions");
-    count.begin().step();
-    sessions_ = count.number_at(0);
+    Statement count(database_.handle, database_.file, "SELECT owner, COUNT(*) FROM sessions GROUP BY owner");
+    for (count.begin(); count.step();) add_count(count.bytes_at(0), count.number_at(1));
   }
 
   void save(Session session) override {
@@ -158,7 +173,7 @@ class SqliteStore : public SessionStore {
       put(session);
       drop_states();
     });
-    sessions_ += is_new;
+    add_count(session.owner, is_new);
     keep(session);
   }
 
@@ -171,7 +186,7 @@ class SqliteStore : public SessionStore {
         put(session);
       }
     });
-    sessions_ += static_cast<int64_t>(ids.size());
+    add_count(like.owner, static_cast<int64_t>(ids.size()));
     for (const std::string& id : ids) {
       session.id = id;
       keep(session);
@@ -192,8 +207,9 @@ class SqliteStore : public SessionStore {
     session.parent = ask.bytes_at(0);
     session.created = ask.number_at(1);
     session.used = ask.number_at(2);
-    session.point = point_of(ask.number_at(3));
+    const int64_t state = ask.number_at(3);
     ask.end();
+    session.point = point_of(state);
     Statement& more = get_checkpoints_.begin().text(owner).text(id);
     std::map<std::string, int64_t> numbers;
     while (more.step()) numbers[more.bytes_at(0)] = more.number_at(1);
@@ -209,7 +225,7 @@ class SqliteStore : public SessionStore {
       was_there = drop_rows(owner, id);
       drop_states();
     });
-    sessions_ -= was_there;
+    add_count(owner, -static_cast<int64_t>(was_there));
     forget(owner, id);
     return was_there;
   }
@@ -234,6 +250,11 @@ class SqliteStore : public SessionStore {
     const std::lock_guard lock(mutex_);
     return sessions_;
   }
+  int64_t count_of(const std::string& owner) const override {
+    const std::lock_guard lock(mutex_);
+    const auto found = sessions_of_.find(owner);
+    return found == sessions_of_.end() ? 0 : found->second;
+  }
 
   int64_t bytes_in_memory() const override {
     const std::lock_guard lock(mutex_);
@@ -241,9 +262,22 @@ class SqliteStore : public SessionStore {
   }
 
  private:
-  // All of it or nothing.
+  // All of it or nothing. `work` may run twice.
   template <typename Work>
   void change(const Work& work) {
+    try {
+      change_once(work);
+    } catch (const StoreFull&) {
+      // What stands in the journal goes to the file, where that has room, and the journal begins anew: there
+      // may be room then.
+      if (sqlite3_wal_checkpoint_v2(database_.handle, nullptr, SQLITE_CHECKPOINT_TRUNCATE, nullptr,
+                                    nullptr) != SQLITE_OK)
+        throw;
+      change_once(work);
+    }
+  }
+  template <typename Work>
+  void change_once(const Work& work) {
     database_.run("BEGIN IMMEDIATE");
     try {
       work();
@@ -255,6 +289,11 @@ class SqliteStore : public SessionStore {
       points_.clear();
       throw;
     }
+  }
+
+  void add_count(const std::string& owner, int64_t sessions) {
+    sessions_ += sessions;
+    sessions_of_[owner] += sessions;
   }
 
   void put(const Session& session) {
@@ -379,7 +418,8 @@ class SqliteStore : public SessionStore {
   std::unordered_map<const TextPoint*, Numbered> numbers_;  // the rows of states that are in memory
   std::unordered_map<int64_t, const TextPoint*> points_;    // and the other way
   int64_t sessions_ = 0;
-  std::list<Session> order_;  // the last used first
+  std::unordered_map<std::string, int64_t> sessions_of_;  // by owner
+  std::list<Session> order_;                              // the last used first
   std::map<std::pair<std::string, std::string>, std::list<Session>::iterator> kept_;
   int64_t bytes_ = 0;
 };

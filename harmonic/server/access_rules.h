@@ -1,6 +1,7 @@
 // Which requests a server answers at all: by Host header, by origin, by API key.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,6 +24,8 @@ class AccessRules {
   void check_origin(const HttpRequest& request) const;
   // Whose the request is: empty where no API key is asked for. Throws ApiError 401.
   std::string owner_of(const HttpRequest& request) const;
+  // How many there may be: API keys, or one where none is asked for.
+  int64_t owners() const { return std::max<int64_t>(1, keys_.count()); }
 
   using Headers = std::vector<std::pair<std::string, std::string>>;
   // That let the page which asks read the answer; none where it is not one of another origin. Nothing of the

@@ -43,7 +43,8 @@ void ApiKeys::add(std::string_view key, const std::string& where) {
   if (key.size() < kShortestKey)
     fail("{}: an API key of {} bytes; expected at least {}, such as openssl rand -hex 24 gives", where,
          key.size(), kShortestKey);
-  keys_.push_back(hash_of(key));
+  const Hash hash = hash_of(key);
+  if (std::find(keys_.begin(), keys_.end(), hash) == keys_.end()) keys_.push_back(hash);
 }
 
 std::optional<std::string> ApiKeys::owner_of(std::string_view authorization) const {

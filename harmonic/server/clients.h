@@ -21,6 +21,7 @@ class ApiKeys {
   ApiKeys(const std::string& file, std::string_view more);
 
   bool required() const { return !keys_.empty(); }
+  int64_t count() const { return static_cast<int64_t>(keys_.size()); }
   // The owner that this value of an Authorization header stands for: a hash of its key, in hexadecimal; the
   // same on every server and after a restart. None: no key of ours.
   std::optional<std::string> owner_of(std::string_view authorization) const;

@@ -92,6 +92,7 @@ void route_completions(Service& service, const Call& call) {
   const bool return_state = fields.flag("return_state", false), store = fields.flag("store", false);
   const std::string previous = fields.text("previous_response_id");
   plan.from = read_state_token(service, call, fields);
+  plan.from_was_sent = plan.from != nullptr;
   if (!previous.empty()) {
     if (plan.from) fail_field("state", "state and previous_response_id: give one of them");
     plan.from = with_sessions([&] { return service.sessions.look(call.owner, previous).point; });
@@ -102,11 +103,12 @@ void route_completions(Service& service, const Call& call) {
   if ((return_state || store) && (plan.prompts.size() != 1 || plan.choices != 1))
     fail_field("n", "one state is kept or returned: expected one prompt and n = 1");
   if (return_state || store) {
-    plan.ended = [&service, call, return_state, store, id = plan.id](std::vector<TextPoint> points) {
+    plan.ended = [&service, call, return_state, store, id = plan.id,
+                  sent = plan.from_was_sent](std::vector<TextPoint> points) {
       std::string more;
-      if (return_state) more = state_token_field(service, call, points.front());
+      if (return_state) more = state_token_field(service, call, points.front(), sent);
       if (store) {
-        check_point(service, points.front());
+        check_point(service, points.front(), sent);
         with_sessions([&] {
           service.sessions.create_as(id, call.owner,
                                      std::make_shared<const TextPoint>(std::move(points.front())));

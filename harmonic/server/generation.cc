@@ -7,6 +7,7 @@
 
 #include "harmonic/server/api_error.h"
 #include "harmonic/server/generation_answer.h"
+#include "harmonic/server/state_fields.h"
 
 namespace harmonic {
 namespace {
@@ -380,6 +381,8 @@ class Generation : public std::enable_shared_from_this<Generation> {
 
   std::optional<ApiError> error_of_choices() const {
     for (const Choice& choice : choices_) {
+      // The model does well with texts that it has read from their beginning, as chats are.
+      if (choice.end.not_finite && plan_.from && !chat()) return invalid_state_error(plan_.from_was_sent);
       if (choice.end.finish == GenerationEnd::Finish::failed)
         return ApiError{choice.error_status, choice.end.error, "", "generation_failed",
                         choice.error_status == 503 ? 1 : 0};

@@ -23,6 +23,7 @@ struct GenerationPlan {
   Form form = Form::completion;
   std::vector<Prompt> prompts;
   std::shared_ptr<const TextPoint> from;  // null: every prompt begins a document
+  bool from_was_sent = false;             // it came with the request; the server kept it otherwise
   bool begins_document() const { return !from || from->at_beginning(); }
   int64_t choices = 1;  // of each prompt
   int64_t max_tokens = 16;

@@ -192,8 +192,7 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
     unknown.client = client_;
     begin_exchange(std::move(unknown));
     const bool large = error == http::error::header_limit || error == http::error::buffer_overflow;
-    refuse(large ? 431 : 400,
-           large ? "the request's headers are too large" : "not a request of HTTP/1.1: " + error.message());
+    refuse(large ? 431 : 400, large ? "the request's headers are too large" : head_error(*parser_, error));
   }
 
   void head_has_come() {

@@ -49,6 +49,21 @@ inline HttpRequest request_of(const HttpParser& parser, const std::string& clien
   return request;
 }
 
+// Why the parser refused a head, for its sender. At a length or encoding that contradicts another it stops
+// before it has the header: that is added here, for what it is then.
+inline std::string head_error(const HttpParser& parser, boost::system::error_code error) {
+  namespace http = boost::beast::http;
+  const bool two = error == http::error::multiple_content_length,
+             length = two || error == http::error::bad_content_length;
+  if (length || error == http::error::bad_transfer_encoding) {
+    HttpRequest head = request_of(parser, {});
+    head.headers.emplace_back(length ? "content-length" : "transfer-encoding", two ? "," : "");
+    const std::string wrong = framing_error(head);
+    return wrong.empty() ? "the request has a Content-Length that is no number of bytes" : wrong;
+  }
+  return "not a request of HTTP/1.1: " + error.message();
+}
+
 inline std::string_view reason_of(int status) {
   const auto reason = boost::beast::http::obsolete_reason(static_cast<boost::beast::http::status>(status));
   return {reason.data(), reason.size()};

@@ -67,6 +67,12 @@ class HttpServer::Implementation {
 
   void stop() { shared_.loop.stop(); }
   void post(std::function<void()> work) { asio::post(shared_.loop, std::move(work)); }
+  void post_later(double seconds, std::function<void()> work) {
+    deadline_.expires_after(seconds_of(seconds));
+    deadline_.async_wait([work = std::move(work)](ErrorCode error) {
+      if (!error) work();
+    });
+  }
   int64_t connections() const { return shared_.count.load(); }
 
  private:
@@ -228,6 +234,10 @@ void HttpServer::run(bool signals, std::function<void()> asked) {
 void HttpServer::drain(double seconds) { implementation_->drain(seconds); }
 void HttpServer::stop() { implementation_->stop(); }
 void HttpServer::post(std::function<void()> work) { implementation_->post(std::move(work)); }
+void HttpServer::post_later(double seconds, std::function<void()> work) {
+  implementation_->post(
+      [this, seconds, work = std::move(work)] { implementation_->post_later(seconds, work); });
+}
 int64_t HttpServer::connections() const { return implementation_->connections(); }
 
 }  // namespace harmonic

@@ -118,8 +118,9 @@ class HttpServer {
   // answer has ended, at the latest after so many seconds.
   void drain(double seconds);
   void stop();
-  // Calls it on the loop's thread.
+  // Calls it on the loop's thread; in so many seconds, where drain() has not begun by then.
   void post(std::function<void()> work);
+  void post_later(double seconds, std::function<void()> work);
   int64_t connections() const;
 
  private:

@@ -16,18 +16,6 @@ std::string date_now() {
   return text;
 }
 
-// What is wrong with the framing of a request's body, where two readers might disagree; empty when nothing.
-std::string framing_error(const HttpRequest& request) {
-  const int64_t lengths = request.count("content-length"), encodings = request.count("transfer-encoding");
-  if (lengths > 0 && encodings > 0) return "both Content-Length and Transfer-Encoding";
-  if (lengths > 1 || request.header("content-length").find(',') != std::string_view::npos)
-    return "more than one Content-Length";
-  if (encodings > 1 || (encodings == 1 && lower_case(request.header("transfer-encoding")) != "chunked"))
-    return "a Transfer-Encoding other than chunked";
-  if (encodings == 1 && request.minor_version == 0) return "a Transfer-Encoding in HTTP/1.0";
-  return {};
-}
-
 }  // namespace
 
 std::string_view HttpRequest::header(std::string_view name) const {
@@ -54,11 +42,22 @@ std::string media_type(const HttpRequest& request) {
   return lower_case(type.substr(0, type.find_first_of("; \t")));
 }
 
+std::string framing_error(const HttpRequest& request) {
+  const int64_t lengths = request.count("content-length"), encodings = request.count("transfer-encoding");
+  if (lengths > 0 && encodings > 0)
+    return "the request has both Content-Length and Transfer-Encoding; send one of them";
+  if (lengths > 1 || request.header("content-length").find(',') != std::string_view::npos)
+    return "the request has more than one Content-Length";
+  if (encodings > 1 || (encodings == 1 && lower_case(request.header("transfer-encoding")) != "chunked"))
+    return "the request has a Transfer-Encoding other than chunked";
+  if (encodings == 1 && request.minor_version == 0) return "the request has a Transfer-Encoding in HTTP/1.0";
+  return {};
+}
+
 std::optional<HttpRefusal> head_refusal(const HttpRequest& request, unsigned version,
                                         const HttpOptions& options) {
   if (version != 11 && version != 10) return HttpRefusal{505, "only HTTP/1.1 and HTTP/1.0 are spoken here"};
-  if (const std::string wrong = framing_error(request); !wrong.empty())
-    return HttpRefusal{400, "the request has " + wrong};
+  if (const std::string wrong = framing_error(request); !wrong.empty()) return HttpRefusal{400, wrong};
   if (static_cast<int64_t>(request.headers.size()) > options.max_headers)
     return HttpRefusal{431, fmt::format("more than {} headers", options.max_headers)};
   if (request.count("host") > 1 || (request.minor_version == 1 && request.count("host") == 0))

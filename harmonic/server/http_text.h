@@ -19,6 +19,8 @@ struct HttpRefusal {
   int status;
   std::string why;
 };
+// What is wrong with the framing of a request's body, where two readers might disagree; empty when nothing.
+std::string framing_error(const HttpRequest& request);
 // Whether a head is to be refused whatever it asks for: its framing, where two readers might disagree, its
 // version (11 is HTTP/1.1), its Host header, its size.
 std::optional<HttpRefusal> head_refusal(const HttpRequest& request, unsigned version,

@@ -10,6 +10,7 @@ namespace harmonic {
 namespace {
 
 constexpr int kMostDepth = 24;
+constexpr int64_t kMostNames = 256;  // of an object
 
 }  // namespace
 
@@ -19,7 +20,7 @@ JsonFields::JsonFields(const HttpRequest& request) : object_(Json::object()) {
   if (media_type(request) != "application/json")
     throw ApiError{415, "expected Content-Type: application/json", "", "unsupported_media_type", 0};
   try {
-    object_ = parse_json(request.body, "the body", kMostDepth);
+    object_ = parse_json(request.body, "the body", kMostDepth, kMostNames);
   } catch (const Error& error) {
     throw ApiError{400, error.what(), "", "invalid_json", 0};
   }

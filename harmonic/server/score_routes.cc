@@ -54,12 +54,13 @@ enum class By { document, line, token };
 
 class WholeScore : public GenerationListener, public std::enable_shared_from_this<WholeScore> {
  public:
-  // `tokens`: how many will be scored.
-  WholeScore(Service& service, Call call, By by, bool return_state, bool first, size_t tokens)
+  // `sent`: it goes on from a state that came with the request. `tokens`: how many will be scored.
+  WholeScore(Service& service, Call call, By by, bool return_state, bool sent, bool first, size_t tokens)
       : service_(service),
         call_(std::move(call)),
         by_(by),
         return_state_(return_state),
+        sent_(sent),
         memory_(service.answers.take(by == By::document ? 0 : static_cast<int64_t>(tokens) * kBytesOfResult)),
         first_(first) {}
 
@@ -85,6 +86,7 @@ class WholeScore : public GenerationListener, public std::enable_shared_from_thi
   void answer(const GenerationEnd& end) {
     lines_.finish([this](const LineScore& line) { add_line(line); });
     try {
+      if (end.not_finite && sent_) throw invalid_state_error(true);
       if (end.finish == GenerationEnd::Finish::failed)
         throw ApiError{500, end.error, "", "scoring_failed", 0};
       if (end.finish == GenerationEnd::Finish::cancelled)
@@ -93,7 +95,7 @@ class WholeScore : public GenerationListener, public std::enable_shared_from_thi
       std::string body =
           fmt::format(R"({{"object":"score","model":{},{})", json_text(service_.model_name), sum_.fields());
       if (by_ != By::document) body += fmt::format(R"(,"results":[{}])", results_);
-      if (return_state_) body += "," + state_token_field(service_, call_, end.point);
+      if (return_state_) body += "," + state_token_field(service_, call_, end.point, sent_);
       call_.exchange->respond({200, "application/json", body + "}", {}});
     } catch (const ApiError& error) {
       call_.exchange->respond(response_of(error));
@@ -104,7 +106,7 @@ class WholeScore : public GenerationListener, public std::enable_shared_from_thi
   const Call call_;
   const std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
   const By by_;
-  const bool return_state_;
+  const bool return_state_, sent_;
   const std::shared_ptr<void> memory_;  // that the answer may take
   bool first_;
   Sum sum_;
@@ -254,11 +256,12 @@ void route_score(Service& service, const Call& call) {
   request.alternatives = 0;
   request.deadline = deadline_of(service);
   request.client = call.client();
-  const auto listener = std::make_shared<WholeScore>(service, call,
-                                                     by == "token"  ? By::token
-                                                     : by == "line" ? By::line
-                                                                    : By::document,
-                                                     return_state, first, request.tokens.size());
+  const auto listener =
+      std::make_shared<WholeScore>(service, call,
+                                   by == "token"  ? By::token
+                                   : by == "line" ? By::line
+                                                  : By::document,
+                                   return_state, from != nullptr, first, request.tokens.size());
   try {
     const auto ticket = service.scheduler.submit(std::move(request), listener);
     call.exchange->when_gone([ticket] { ticket.cancel(); });

@@ -13,7 +13,6 @@
 #include <optional>
 
 #include "harmonic/base/files.h"
-#include "harmonic/base/json.h"
 #include "harmonic/base/log.h"
 #include "harmonic/runtime/redis_connection.h"
 #include "harmonic/server/access_log.h"
@@ -25,6 +24,7 @@
 #include "harmonic/server/page.h"
 #include "harmonic/server/routes.h"
 #include "harmonic/server/service.h"
+#include "harmonic/tokenizer/json_vocabulary.h"
 
 namespace harmonic {
 namespace {
@@ -32,12 +32,10 @@ namespace {
 constexpr int kWorkers = 2;
 
 // The name of a special token, from the tokenizer's own file.
-std::string name_of_token(const Json& tokenizer, int32_t token) {
-  const auto added = tokenizer.find("added_tokens");
-  if (added != tokenizer.end() && added->is_array())
-    for (const Json& entry : *added)
-      if (entry.value("id", -1) == token && entry.contains("content"))
-        return entry["content"].get<std::string>();
+std::string name_of_token(const VocabularyJson& tokenizer, int32_t token) {
+  for (const VocabularyJson& entry : member(tokenizer, "added_tokens"))
+    if (entry.value("id", -1) == token && entry.contains("content"))
+      return entry["content"].get<std::string>();
   return "<|endoftext|>";
 }
 
@@ -92,9 +90,13 @@ std::string own_session_file(const std::string& identity) {
   return folder / fmt::format("sessions-{:.16}.db", identity);
 }
 
+// `owners`: API keys that share the store.
 std::unique_ptr<SessionStore> store_of(const ServerConfig& config, const Model& model,
-                                       const std::string& identity) {
-  if (config.sessions == "memory") return make_memory_store();
+                                       const std::string& identity, int64_t owners) {
+  if (config.sessions == "memory") {
+    const int64_t bytes = config.session_memory_mb << 20;
+    return make_memory_store({bytes, bytes / owners});
+  }
   if (config.sessions.starts_with("redis:")) {
     RedisOptions options = RedisOptions::of(config.sessions);
     options.password = secret("HARMONIC_REDIS_PASSWORD");
@@ -124,8 +126,10 @@ class Server::Implementation : public HttpHandler {
         limits_(config.concurrent_per_client, config.requests_per_minute),
         cache_(config.cache_mb << 20),
         identity_(identity_of(*loaded_.model)),
-        sessions_(store_of(config, *loaded_.model, identity_), config.max_sessions,
-                  config.sessions == "memory" ? config.session_memory_mb << 20 : 0),
+        sessions_(store_of(config, *loaded_.model, identity_, access_.owners()), config.max_sessions,
+                  config.max_sessions_per_key > 0
+                      ? config.max_sessions_per_key
+                      : std::max<int64_t>(1, config.max_sessions / access_.owners())),
         scheduler_(*loaded_.model, *loaded_.tokenizer, scheduler_options(config, threads)),
         workers_(kWorkers),
         service_{config_,
@@ -144,7 +148,7 @@ class Server::Implementation : public HttpHandler {
                  {},
                  unix_seconds()} {
     if (::sodium_init() < 0) fail("libsodium cannot be used here");
-    const Json tokenizer = parse_json(loaded_.tokenizer->to_json(), "the tokenizer");
+    const VocabularyJson tokenizer = parse_vocabulary_json(loaded_.tokenizer->to_json(), "the tokenizer");
     service_.end_of_text = name_of_token(tokenizer, loaded_.tokenizer->eot());
     service_.begin_of_text = name_of_token(tokenizer, loaded_.tokenizer->bos());
     if (!loaded_.chat_template.empty())
@@ -164,8 +168,12 @@ class Server::Implementation : public HttpHandler {
   int port() const { return http_->port(); }
   void run(bool signals) {
     http_->run(signals, [this] {
-      log("no new requests from now on; those at work have {} seconds", config_.drain_seconds);
-      drain();
+      log("not ready any more{}; requests at work then have {} seconds",
+          config_.notice_seconds > 0
+              ? fmt::format(", and no new requests in {} seconds", config_.notice_seconds)
+              : "; no new requests",
+          config_.drain_seconds);
+      leave();
     });
   }
   std::string address() const {
@@ -174,7 +182,7 @@ class Server::Implementation : public HttpHandler {
     return fmt::format("http://{}{}{}:{}", v6 ? "[" : "", config_.host, v6 ? "]" : "", port());
   }
   void stop() {
-    http_->post([this] { drain(); });
+    http_->post([this] { leave(); });
   }
 
   // --- HttpHandler, on the loop's thread ---
@@ -232,7 +240,8 @@ class Server::Implementation : public HttpHandler {
 
   void dispatch(const std::shared_ptr<HttpExchange>& exchange) {
     const HttpRequest& request = exchange->request();
-    access_.check_host(request);
+    // Load balancers ask for these under any name, and they give nothing away.
+    if (request.path != "/health" && request.path != "/ready") access_.check_host(request);
     access_.check_origin(request);
     if (const std::string methods = methods_of(request); request.method == "OPTIONS" && !methods.empty()) {
       respond(exchange, {204, "", "", {{"Allow", methods}}});
@@ -245,7 +254,7 @@ class Server::Implementation : public HttpHandler {
       return respond(exchange, {200, "application/json", std::string(kOpenApi), {}});
     if (reads && path == "/health")
       return respond(exchange, {200, "application/json", R"({"status":"ok"})", {}});
-    if (reads && path == "/ready" && !draining_)
+    if (reads && path == "/ready" && !leaving_)
       return respond(exchange, {200, "application/json", R"({"status":"ready"})", {}});
     if (reads && path == "/ready") throw draining_error();
     Call call{exchange, access_.owner_of(request), {}};
@@ -313,6 +322,13 @@ class Server::Implementation : public HttpHandler {
     }
   }
 
+  // A load balancer is told at /ready, and has a time to send nobody any more, before somebody is refused.
+  void leave() {
+    if (std::exchange(leaving_, true)) return;
+    if (config_.notice_seconds == 0) return drain();
+    http_->post_later(config_.notice_seconds, [this] { drain(); });
+  }
+
   void drain() {
     draining_ = true;
     http_->drain(config_.drain_seconds);
@@ -334,7 +350,7 @@ class Server::Implementation : public HttpHandler {
   BatchScheduler scheduler_;
   Workers workers_;
   Service service_;
-  bool draining_ = false;  // of the loop's thread
+  bool leaving_ = false, draining_ = false;  // of the loop's thread
 };
 
 Server::Server(const ServerConfig& config, LoadedModel model, const std::string& name, int threads) {

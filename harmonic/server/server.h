@@ -27,7 +27,8 @@ class Server {
   int port() const;
   // Until stop(), or, with `signals`, until SIGTERM or SIGINT came and all is drained.
   void run(bool signals);
-  // From any thread: takes nothing new, and returns from run() when what is at work has ended.
+  // From any thread, as SIGTERM: takes nothing new, after ServerConfig::notice_seconds, and returns from
+  // run() when what is at work has ended.
   void stop();
 
  private:

@@ -55,10 +55,15 @@ std::vector<Field> ServerConfig::fields() {
           "where sessions are kept: sqlite:FILE; sqlite, a file of the model's own in XDG_STATE_HOME or "
           "~/.local/state; redis://HOST:PORT or redis:SOCKET_FILE, which servers may share; or memory, until "
           "the end of the program"),
-      Field("session_memory_mb", &session_memory_mb,
-            "of sessions' states in memory: before a store, those used last; without one, all that may be")
+      Field(
+          "session_memory_mb", &session_memory_mb,
+          "of sessions' states in memory: before a store, those used last; without one, all that may be, of "
+          "each API key an equal share")
           .range(1, 1e7),
       count("max_sessions", &max_sessions, "sessions kept, of all clients together"),
+      Field("max_sessions_per_key", &max_sessions_per_key,
+            "sessions kept of one API key; 0 is an equal share of them for each")
+          .range(0, kLargest),
       Field("cache_mb", &cache_mb, "states of prompts' beginnings that are kept; 0 keeps none").range(0, 1e7),
       Field("keyring", &keyring, "a file of mode 0600 with keys for state tokens; without it there are none"),
       Field("token_hours", &token_hours, "how long a state token is good for").above(0, 1e6),
@@ -77,6 +82,10 @@ std::vector<Field> ServerConfig::fields() {
       seconds("body_seconds", &body_seconds, "for its body"),
       seconds("write_seconds", &write_seconds, "for an answer to be taken"),
       seconds("request_seconds", &request_seconds, "for a request as a whole; then its text is cut"),
+      Field(
+          "notice_seconds", &notice_seconds,
+          "after SIGTERM, how long /ready says 503 while all else is still taken: for a load balancer to see")
+          .range(0, 1e6),
       seconds("drain_seconds", &drain_seconds, "that requests at work have to end after SIGTERM"),
   };
 }

@@ -29,6 +29,7 @@ struct ServerConfig {
   std::string sessions = "sqlite";
   int64_t session_memory_mb = 512;
   int64_t max_sessions = 1'000'000;
+  int64_t max_sessions_per_key = 0;
   int64_t cache_mb = 256;
   std::string keyring;
   double token_hours = 24;
@@ -48,6 +49,7 @@ struct ServerConfig {
   double body_seconds = 60;
   double write_seconds = 30;
   double request_seconds = 600;
+  double notice_seconds = 0;
   double drain_seconds = 30;
 
   std::vector<Field> fields();

@@ -73,7 +73,7 @@ void go_on(Service& service, const Call& call, bool writes) {
   if (plan.prompts.size() != 1 || plan.choices != 1)
     fail_field("n", "a session goes on in one way: expected one prompt and n = 1; fork it for more");
   plan.ended = [&service, lease = std::move(lease)](std::vector<TextPoint> points) {
-    check_point(service, points.front());
+    check_point(service, points.front(), false);
     lease->session.point = std::make_shared<const TextPoint>(std::move(points.front()));
     with_sessions([&] { lease->save(); });
     return fmt::format(R"("session":{})", text_of(lease->session));
