@@ -55,6 +55,14 @@ TEST_F(Http, RefusesWhatTwoReadersCouldReadDifferently) {
   EXPECT_EQ(send("GET / HTTP/1.1\r\n\r\n").status, 400);
   EXPECT_EQ(send("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n").status, 400);
   EXPECT_EQ(send("nonsense\r\n\r\n").status, 400);
+  const auto coded = [&](std::string_view coding) {
+    return send(fmt::format("POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Encoding: "
+                            "{}\r\nContent-Length: 2\r\n\r\nab",
+                            coding))
+        .status;
+  };
+  EXPECT_EQ(coded("gzip"), 415);
+  EXPECT_EQ(coded("Identity"), 200);
   EXPECT_EQ(send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n").status, 400);
 }
 

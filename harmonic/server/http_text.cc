@@ -62,6 +62,9 @@ std::optional<HttpRefusal> head_refusal(const HttpRequest& request, unsigned ver
     return HttpRefusal{431, fmt::format("more than {} headers", options.max_headers)};
   if (request.count("host") > 1 || (request.minor_version == 1 && request.count("host") == 0))
     return HttpRefusal{400, "expected exactly one Host header"};
+  if (const std::string coding = lower_case(request.header("content-encoding"));
+      !coding.empty() && coding != "identity")
+    return HttpRefusal{415, "bodies with a Content-Encoding are not read; send it plain"};
   return {};
 }
 
