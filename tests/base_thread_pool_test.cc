@@ -6,12 +6,15 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
+#include <fstream>
 #include <limits>
 #include <memory>
 #include <mutex>
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <thread>
 
 #include "harmonic/base/error.h"
 
@@ -157,6 +160,30 @@ TEST(ThreadPool, BodiesFlushSubnormalNumbersAndTheCallersModeComesBack) {
   EXPECT_GT(smallest / 2, 0);
 }
 #endif
+
+// A thread that yielded instead would be ready to run, and Linux makes one that yields often come last.
+TEST(ThreadPool, WhoWaitsForAWorkerSleeps) {
+  ThreadPool pool(2);
+  const auto caller = std::this_thread::get_id();
+  const std::string file = "/proc/self/task/" + std::to_string(gettid()) + "/stat";
+  std::atomic<bool> begun = false;
+  std::string states;
+  pool.parallel_for(2, [&](int64_t) {
+    const auto pause = [] { std::this_thread::sleep_for(std::chrono::milliseconds(50)); };
+    if (std::this_thread::get_id() == caller) {
+      while (!begun) pause();
+      return;
+    }
+    begun = true;
+    for (int i = 0; i < 4; ++i) {
+      pause();
+      std::string line;
+      std::getline(std::ifstream(file), line);
+      states += line.substr(line.rfind(')') + 2, 1);
+    }
+  });
+  EXPECT_EQ(states.back(), 'S') << states;  // at first it still returns from its own part, and spins
+}
 
 }  // namespace
 }  // namespace harmonic
