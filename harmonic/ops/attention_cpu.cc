@@ -18,10 +18,6 @@ void SoftmaxRow(Readable readable, float scale, int64_t D, float* scores, float&
   ScaleRow(SoftmaxTile(readable, scale, scores, largest, sum), D, output);
 }
 
-float FinishedRow(float largest, float sum, int64_t D, const float* output, float* y) {
-  return FinishRow(largest, sum, D, output, y);
-}
-
 }  // namespace HWY_NAMESPACE
 }  // namespace harmonic
 HWY_AFTER_NAMESPACE();
@@ -31,7 +27,7 @@ namespace harmonic::cpu {
 namespace {
 
 HWY_EXPORT(SoftmaxRow);
-HWY_EXPORT(FinishedRow);
+HWY_EXPORT(FinishRow);
 
 void forward_block(const Attention& op, const QueryBlock& block, MatmulWorker& worker) {
   const Rows<Attention> rows{op};
@@ -56,8 +52,8 @@ void forward_block(const Attention& op, const QueryBlock& block, MatmulWorker& w
     worker.multiply(count, D, keys, rows_view(scores, kKeys), v, output, D, MatmulMode::accumulate);
   }
   for (int64_t m = 0; m < count; ++m) {
-    const float lse = HWY_DYNAMIC_DISPATCH(FinishedRow)(largest[m], sum[m], D, output + m * D,
-                                                        op.y.row<float>(row + m) + block.h * D);
+    const float lse = HWY_DYNAMIC_DISPATCH(FinishRow)(largest[m], sum[m], D, output + m * D,
+                                                      op.y.row<float>(row + m) + block.h * D);
     if (op.lse) op.lse.row<float>(row + m)[block.h] = lse;
   }
 }

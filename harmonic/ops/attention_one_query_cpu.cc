@@ -146,20 +146,11 @@ void AddValues(int64_t count, int64_t keys, int64_t D, const float* weights, int
   });
 }
 
-// See SoftmaxTile.
-float SoftmaxOfTile(Readable readable, float scale, float* scores, float& largest, float& sum) {
-  return SoftmaxTile(readable, scale, scores, largest, sum);
-}
-
 // Adds a tile's values to the outputs [count, D] of some heads, after their factors (ScaleRow).
 void AddTile(int64_t count, int64_t keys, int64_t D, const float* factors, const float* weights,
              const float* v, int64_t v_stride, float* output) {
   for (int64_t m = 0; m < count; ++m) ScaleRow(factors[m], D, output + m * D);
   AddValues(count, keys, D, weights, kKeys, v, v_stride, output);
-}
-
-float FinishPart(float largest, float sum, int64_t D, const float* output, float* y) {
-  return FinishRow(largest, sum, D, output, y);
 }
 
 }  // namespace HWY_NAMESPACE
@@ -171,9 +162,9 @@ namespace harmonic::cpu {
 namespace {
 
 HWY_EXPORT(Scores);
-HWY_EXPORT(SoftmaxOfTile);
+HWY_EXPORT(SoftmaxTile);
 HWY_EXPORT(AddTile);
-HWY_EXPORT(FinishPart);
+HWY_EXPORT(FinishRow);
 
 constexpr int64_t kTilesAtOnce = 4;     // whose scores are one piece of work
 constexpr int64_t kColumnsAtOnce = 32;  // of values
@@ -238,8 +229,7 @@ class OneQueryEach {
     for (int64_t t = before_[b]; t < before_[b + 1]; ++t) {
       const int64_t tile = first_tile(b) + (t - before_[b]) * kKeys;
       const Readable readable = rows_.readable(rows_.first(b), tile, std::min(kKeys, rows_.end(b) - tile));
-      *factors(t, h) =
-          HWY_DYNAMIC_DISPATCH(SoftmaxOfTile)(readable, rows_.scale(), scores(t, h), largest, sum);
+      *factors(t, h) = HWY_DYNAMIC_DISPATCH(SoftmaxTile)(readable, rows_.scale(), scores(t, h), largest, sum);
     }
     largest_[b * op_.shape.heads + h] = largest;
     sums_[b * op_.shape.heads + h] = sum;
@@ -263,8 +253,8 @@ class OneQueryEach {
     for (int64_t m = 0; m < group_; ++m) {
       const int64_t h = g * group_ + m, of_head = b * op_.shape.heads + h;
       const float lse =
-          HWY_DYNAMIC_DISPATCH(FinishPart)(largest_[of_head], sums_[of_head], columns, output + m * columns,
-                                           op_.y.row<float>(row) + h * D_ + column);
+          HWY_DYNAMIC_DISPATCH(FinishRow)(largest_[of_head], sums_[of_head], columns, output + m * columns,
+                                          op_.y.row<float>(row) + h * D_ + column);
       if (op_.lse && column == 0) op_.lse.row<float>(row)[h] = lse;
     }
   }
