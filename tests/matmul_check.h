@@ -1,14 +1,16 @@
-// The matrix product's definition, std::fma over k in order, and what tests of products share.
+// The matrix product's definition (matmul.h) in std::fma, and what tests of products share.
 #pragma once
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
 #include <vector>
 
 #include "harmonic/base/random.h"
+#include "harmonic/ops/bf16_products.h"
 #include "harmonic/ops/matmul.h"
 #include "harmonic/ops/reference.h"
 #include "harmonic/ops/simd_targets.h"
@@ -87,10 +89,19 @@ inline float defined_value(const Matrix& A, const Matrix& B, int64_t m, int64_t 
   const auto operand = [precision](float number) {
     return precision == Precision::bf16 ? static_cast<float>(reference::rounded_to_bf16(number)) : number;
   };
-  float c = start;
-  for (int64_t k = 0; k < K; ++k) {
+  const auto multiply_add = [&](int64_t k, float sum) {
     const float a = operand(A.at(m, k));
-    c = std::fma(subtract ? -a : a, operand(B.at(k, n)), c);
+    return std::fma(subtract ? -a : a, operand(B.at(k, n)), sum);
+  };
+  float c = start;
+  if (precision == Precision::f32 || bf16_products() == Bf16Products::pairs) {
+    for (int64_t k = 0; k < K; ++k) c = multiply_add(k, c);
+    return c;
+  }
+  for (int64_t first = 0; first < K; first += 32) {
+    float sums[2] = {};
+    for (int64_t k = first; k < std::min(K, first + 32); ++k) sums[k % 2] = multiply_add(k, sums[k % 2]);
+    c += sums[0] + sums[1];
   }
   return c;
 }

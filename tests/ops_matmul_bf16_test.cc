@@ -1,4 +1,7 @@
-// Products in bf16: the chain of the f32 product, of rounded operands, to the bit.
+// Products in bf16, with each of the instructions that the processor has: the sums of matmul.h, of rounded
+// operands, to the bit.
+#include <optional>
+
 #include "harmonic/ops/backend.h"
 #include "harmonic/ops/device_choice.h"
 #include "harmonic/ops/machine_peak.h"
@@ -7,19 +10,28 @@
 namespace harmonic {
 namespace {
 
-class Bf16Matmul : public testing::Test {
+class Bf16Matmul : public testing::TestWithParam<Bf16Products> {
  protected:
   void SetUp() override {
-    if (!multiplies_in_bf16()) GTEST_SKIP() << "this processor has no bf16 products";
+    if (bf16_products() < GetParam()) GTEST_SKIP() << "this processor has no " << name_of(GetParam());
+    use_.emplace(GetParam());
   }
   void multiply(ThreadPool& pool, int64_t M, int64_t N, int64_t K, MatrixView A, MatrixView B, Output& c,
                 MatmulMode mode = MatmulMode::overwrite) {
     matmul(pool, scratch_, M, N, K, A, B, c.data(), c.ldc, mode, nullptr, Precision::bf16);
   }
   Arena scratch_;
+
+ private:
+  std::optional<UseBf16Products> use_;
 };
 
-TEST_F(Bf16Matmul, EveryElementIsTheChainOverKOfRoundedOperands) {
+INSTANTIATE_TEST_SUITE_P(, Bf16Matmul, testing::Values(Bf16Products::pairs, Bf16Products::tiles),
+                         [](const auto& with) {
+                           return std::string(with.param == Bf16Products::pairs ? "Pairs" : "Tiles");
+                         });
+
+TEST_P(Bf16Matmul, EveryElementIsTheChainOverKOfRoundedOperands) {
   for (const int threads : {1, 2}) {
     ThreadPool pool(threads);
     for (const Case& s : kCases)
@@ -30,7 +42,7 @@ TEST_F(Bf16Matmul, EveryElementIsTheChainOverKOfRoundedOperands) {
   }
 }
 
-TEST_F(Bf16Matmul, AccumulateAndSubtractStartFromTheOldValues) {
+TEST_P(Bf16Matmul, AccumulateAndSubtractStartFromTheOldValues) {
   ThreadPool pool(2);
   for (const Case& s : kCases)
     for (const MatmulMode mode : {MatmulMode::accumulate, MatmulMode::subtract})
@@ -39,7 +51,7 @@ TEST_F(Bf16Matmul, AccumulateAndSubtractStartFromTheOldValues) {
             expect_defined(pool, scratch_, s, a, Layout::rows, mode, false, Precision::bf16));
 }
 
-TEST_F(Bf16Matmul, AProductOverNothingLeavesTheStart) {
+TEST_P(Bf16Matmul, AProductOverNothingLeavesTheStart) {
   ThreadPool pool(2);
   for (const int64_t M : {1, 20})
     for (const MatmulMode mode : {MatmulMode::overwrite, MatmulMode::accumulate})
@@ -47,7 +59,7 @@ TEST_F(Bf16Matmul, AProductOverNothingLeavesTheStart) {
                                              false, Precision::bf16));
 }
 
-TEST_F(Bf16Matmul, LargeProductsCutIntoBlocksHoldToo) {
+TEST_P(Bf16Matmul, LargeProductsCutIntoBlocksHoldToo) {
   ThreadPool pool(2);
   struct Large {
     Case s;
@@ -70,7 +82,7 @@ TEST_F(Bf16Matmul, LargeProductsCutIntoBlocksHoldToo) {
   }
 }
 
-TEST_F(Bf16Matmul, IsNearTheDoublePrecisionProductOfRoundedOperands) {
+TEST_P(Bf16Matmul, IsNearTheDoublePrecisionProductOfRoundedOperands) {
   ThreadPool pool(2);
   const int64_t M = 100, N = 90, K = 2001;
   const Matrix A = random_matrix(M, K, Layout::rows, 1), B = random_matrix(K, N, Layout::columns, 2);
@@ -94,7 +106,7 @@ TEST_F(Bf16Matmul, IsNearTheDoublePrecisionProductOfRoundedOperands) {
   EXPECT_GT(std::sqrt(of_exact / norm), 1e-4) << "nothing was rounded";
 }
 
-TEST_F(Bf16Matmul, RoundsToTheNearestWithTiesToEven) {
+TEST_P(Bf16Matmul, RoundsToTheNearestWithTiesToEven) {
   ThreadPool pool(1);
   const float infinity = std::numeric_limits<float>::infinity();
   const std::vector<std::pair<float, float>> cases = {{1.0f, 1.0f},
@@ -115,7 +127,7 @@ TEST_F(Bf16Matmul, RoundsToTheNearestWithTiesToEven) {
   }
 }
 
-TEST_F(Bf16Matmul, NanStaysInItsRow) {
+TEST_P(Bf16Matmul, NanStaysInItsRow) {
   ThreadPool pool(2);
   Matrix A = random_matrix(20, 31, Layout::rows, 1, 0);
   const Matrix B = random_matrix(31, 40, Layout::rows, 2, 0);
@@ -126,7 +138,7 @@ TEST_F(Bf16Matmul, NanStaysInItsRow) {
     for (int64_t n = 0; n < 40; ++n) EXPECT_EQ(std::isnan(c.at(m, n)), m == 5) << m << "," << n;
 }
 
-TEST_F(Bf16Matmul, ARowAloneHasTheBitsOfTheRowWithinAnyBatch) {
+TEST_P(Bf16Matmul, ARowAloneHasTheBitsOfTheRowWithinAnyBatch) {
   ThreadPool pool(2);
   const int64_t N = 75, K = 701, most = 400;
   const Matrix A = random_matrix(most, K, Layout::rows, 1), B = random_matrix(K, N, Layout::columns, 2);
@@ -143,7 +155,7 @@ TEST_F(Bf16Matmul, ARowAloneHasTheBitsOfTheRowWithinAnyBatch) {
   }
 }
 
-TEST_F(Bf16Matmul, ThreadsDoNotChangeABit) {
+TEST_P(Bf16Matmul, ThreadsDoNotChangeABit) {
   for (const Case& s : {Case{1030, 130, 301}, Case{100, 100, 3000}, Case{4, 1000, 500}}) {
     const Matrix A = random_matrix(s.M, s.K, Layout::columns, 1),
                  B = random_matrix(s.K, s.N, Layout::rows, 2);
@@ -158,13 +170,15 @@ TEST_F(Bf16Matmul, ThreadsDoNotChangeABit) {
   }
 }
 
-TEST_F(Bf16Matmul, TwoPartsOfKGiveTheBitsOfOnePass) {
+TEST_P(Bf16Matmul, TwoPartsOfKGiveTheBitsOfOnePass) {
   ThreadPool pool(2);
   const int64_t M = 130, N = 70, K = 1001;
   const Matrix A = random_matrix(M, K, Layout::columns, 1), B = random_matrix(K, N, Layout::rows, 2);
   Output whole(M, N, kNan);
   multiply(pool, M, N, K, A.view, B.view, whole);
-  for (const int64_t part : {1, 2, 255, 512, 1000}) {
+  const bool tiles = GetParam() == Bf16Products::tiles;  // which take 32 k together
+  for (const int64_t part :
+       tiles ? std::vector<int64_t>{32, 512, 992} : std::vector<int64_t>{1, 2, 255, 512, 1000}) {
     Output parts(M, N, kNan);
     multiply(pool, M, N, part, A.view, B.view, parts);
     multiply(pool, M, N, K - part, {A.view.data + part * A.view.col_stride, 1, A.view.col_stride},
@@ -174,7 +188,7 @@ TEST_F(Bf16Matmul, TwoPartsOfKGiveTheBitsOfOnePass) {
 }
 
 // What is packed for decoding: rounded on the way as well.
-TEST_F(Bf16Matmul, EveryPackedFormGivesTheBitsOfTheMatrixThatItHolds) {
+TEST_P(Bf16Matmul, EveryPackedFormGivesTheBitsOfTheMatrixThatItHolds) {
   ThreadPool pool(2);
   const int64_t N = 75, K = 601;
   for (const DType format : {DType::f32, DType::bf16, DType::i8}) {
@@ -199,9 +213,10 @@ TEST_F(Bf16Matmul, EveryPackedFormGivesTheBitsOfTheMatrixThatItHolds) {
   }
 }
 
-TEST_F(Bf16Matmul, ThePeakIsMeasured) {
+TEST_P(Bf16Matmul, ThePeakIsMeasured) {
   ThreadPool pool(1);
-  EXPECT_GT(measure_matrix_peak(pool, Precision::bf16), measure_matrix_peak(pool));
+  // Of pairs it is twice that of f32 on some processors, half of it on others.
+  EXPECT_GT(measure_matrix_peak(pool, Precision::bf16), measure_matrix_peak(pool) / 4);
 }
 
 // As on a processor without them: its name, and what to do.

@@ -20,7 +20,7 @@ template <typename Precision>
 void declare_precision(Options& options, Precision& precision) {
   options
       .add("--precision", &precision,
-           "of matrix products; bf16 on a card and on processors with AVX-512 BF16")
+           "of matrix products; bf16 on a card and on processors with AVX-512 BF16 or AMX")
       .one_of({"f32", "bf16"});
 }
 

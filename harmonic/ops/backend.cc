@@ -74,7 +74,8 @@ const Backend& cpu_bf16_backend() {
       in_bf16(cpu_backend(), "cpu, bf16", cpu_bf16_table(static_cast<const AllOps*>(nullptr)));
   if (!multiplies_in_bf16())
     fail_usage(
-        "precision \"bf16\": the processor, {}, has no bf16 products (AVX-512 BF16); use f32, or a card",
+        "precision \"bf16\": the processor, {}, has no bf16 products (AVX-512 BF16 or AMX); use f32, or a "
+        "card",
         processor_name());
   return backend;
 }

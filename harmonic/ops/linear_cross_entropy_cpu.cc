@@ -104,10 +104,10 @@ HWY_EXPORT(LossRows);
 HWY_EXPORT(MixedLossRows);
 
 // The rows of a chunk: as many as keep its logits at 4 MB, but enough that reading the weight and adding to
-// its gradient once a chunk stays cheap beside computing. An even number, since products in bf16 take rows in
-// pairs for dweight. No bit depends on it.
+// its gradient once a chunk stays cheap beside computing. A multiple of 32, as products in bf16 want a part
+// of the rows that dweight sums over (matmul.h). No bit depends on it.
 int64_t chunk_rows(int64_t vocabulary) {
-  return std::clamp<int64_t>((1 << 20) / vocabulary, 256, 4096) / 2 * 2;
+  return std::clamp<int64_t>((1 << 20) / vocabulary, 256, 4096) / 32 * 32;
 }
 
 constexpr int64_t kPackedForGradient = 4 << 20;  // floats: a larger weight is not copied for dx as well

@@ -6,10 +6,12 @@
 #define HWY_TARGET_INCLUDE "harmonic/ops/machine_peak.cc"
 #include <hwy/foreach_target.h>
 //
+#include <algorithm>
 #include <cstdint>
 
+#include "harmonic/ops/amx-inl.h"
 #include "harmonic/ops/bf16_pairs-inl.h"
-#include "harmonic/ops/matmul.h"
+#include "harmonic/ops/bf16_products.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace harmonic {
@@ -48,9 +50,31 @@ int64_t Chains(int64_t iterations, float* sink) {
 }
 
 int64_t MultiplyAdds(int64_t iterations, float* sink) { return Chains<false>(iterations, sink); }
-// Only where multiplies_in_bf16().
+// Only where the processor has pairs, or tiles (bf16_products.h).
 int64_t PairMultiplyAdds(int64_t iterations, float* sink) {
   return Chains<kMultipliesPairs>(iterations, sink);
+}
+int64_t TileMultiplyAdds(int64_t iterations, float* sink) {
+#if HWY_TARGET == HWY_AVX3
+  HWY_ALIGN float tile[kTileFloats] = {};
+  std::fill(tile, tile + kTileFloats, sink[1]);
+  constexpr int64_t kLine = kTile * int64_t{sizeof(float)};
+  BeginAmx();
+  LoadTile<0>(tile, kLine), LoadTile<1>(tile, kLine), LoadTile<2>(tile, kLine), LoadTile<3>(tile, kLine);
+  LoadTile<4>(tile, kLine), LoadTile<5>(tile, kLine), LoadTile<6>(tile, kLine), LoadTile<7>(tile, kLine);
+  for (int64_t n = 0; n < iterations; ++n) {
+    MultiplyAddTiles<0, 4, 6>();
+    MultiplyAddTiles<1, 4, 7>();
+    MultiplyAddTiles<2, 5, 6>();
+    MultiplyAddTiles<3, 5, 7>();
+  }
+  StoreTile<0>(tile, kLine);
+  EndAmx();
+  sink[2] = tile[0];
+  return iterations * 4 * kTileFloats * 2 * (2 * kTile);
+#else
+  return PairMultiplyAdds(iterations, sink);
+#endif
 }
 
 void Triad(int64_t count, const float* b, const float* c, float* a) {
@@ -79,7 +103,6 @@ float Read(int64_t count, const float* x) {
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <functional>
@@ -93,6 +116,7 @@ namespace {
 
 HWY_EXPORT(MultiplyAdds);
 HWY_EXPORT(PairMultiplyAdds);
+HWY_EXPORT(TileMultiplyAdds);
 HWY_EXPORT(Triad);
 HWY_EXPORT(Read);
 
@@ -138,8 +162,14 @@ double measure_matrix_peak(ThreadPool& pool, Precision precision) {
     const auto begin = Clock::now();
     while (seconds_since(begin) < 0.08) {
       const auto start = Clock::now();
-      const int64_t operations = in_bf16 ? HWY_DYNAMIC_DISPATCH(PairMultiplyAdds)(200000, sink)
-                                         : HWY_DYNAMIC_DISPATCH(MultiplyAdds)(200000, sink);
+      int64_t operations = 0;
+      if (!in_bf16) {
+        operations = HWY_DYNAMIC_DISPATCH(MultiplyAdds)(200000, sink);
+      } else if (bf16_products() == Bf16Products::tiles) {
+        operations = HWY_DYNAMIC_DISPATCH(TileMultiplyAdds)(50000, sink);
+      } else {
+        operations = HWY_DYNAMIC_DISPATCH(PairMultiplyAdds)(200000, sink);
+      }
       best = std::max(best, static_cast<double>(operations) / seconds_since(start));
     }
     rates[static_cast<size_t>(thread)] = best;

@@ -8,12 +8,18 @@
 // one over all.
 //
 // In bf16 (Precision) every element of A and B is first rounded to bf16, to the nearest and ties to even, as
-// it is packed; C, bias and the chain stay f32.
+// it is packed; C and bias stay f32. With AVX-512 BF16 the chain is the same. With AMX (bf16_products.h) it
+// takes 32 k at a time from 0 on, and the last ones as if zeros followed:
+//   upper = lower = 0; for j = 0, 2, ..., 30: upper = fma(a[k+j], b[k+j], upper);
+//                                             lower = fma(a[k+j+1], b[k+j+1], lower);
+//   c = c + (lower + upper)
+// so that a product over K in two parts has the bits of one where the first part is a multiple of 32.
 #pragma once
 
 #include <cstdint>
 
 #include "harmonic/base/thread_pool.h"
+#include "harmonic/ops/bf16_products.h"
 #include "harmonic/ops/op.h"
 #include "harmonic/tensor/arena.h"
 
@@ -33,9 +39,6 @@ enum class MatmulMode : uint8_t {
   accumulate,  // start from the old C; no bias
   subtract,    // start from the old C and take A B away; no bias
 };
-
-// Whether products in bf16 can be asked for: of a processor with AVX-512 BF16.
-bool multiplies_in_bf16();
 
 // C[M,N] from A[M,K] and B[K,N]; row m of C lies at C + m * ldc. Sizes may be 0. `bias`: [N], or null for
 // zero; only with overwrite. C must not overlap A, B or bias. Nothing outside the given matrices is touched.

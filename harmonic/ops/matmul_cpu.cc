@@ -4,11 +4,14 @@
 #define HWY_TARGET_INCLUDE "harmonic/ops/matmul_cpu.cc"
 #include <hwy/foreach_target.h>
 //
+#include "harmonic/ops/matmul_amx-inl.h"
 #include "harmonic/ops/matmul_kernel-inl.h"
 
 #if HWY_ONCE
 #include <algorithm>
 #include <atomic>
+
+#include "harmonic/ops/bf16_products.h"
 
 namespace harmonic {
 namespace {
@@ -16,13 +19,13 @@ namespace {
 HWY_EXPORT(PackPanels);
 HWY_EXPORT(TileAFloats);
 HWY_EXPORT(ComputeTile);
+HWY_EXPORT(ComputeTileWithAmx);
 HWY_EXPORT(FewRowsFloats);
 HWY_EXPORT(PackFewRows);
 HWY_EXPORT(ComputeFewRows);
 HWY_EXPORT(PackNarrowPanels);
 HWY_EXPORT(RoundRowToBf16);
 HWY_EXPORT(RoundRowToInt8);
-HWY_EXPORT(MultipliesPairs);
 
 constexpr int64_t kSharedFloats = 4 << 20;  // most of B that is packed at once for all threads
 constexpr int64_t kSharedDepth = 1024;      // of k that this part has at least
@@ -46,7 +49,24 @@ void pack(ThreadPool& pool, const Product& product, float* out) {
 }
 
 Product of_matrix(int64_t K, int64_t N, MatrixView B, Precision precision = Precision::f32) {
-  return {0, N, K, {}, B, {}, nullptr, 0, false, false, nullptr, precision == Precision::bf16};
+  return {.N = N, .K = K, .B = B, .in_bf16 = precision == Precision::bf16};
+}
+
+Product product_of(int64_t M, int64_t N, int64_t K, MatrixView A, MatrixView B, float* C, int64_t ldc,
+                   MatmulMode mode, const float* bias, Precision precision) {
+  const bool in_bf16 = precision == Precision::bf16;
+  return {.M = M,
+          .N = N,
+          .K = K,
+          .A = A,
+          .B = B,
+          .C = C,
+          .ldc = ldc,
+          .from_c = mode != MatmulMode::overwrite,
+          .negate = mode == MatmulMode::subtract,
+          .bias = bias,
+          .in_bf16 = in_bf16,
+          .with_amx = in_bf16 && bf16_products() == Bf16Products::tiles};
 }
 
 // How C is cut into tiles: `rows` by `columns` of them, of nearly equal size.
@@ -82,7 +102,8 @@ void run_tiles(ThreadPool& pool, Arena& scratch, const Product& product, const G
   const auto panel_at = [&](int64_t j) {
     return std::min(panels, ceil_div(panels, 2) * j / grid.columns * 2);
   };
-  const int64_t b_floats = is_ready(product) ? 0 : 2 * kPanel * std::min(product.K, kBlockK);
+  const int64_t b_floats =
+      is_ready(product) ? 0 : 2 * kPanel * std::min(round_up(product.K, kPanel), kBlockK);
   const ArenaScope scope(scratch);
   float* blocks = scratch.allocate_array<float>(workers * (a_floats + b_floats));
   std::atomic<int64_t> next = 0;
@@ -93,7 +114,11 @@ void run_tiles(ThreadPool& pool, Arena& scratch, const Product& product, const G
       const int64_t next_i = std::min((t + workers) / grid.columns, grid.rows);
       const Tile tile = {product.M * i / grid.rows, product.M * (i + 1) / grid.rows, panel_at(j),
                          panel_at(j + 1), product.M * next_i / grid.rows};
-      HWY_DYNAMIC_DISPATCH(ComputeTile)(product, tile, a_block, a_block + a_floats);
+      if (product.with_amx) {
+        HWY_DYNAMIC_DISPATCH(ComputeTileWithAmx)(product, tile, a_block, a_block + a_floats);
+      } else {
+        HWY_DYNAMIC_DISPATCH(ComputeTile)(product, tile, a_block, a_block + a_floats);
+      }
     }
   });
 }
@@ -138,14 +163,6 @@ int64_t packed_size(int64_t K, int64_t N, DType dtype) {
   return checked_mul(columns, K + scales, "packed matrix");
 }
 
-bool multiplies_in_bf16() {
-#if defined(__x86_64__)
-  return HWY_DYNAMIC_DISPATCH(MultipliesPairs)() && __builtin_cpu_supports("avx512bf16");
-#else
-  return false;
-#endif
-}
-
 PackedMatrix pack_matrix(ThreadPool& pool, int64_t K, int64_t N, MatrixView B, float* out,
                          Precision precision) {
   HARMONIC_ASSERT(K >= 0 && N >= 0 && (precision == Precision::f32 || multiplies_in_bf16()));
@@ -187,14 +204,12 @@ void round_rows(ThreadPool& pool, int64_t rows, int64_t cols, int64_t stride, DT
 
 void matmul_packed(ThreadPool& pool, Arena& scratch, int64_t M, MatrixView A, const PackedMatrix& B, float* C,
                    int64_t ldc, MatmulMode mode, const float* bias, Precision precision) {
-  const bool in_bf16 = precision == Precision::bf16;
   check(M, B.N, B.K, ldc, mode, bias, precision);
-  HARMONIC_ASSERT(in_bf16 || !B.in_pairs);
   if (M == 0 || B.N == 0) return;
-  const Product product = {
-      M,    B.N,    B.K, A, {}, B, C, ldc, mode != MatmulMode::overwrite, mode == MatmulMode::subtract,
-      bias, in_bf16};
-  if (M <= kFewRows && !in_bf16) return run_few_rows(pool, scratch, product);
+  Product product = product_of(M, B.N, B.K, A, {}, C, ldc, mode, bias, precision);
+  product.packed = B;
+  HARMONIC_ASSERT(product.in_bf16 || !B.in_pairs);
+  if (M <= kFewRows && !product.in_bf16) return run_few_rows(pool, scratch, product);
   run_tiles(pool, scratch, product, grid_for_packed(M, B.N, pool.threads()));
 }
 
@@ -202,9 +217,7 @@ void matmul(ThreadPool& pool, Arena& scratch, int64_t M, int64_t N, int64_t K, M
             float* C, int64_t ldc, MatmulMode mode, const float* bias, Precision precision) {
   check(M, N, K, ldc, mode, bias, precision);
   if (M == 0 || N == 0) return;
-  const bool in_bf16 = precision == Precision::bf16;
-  Product whole = {
-      M, N, K, A, B, {}, C, ldc, mode != MatmulMode::overwrite, mode == MatmulMode::subtract, bias, in_bf16};
+  const Product whole = product_of(M, N, K, A, B, C, ldc, mode, bias, precision);
 
   // With few tiles of rows each thread packs what it needs of B, which never leaves its cache. With many, B
   // is packed once for all: a block of it at a time, over k in order, so that the copy stays small.
@@ -231,7 +244,7 @@ void matmul(ThreadPool& pool, Arena& scratch, int64_t M, int64_t N, int64_t K, M
       part.from_c = whole.from_c || k > 0;
       part.bias = bias ? bias + n : nullptr;
       pack(pool, part, packed);
-      part.packed = {packed, part.K, part.N, DType::f32, in_bf16};
+      part.packed = {packed, part.K, part.N, DType::f32, whole.in_bf16};
       run_tiles(pool, scratch, part, grid_for(M, part.N, pool.threads(), panels_of(part.N)));
     }
   }

@@ -16,8 +16,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "harmonic/ops/matmul_blocks-inl.h"
-#include "harmonic/ops/matmul_pairs-inl.h"
+#include "harmonic/ops/matmul_copies-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace harmonic {
@@ -227,31 +226,6 @@ HWY_INLINE void RunKernel(KernelFunction kernel, int64_t rows, int64_t panels, i
 
 // ---- Parts of a product, run by one thread ----
 
-HWY_INLINE void PackPanelFor(const Product& product, MatrixView B, int64_t K, int64_t columns, float* out) {
-  if constexpr (kMultipliesPairs) {
-    if (product.in_bf16) return PackPairPanel(B, K, columns, out);
-  }
-  PackPanel(B, K, columns, out);
-}
-
-HWY_INLINE void PackRowsFor(const Product& product, MatrixView A, int64_t rows, int64_t K, bool by_rows,
-                            float* out) {
-  if constexpr (kMultipliesPairs) {
-    if (product.in_bf16)
-      return (product.negate ? PackPairRows<true> : PackPairRows<false>)(A, rows, K, by_rows, out);
-  }
-  (product.negate ? PackRows<true> : PackRows<false>)(A, rows, K, by_rows, kSlot, out);
-}
-
-// Panels [begin, end) of B into their places in the packed form.
-void PackPanels(const Product& product, int64_t begin, int64_t end, float* out) {
-  const MatrixView B = product.B;
-  const int64_t steps = ceil_div(product.K, step_of(product));
-  for (int64_t p = begin; p < end; ++p)
-    PackPanelFor(product, {B.data + p * kPanel * B.col_stride, B.row_stride, B.col_stride}, product.K,
-                 std::min(kPanel, product.N - p * kPanel), out + p * steps * kPanel);
-}
-
 // Lines of A and B that the next block of k, or the next tile, will pack: one stream at a time, each for the
 // length of a kernel's run.
 class UpcomingLines {
@@ -289,42 +263,9 @@ void AddLines(UpcomingLines& lines, MatrixView A, int64_t rows, int64_t k_count,
   }
 }
 
-// Panels [begin, end) of a narrow form, through a buffer that holds some k of one.
-void PackNarrowPanels(const Product& product, int64_t begin, int64_t end, DType dtype, const float* scales,
-                      void* out) {
-  HWY_ALIGN float panel[kBlockK * kPanel];
-  for (int64_t p = begin; p < end; ++p) {
-    for (int64_t k = 0; k < product.K; k += kBlockK) {
-      const int64_t count = std::min(kBlockK, product.K - k);
-      const MatrixView& B = product.B;
-      PackPanel({B.data + k * B.row_stride + p * kPanel * B.col_stride, B.row_stride, B.col_stride}, count,
-                std::min(kPanel, product.N - p * kPanel), panel);
-      NarrowPanel(panel, count, scales ? scales + p * kPanel : nullptr, dtype,
-                  static_cast<char*>(out) + (p * product.K + k) * kPanel * size_of(dtype));
-    }
-  }
-}
-
-// k [k_begin, k_begin + k_count) of panel p of a packed matrix, as floats.
-void WidenFrom(const PackedMatrix& packed, int64_t p, int64_t k_begin, int64_t k_count, float* out) {
-  const int64_t at = (p * packed.K + k_begin) * kPanel;
-  if (is_blocks(packed.dtype)) {
-    const auto* panel = static_cast<const uint8_t*>(packed.data) + p * panel_bytes(packed.dtype, packed.K);
-    (packed.dtype == DType::q8_0 ? WidenBlocks<BlocksQ8_0> : WidenBlocks<BlocksQ4_1>)(panel, k_begin, k_count,
-                                                                                      out);
-  } else if (packed.dtype == DType::bf16) {
-    WidenPanel(static_cast<const Bf16*>(packed.data) + at, k_count, nullptr, out);
-  } else if (packed.dtype == DType::i8) {
-    WidenPanel(static_cast<const Int8*>(packed.data) + at, k_count, scales_of(packed) + p * kPanel, out);
-  } else {
-    std::memcpy(out, static_cast<const float*>(packed.data) + at,
-                static_cast<size_t>(k_count * kPanel) * sizeof(float));
-  }
-}
-
-// Floats of a_block for a tile of so many rows, in either form.
+// Floats of a_block for a tile of so many rows, in any form.
 int64_t TileAFloats(int64_t rows) {
-  return round_up(std::max(rows * kRowStride, row_panels(rows) * kBlockK * kSlot), kPanel);
+  return round_up(std::max(round_up(rows, kPanel) * kRowStride, row_panels(rows) * kBlockK * kSlot), kPanel);
 }
 
 // The tile of C of the given rows and panels. B comes packed, or is packed here, a block of k at a time.
@@ -379,19 +320,8 @@ void ComputeTile(const Product& product, const Tile& tile, float* a_block, float
         b = packed + p * K * kPanel + k_begin * kPanel;
         panel_stride = K * kPanel;
       } else {
-        for (int64_t q = 0; q < p_count; ++q) {
-          float* to = b_block + q * panel_stride;
-          if (!product.packed.data) {
-            PackPanelFor(product, b_at(k_begin, column + q * kPanel), numbers,
-                         std::min(kPanel, product.N - column - q * kPanel), to);
-          } else if (!product.in_bf16) {
-            WidenFrom(product.packed, p + q, k_begin, numbers, to);
-          } else {
-            HWY_ALIGN float wide[2 * kBlockK * kPanel];
-            WidenFrom(product.packed, p + q, k_begin * each, numbers, wide);
-            PackPanelFor(product, {wide, kPanel, 1}, numbers, kPanel, to);
-          }
-        }
+        for (int64_t q = 0; q < p_count; ++q)
+          BringPanel(product, p + q, k_begin * each, numbers, b_block + q * panel_stride);
       }
       for (int64_t i = 0; i < panels; ++i) {
         const int64_t r = rows * i / panels, height = rows * (i + 1) / panels - r;

@@ -40,12 +40,14 @@ HWY_INLINE Vector LoadSome(const float* from, int64_t count, float pad) {
   return hn::IfThenElse(inside, kNegate ? hn::Neg(v) : v, hn::Set(d, pad));
 }
 
-// K numbers `step` apart become pairs at out[0], out[1] and on, up to a whole vector.
+// K numbers `step` apart become pairs at out[0], out[1] and on, up to a whole vector; the first of a vector
+// are `vector_step` apart.
 template <bool kNegate>
-void PackPairRow(const float* from, int64_t step, int64_t K, float pad, float* out) {
+void PackPairRow(const float* from, int64_t step, int64_t K, float pad, float* out,
+                 int64_t vector_step = kLanes) {
   const Tag d;
   HWY_ALIGN float run[2 * kLanes];
-  for (int64_t k = 0; k < K; k += 2 * kLanes, out += kLanes) {
+  for (int64_t k = 0; k < K; k += 2 * kLanes, out += vector_step) {
     const int64_t count = std::min(K - k, 2 * kLanes);
     const float* numbers = from + k * step;
     if (step != 1) {
@@ -112,8 +114,6 @@ void PackPairPanel(MatrixView, int64_t, int64_t, float*);
 template <bool kNegate>
 void PackPairRows(MatrixView, int64_t, int64_t, bool, float*);
 #endif
-
-bool MultipliesPairs() { return kMultipliesPairs; }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace harmonic

@@ -23,15 +23,16 @@ constexpr int64_t kFewRows = 14;
 
 // One product, or the part of one over a range of columns and of k.
 struct Product {
-  int64_t M, N, K;
-  MatrixView A, B;
-  PackedMatrix packed;  // B in panels; null data: pack on the way
-  float* C;
-  int64_t ldc;
-  bool from_c;  // start from the old C
-  bool negate;  // subtract
-  const float* bias;
+  int64_t M = 0, N = 0, K = 0;
+  MatrixView A = {}, B = {};
+  PackedMatrix packed = {};  // B in panels; null data: pack on the way
+  float* C = nullptr;
+  int64_t ldc = 0;
+  bool from_c = false;  // start from the old C
+  bool negate = false;  // subtract
+  const float* bias = nullptr;
   bool in_bf16 = false;
+  bool with_amx = false;
 };
 
 // Whether B is packed as the kernel reads it.

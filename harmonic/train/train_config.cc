@@ -141,8 +141,8 @@ std::vector<Field> TrainConfig::fields() {
           .range(0, kMany),
       Field("tensorboard", &tensorboard, "write event files for TensorBoard beside metrics.jsonl"),
       Field("precision", &precision,
-            "of the matrix products; bf16 on a card and on processors with AVX-512 BF16, whose bits are "
-            "their own")
+            "of the matrix products; bf16 on a card and on processors with AVX-512 BF16 or AMX, whose bits "
+            "are their own")
           .one_of({"f32", "bf16"}),
       Field("seed", &seed, "of the initial weights and the order of the data").at_least(0),
   };
