@@ -4,6 +4,11 @@
 #   usage: experiments/hallamonic_ablation.sh HARMONIC STORIES OUT [SHARE]     as scripts/hallamonic_stories260k.sh
 set -euo pipefail
 
+if [ $# -lt 3 ]; then
+  sed -n 's/^#   *usage: /usage: /p' "$0" >&2
+  exit 2
+fi
+
 root=$(cd "$(dirname "$0")/.." && pwd)
 out=$3
 [ ! -e "$out" ] || { echo "$out: is there already; name a folder that is not" >&2; exit 2; }
@@ -14,10 +19,10 @@ row() {  # NAME FLAGS [CONFIG]
   export TEXTS=$out/matrix
 }
 harmonic=$1 stories=$2 share=${4:-1}
-row matrix ""
-row scratch "--from-scratch"
-row without-layers "" "$root/experiments/configs/hallamonic-without-layers.toml"
-row flat-taus "--taus 32,8,2"  # timescales of 16 to 64 tokens at every level to begin with
+row matrix "--features 64"
+row scratch "--features 64 --from-scratch"
+row without-layers "--features 64" "$root/experiments/configs/hallamonic-without-layers.toml"
+row flat-taus "--features 64 --taus 32,8,2"  # timescales of 16 to 64 tokens at every level to begin with
 row paper "--form paper"
 "$harmonic" curves teacher="$out/matrix/eval-teacher.json" matrix="$out/matrix/eval-student.json" \
   scratch="$out/scratch/eval-student.json" without-layers="$out/without-layers/eval-student.json" \

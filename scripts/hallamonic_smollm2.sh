@@ -8,8 +8,14 @@
 #     TEXTS     quoted paths of texts to learn from; VALID a held-out text of 70,000 tokens or more
 #     SHARE     of the full run's training, 1 by default; a small one only shows that it works
 # The work takes an hour and a half on two processors and 22 GB of memory. Much of it is attention over long texts:
-# CONTEXTS, GROUPS_WITHIN and GROUPS_CURVE make it less; PARTS names some of convert, distil, check, within, curves.
+# CONTEXTS, GROUPS_WITHIN and GROUPS_CURVE make it less; PARTS names some of convert, distil, check, within, curves. For a
+# hybrid REPLACE lists the layers to replace and CONVERT has the flags of convert that say how; CONFIG names another distill.toml.
 set -euo pipefail
+
+if [ $# -lt 5 ]; then
+  sed -n 's/^#   *usage: /usage: /p' "$0" >&2
+  exit 2
+fi
 
 harmonic=$(realpath "$1")
 gguf=$2
@@ -26,7 +32,7 @@ log() { echo "$((SECONDS - start)) s: $*" >&2; }
 
 if [[ $parts == *" convert "* && ! -e $out/start ]]; then
   [ -e "$out/teacher" ] || "$harmonic" convert --from "$gguf" --out "$out/teacher" >"$out/teacher.txt"
-  "$harmonic" convert --from "$out/teacher" --out "$out/start" --replace all --features 256 ${CONVERT:-} | tee "$out/student.txt"
+  "$harmonic" convert --from "$out/teacher" --out "$out/start" --replace "${REPLACE:-all}" ${CONVERT:---features 256} | tee "$out/student.txt"
 fi
 
 if [[ $parts == *" distil "* ]]; then

@@ -7,9 +7,14 @@
 #     STORIES   the folder with stories260K.bin and tok512.bin
 #     OUT       a folder that is not there yet
 #     SHARE     of the full run's texts and training, 1 by default; 0.05 only shows that it works
-# For ablations: CONFIG names another distill.toml, CONVERT holds more flags of convert, TEXTS an earlier OUT whose texts
-# are taken; then the teacher is not evaluated again.
+# For ablations: CONFIG names another distill.toml, CONVERT holds the flags of convert that say how, TEXTS an earlier OUT
+# whose texts are taken; then the teacher is not evaluated again.
 set -euo pipefail
+
+if [ $# -lt 3 ]; then
+  sed -n 's/^#   *usage: /usage: /p' "$0" >&2
+  exit 2
+fi
 
 harmonic=$(realpath "$1")
 stories=$2
@@ -25,14 +30,14 @@ start=$SECONDS
 log() { echo "$((SECONDS - start)) s: $*" >&2; }
 
 "$harmonic" convert --from "$stories/stories260K.bin" --tokenizer "$stories/tok512.bin" --out "$out/teacher" >"$out/teacher.txt"
-"$harmonic" convert --from "$out/teacher" --out "$out/start" --replace all --features 64 ${CONVERT:-} | tee "$out/student.txt"
+"$harmonic" convert --from "$out/teacher" --out "$out/start" --replace all ${CONVERT:---features 64} | tee "$out/student.txt"
 
 if [ -n "${TEXTS:-}" ]; then
   cp "$TEXTS/train.txt" "$TEXTS/valid.txt" "$out"
 else
   log "texts of the teacher"
-  "$harmonic" generate --model "$out/teacher" --count "$(part 4000 200)" --max-tokens 511 --seed 1 --quiet >"$out/train.txt"
-  "$harmonic" generate --model "$out/teacher" --count "$(part 200 60)" --max-tokens 511 --seed 2 --quiet >"$out/valid.txt"
+  "$harmonic" generate --model "$out/teacher" --count "$(part 2000 200)" --max-tokens 511 --seed 1 --quiet >"$out/train.txt"
+  "$harmonic" generate --model "$out/teacher" --count "$(part 120 60)" --max-tokens 511 --seed 2 --quiet >"$out/valid.txt"
 fi
 
 # distil CONFIG OUT FLAGS...: the phases of a file with this run's share of their tokens.
@@ -58,7 +63,7 @@ contexts=128,256,512,1024,2048,4096,8192
 curves=()
 # evaluate FILE NAME FLAGS...: a curve of the table and of the chart.
 evaluate() {
-  "$harmonic" eval --data "$out/valid.txt" --contexts "$contexts" --targets 64 --groups "$(part 30 10)" \
+  "$harmonic" eval --data "$out/valid.txt" --contexts "$contexts" --targets 64 --groups "$(part 20 10)" \
     --json "$out/eval-$1.json" "${@:3}" >/dev/null
   curves+=("$2=$out/eval-$1.json")
 }
@@ -71,7 +76,7 @@ if [ -z "${TEXTS:-}" ]; then
 fi
 evaluate student "student" --model "$out/student"
 "$harmonic" eval --model "$out/student" --against "$out/teacher" --data "$out/valid.txt" --contexts 128,256,512 --targets 64 \
-  --groups "$(part 200 40)" >"$out/within.txt"
+  --groups "$(part 100 40)" >"$out/within.txt"
 {
   "$harmonic" curves "${curves[@]}" --svg "$out/contexts.svg" --most 6
   echo

@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "harmonic/base/error.h"
+#include "harmonic/base/processors.h"
 
 namespace harmonic {
 namespace {
@@ -25,7 +26,6 @@ TEST(ThreadPool, CountsTheCallerAndHasAtLeastOneThread) {
   EXPECT_EQ(ThreadPool(1).threads(), 1);
   EXPECT_EQ(ThreadPool(3).threads(), 3);
   EXPECT_EQ(ThreadPool(0).threads(), available_processors());
-  EXPECT_GE(available_processors(), 1);
 }
 
 TEST(ThreadPool, CallsTheBodyOnceForEveryIndex) {

@@ -99,6 +99,19 @@ TEST_F(EvalContexts, AFolderThatJsonCannotNameIsRefusedBeforeAnyWork) {
   EXPECT_EQ(evaluate(odd, text_, {"--lengths", "64"}).status, 0) << "without --json it has any name";
 }
 
+TEST_F(EvalContexts, AContextThatCannotBeIsRefusedBeforeAnyIsComputed) {
+  const std::string limited =
+      make_model_folder(folder_ / "limited", *make_byte_tokenizer(), 1, [](ModelConfig& config) {
+        config.mixer = {"attention"};
+        config.attention = {.n_heads = 2, .n_kv_heads = 1, .context = 64};
+      });
+  for (const auto& [model, contexts] : {std::pair(limited, "32,128"), std::pair(a_, "32,5000")}) {
+    const Outcome outcome = evaluate(model, text_, {"--contexts", contexts, "--targets", "8"});
+    EXPECT_EQ(outcome.status, 2);
+    EXPECT_EQ(outcome.out, "");
+  }
+}
+
 TEST_F(EvalContexts, AFlagOfTheOtherMeasureIsAnError) {
   for (const std::vector<std::string>& flag : std::vector<std::vector<std::string>>{
            {"--targets", "8"}, {"--groups", "4"}, {"--against", b_}, {"--beyond-limit"}}) {

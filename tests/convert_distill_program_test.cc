@@ -137,6 +137,23 @@ TEST_F(Distill, ResumeWritesOverNoModelButItsOwn) {
   }
 }
 
+TEST_F(Distill, ResumeTakesTheSameModelsOnly) {
+  expect_done(distill(kTwoPhases));
+  std::string config = read_file(teacher_ + "/config.json");
+  const size_t at = config.find("\"window\": 0");
+  ASSERT_NE(at, std::string::npos) << config;
+  write_file(teacher_ + "/config.json", config.replace(at, 11, "\"window\": 16"));
+  expect_refused(distill(kTwoPhases, {"--resume"}), "--teacher: not the model that the distillation");
+}
+
+TEST_F(Distill, AModelWithNumbersThatAreNoneIsRefusedAsDamaged) {
+  LoadedModel loaded = load_model_folder(teacher_, cpu_backend());
+  loaded.model->parameters().find("layers.0.mixer.v_proj.weight")->value.as<float>()[5] = std::nanf("");
+  save_model_folder(teacher_, *loaded.model, *loaded.tokenizer);
+  expect_refused(distill(kTwoPhases), "is not finite", 1);
+  EXPECT_FALSE(is_there(out_ + "/phase-1"));
+}
+
 TEST_F(Distill, ResumeBeginsWhereNothingIsYet) {
   expect_done(distill(kTwoPhases, {"--resume"}));
   const std::string empty = folder_ / "empty";

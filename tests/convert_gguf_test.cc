@@ -89,7 +89,7 @@ struct HandMade {
 };
 
 // A small model with SentencePiece's vocabulary, as llama.cpp's converter would write it.
-HandMade small_file(Model& model) {
+HandMade small_file(Model& model, const std::string& name_of_last = "") {
   using Kind = SentencePieceVocabulary::Kind;
   const ModelConfig& c = model.config();
   const auto number = [](int64_t value) { return HandMade::integer(static_cast<uint32_t>(value)); };
@@ -114,6 +114,7 @@ HandMade small_file(Model& model) {
     names.push_back(name);
     types.push_back(kind == Kind::byte ? 6 : kind == Kind::text ? 1 : id == 0 ? 2 : 3);
   }
+  if (!name_of_last.empty()) names.back() = name_of_last;
   file.set("tokenizer.ggml.model", HandMade::text("llama"));
   file.set("tokenizer.ggml.tokens", HandMade::list(8, names, [](const auto& name) { return text_of(name); }));
   file.set("tokenizer.ggml.scores", HandMade::list(6, scored.scores, bytes_of<float>));
@@ -312,6 +313,24 @@ TEST_F(Gguf, PositionScalingIsRead) {
   EXPECT_EQ(attention.rope.kind, "yarn");
   EXPECT_EQ(attention.rope.factor, 4);
   EXPECT_EQ(attention.rope.context, 5);
+}
+
+TEST_F(Gguf, AFactorOfPositionsWithoutAKindIsLinearAsInLlamaCpp) {
+  HandMade file = file_;
+  file.set("llama.rope.scaling.factor", HandMade::real(4));
+  const AttentionConfig attention =
+      read_gguf(write(file.file()), {}, cpu_backend()).loaded.model->config().attention;
+  EXPECT_EQ(attention.rope.kind, "linear");
+  EXPECT_EQ(attention.rope.factor, 4);
+}
+
+TEST_F(Gguf, AVocabularyThatNoTokenizerJsonCanTellApartIsNotConverted) {
+  const HandMade file = small_file(*model_, "<s>");  // a text with the name of the token that begins texts
+  const TemporaryFolder folder;
+  const Outcome outcome = run_harmonic({"convert", "--from", write(file.file()), "--out", folder / "m"});
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_NE(outcome.err.find("kept as a tokenizer.json"), std::string::npos) << outcome.err;
+  EXPECT_FALSE(is_there(folder / "m"));
 }
 
 TEST_F(Gguf, WhatIsNotSupportedIsRefusedByName) {

@@ -2,6 +2,7 @@
 #include "harmonic/convert/surgery.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <cmath>
 #include <cstring>
@@ -195,6 +196,46 @@ TEST(ConvertReplace, FlagsOfTheSurgeryNeedIt) {
                                         "--out", folder / "m", "--form", "paper"});
   EXPECT_EQ(outcome.status, 2);
   EXPECT_NE(outcome.err.find("belong to --replace"), std::string::npos) << outcome.err;
+}
+
+TEST(ConvertReplace, FlagsWithoutMeaningAreRefused) {
+  const TemporaryFolder folder;
+  const std::string model =
+      make_model_folder(folder / "model", *make_byte_tokenizer(), 1, [](ModelConfig& config) {
+        config.mixer = {"attention"};
+        config.attention = {.n_heads = 2, .n_kv_heads = 1, .context = 64};
+      });
+  for (const std::vector<std::string>& more :
+       std::vector<std::vector<std::string>>{{"--tokenizer", "elsewhere"},
+                                             {"--form", "paper", "--features", "8"},
+                                             {"--form", "paper", "--from-scratch"}}) {
+    std::vector<std::string> words = {"convert", "--from", model, "--out", folder / "m", "--replace", "all"};
+    words.insert(words.end(), more.begin(), more.end());
+    const Outcome outcome = run_harmonic(words);
+    EXPECT_EQ(outcome.status, 2) << outcome.err;
+    EXPECT_FALSE(is_there(folder / "m"));
+  }
+}
+
+TEST(ConvertReplace, WhatFailsLeavesAnEmptyFolderEmpty) {
+  const TemporaryFolder folder;
+  const std::string model =
+      make_model_folder(folder / "model", *make_byte_tokenizer(), 1, [](ModelConfig& config) {
+        config.mixer = {"attention"};
+        config.attention = {.n_heads = 2, .n_kv_heads = 1, .context = 64};
+      });
+  std::filesystem::create_directory(folder / "out");
+  const std::vector<std::string> words = {"convert",      "--from",    model, "--out",
+                                          folder / "out", "--replace", "all"};
+  struct rlimit before;
+  ::getrlimit(RLIMIT_FSIZE, &before);
+  const struct rlimit limit = {std::filesystem::file_size(model + "/model.safetensors") / 2, before.rlim_max};
+  ::setrlimit(RLIMIT_FSIZE, &limit);
+  EXPECT_EQ(run_harmonic(words).status, 1);
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  EXPECT_TRUE(std::filesystem::is_empty(folder / "out"));
+  EXPECT_EQ(run_harmonic(words).status, 0);
+  EXPECT_TRUE(is_there(std::string(folder / "out") + "/model.safetensors"));
 }
 
 }  // namespace

@@ -23,6 +23,10 @@ TEST(ContextCurves, TheTableSetsEachBesideTheFirst) {
             "| 1,024 | 6.0000 | |\n");
 }
 
+TEST(ContextCurves, ANameCannotEndItsCell) {
+  EXPECT_TRUE(context_table({{"a|b", 8, {{128, 2.0}}}}).starts_with("| context | a\\|b |\n|---:|---:|\n"));
+}
+
 TEST(ContextCurves, TheChartIsAFileOfItsOwn) {
   const std::string svg = context_chart({kTeacher, kStudent}, 4);
   EXPECT_TRUE(svg.starts_with("<?xml")) << svg.substr(0, 80);
@@ -41,6 +45,14 @@ TEST(ContextCurves, WhatIsNoEvaluationByContextIsRefused) {
   const TemporaryFolder folder;
   EXPECT_THROW(read_context_curve("a", folder.file("a.json", R"({"results": [{"length": 8}]})")), Error);
   EXPECT_THROW(read_context_curve("a", folder.file("b.json", R"({"results": []})")), Error);
+  for (const char* wrong :
+       {R"("context": 9223372036854775807, "bits_per_token": 1)", R"("context": 0, "bits_per_token": 1)",
+        R"("context": 8, "bits_per_token": 0)", R"("context": 8, "bits_per_token": 1e308)"})
+    EXPECT_THROW(
+        read_context_curve(
+            "a", folder.file("c.json", fmt::format(R"({{"results": [{{"targets": 8, {}}}]}})", wrong))),
+        Error)
+        << wrong;
   EXPECT_EQ(run_harmonic({"curves", "a.json"}).status, 2);
 }
 

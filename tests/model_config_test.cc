@@ -113,6 +113,11 @@ TEST(ModelConfig, TheMatrixMixerNeedsHeadsATauForEachLevelAndEvenFeatures) {
   c.harmonic.cells = {1};
   c.harmonic.taus = {5};
   EXPECT_NE(verdict(c).find("mixer \"matrix\" expects 3 entries"), std::string::npos) << verdict(c);
+  // Cells are the other mixer's.
+  c.harmonic.layout = "levels";
+  c.harmonic.strides = {1};
+  c.harmonic.cells = {1, 1, 1};
+  EXPECT_EQ(verdict(c), "no error");
 }
 
 TEST(ModelConfig, TheEndOfTextIsATokenOfTheVocabulary) {

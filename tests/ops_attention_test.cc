@@ -88,9 +88,9 @@ const Case kCases[] = {
 
 // At most a query each. Not for products in bf16: gradients of scores all but cancel over so few.
 const Case kOneQueryEach[] = {
-    {{1, 0, 1}, {130, 3, 0}, 16, {3, 1}, 140},
-    {{0, 1, 1, 0}, {5, 200, 63, 0}, 48, {5, 1, 70}, 80},
-    {{0, 0}, {0, 4}, 16, {2, 1}, 20},
+    {{1, 0, 1}, {130, 3, 0}, 16, {3, 1}, 140}, {{0, 1, 1, 0}, {5, 200, 63, 0}, 48, {5, 1, 70}, 80},
+    {{0, 0}, {0, 4}, 16, {2, 1}, 20},          {{1, 1}, {70, 3}, 8, {4, 2}, 80},
+    {{1}, {100}, 28, {3, 1, 66}, 90},
 };
 
 std::string name_of(const Case& c) {

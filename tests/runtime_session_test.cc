@@ -1,4 +1,4 @@
-// Sessions, their stores, the cache of prompts' beginnings, and state tokens.
+// Sessions and their stores.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -8,10 +8,8 @@
 #include <cstring>
 #include <optional>
 
-#include "harmonic/runtime/prefix_cache.h"
 #include "harmonic/runtime/redis_connection.h"
 #include "harmonic/runtime/sessions.h"
-#include "harmonic/runtime/state_seal.h"
 #include "tests/model_folder_fixture.h"
 #include "tests/redis_server.h"
 
@@ -51,6 +49,7 @@ class SessionsTest : public ::testing::TestWithParam<std::string> {
 };
 
 class Stores : public SessionsTest {};
+
 INSTANTIATE_TEST_SUITE_P(All, Stores, ::testing::Values("memory", "sqlite", "redis"));
 
 TEST_P(Stores, KeepWhatWasSavedUnderItsOwnerAndName) {
@@ -120,6 +119,7 @@ TEST_P(Stores, ForksShareAStateUntilTheyGoOn) {
 }
 
 class SqliteStore : public SessionsTest {};
+
 INSTANTIATE_TEST_SUITE_P(File, SqliteStore, ::testing::Values("sqlite"));
 
 TEST_P(SqliteStore, WhatWasSavedSurvivesAKill) {
@@ -322,6 +322,7 @@ TEST(MemoryStore, HoldsNoMoreStatesThanThereIsRoomFor) {
 }
 
 // A disk that is full, as SQLite sees it: files may grow no more.
+
 class FullDisk {
  public:
   FullDisk() {
@@ -375,134 +376,7 @@ TEST_P(SqliteStore, AFullDiskIsSaidToBeOneAndNothingIsLost) {
   EXPECT_EQ(*store->load("me", "one")->point, *point(9));
 }
 
-TEST(PrefixCache, FindsTheLongestBeginningOfItsOwner) {
-  Model model(tiny_config(*make_byte_tokenizer()), cpu_backend(), false);
-  PrefixCache cache(1 << 20);
-  const auto point = [&](int32_t pending) {
-    TextPoint made = beginning_of_text(model);
-    made.pending = pending;
-    return made;
-  };
-  const std::vector<int32_t> tokens = {1, 2, 3, 4, 5, 6};
-  const std::span all(tokens);
-  EXPECT_FALSE(cache.find("me", all));
-  cache.insert("me", all.first(2), point(2));
-  cache.insert("me", all.first(4), point(4));
-  cache.insert("me", std::vector<int32_t>{1, 2, 3, 9}, point(9));
-  const auto hit = cache.find("me", all);
-  ASSERT_TRUE(hit);
-  EXPECT_EQ(hit->tokens, 4);
-  EXPECT_EQ(hit->point->pending, 4);
-  EXPECT_EQ(cache.find("me", all.first(3))->tokens, 2);
-  EXPECT_EQ(cache.find("me", std::vector<int32_t>{1, 2, 3, 9, 9})->point->pending, 9);
-  EXPECT_FALSE(cache.find("me", std::vector<int32_t>{2, 2}));
-  EXPECT_FALSE(cache.find("you", all));
-}
-
-TEST(PrefixCache, DropsWhatWasNotUsedForLongest) {
-  Model model(tiny_config(*make_byte_tokenizer()), cpu_backend(), false);
-  const int64_t one = model.state_layout().bytes() + 256;
-  PrefixCache cache(3 * one);
-  for (int32_t i = 0; i < 3; ++i) cache.insert("me", std::vector<int32_t>{i}, beginning_of_text(model));
-  EXPECT_TRUE(cache.find("me", std::vector<int32_t>{0}));
-  cache.insert("me", std::vector<int32_t>{3}, beginning_of_text(model));
-  EXPECT_TRUE(cache.find("me", std::vector<int32_t>{0}));
-  EXPECT_FALSE(cache.find("me", std::vector<int32_t>{1}));
-  EXPECT_EQ(cache.entries(), 3);
-  EXPECT_LE(cache.bytes(), 3 * one);
-  PrefixCache small(one - 1);
-  small.insert("me", std::vector<int32_t>{1}, beginning_of_text(model));
-  EXPECT_EQ(small.entries(), 0);
-}
-
 // The caches of attention end there: a state that says more was not made by the model.
-TEST(TextPoint, StandsNoFartherThanTheModelRemembers) {
-  ModelConfig config = tiny_config(*make_byte_tokenizer());
-  config.mixer = {"attention"};
-  config.attention = {.n_heads = 2, .n_kv_heads = 2, .context = 100};
-  const Model model(config, cpu_backend(), false);
-  for (const uint64_t position : {uint64_t{100}, uint64_t{101}, kFarthestPosition - 1, ~uint64_t{0}}) {
-    TextPoint point = beginning_of_text(model);
-    std::memcpy(point.state.data(), &position, sizeof position);
-    const auto decode = [&] { return decode_point(model, encode_point(point), "the state"); };
-    if (position == 100) {
-      EXPECT_EQ(decode().state.position(), 100u);
-    } else {
-      EXPECT_THROW(decode(), Error) << position;
-    }
-  }
-}
-
-class Seal : public ::testing::Test {
- protected:
-  Seal() : model_(tiny_config(*make_byte_tokenizer()), cpu_backend(), false) {
-    initialise_for_test(model_, 1);
-  }
-  std::string ring(const std::string& text, mode_t mode = 0600) const {
-    const std::string path = folder_.file("ring", text);
-    ::chmod(path.c_str(), mode);
-    return path;
-  }
-  StateSeal make(const std::string& text, const std::string& identity = "model") const {
-    return {ring(text), model_, identity};
-  }
-
-  TemporaryFolder folder_;
-  Model model_;
-  const std::string one_ = std::string(64, 'a') + "\n", two_ = std::string(64, 'b') + "\n";
-};
-
-TEST_F(Seal, ATokenOpensToTheSamePointOnAnyWorkerWithTheKey) {
-  TextPoint point = beginning_of_text(model_);
-  point.pending = 7;
-  point.unfinished = "\xc3";
-  const std::string token = make(one_).seal(point, "me", 100);
-  EXPECT_EQ(make(one_).open(token, "me", 99), point);
-  EXPECT_EQ(make(two_ + one_).open(token, "me", 0), point) << "an older key opens";
-  EXPECT_NE(make(one_).seal(point, "me", 100), token) << "no nonce comes twice";
-  EXPECT_EQ(token.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"),
-            token.npos);
-  const std::string newer = make(two_ + one_).seal(point, "me", 100);
-  EXPECT_THROW(make(one_).open(newer, "me", 0), Error) << "the first key seals";
-}
-
-TEST_F(Seal, NothingElseOpens) {
-  const StateSeal seal = make(one_);
-  const std::string token = seal.seal(beginning_of_text(model_), "me", 100);
-  EXPECT_THROW(seal.open(token, "me", 100), Error) << "expired";
-  EXPECT_THROW(seal.open(token, "you", 0), Error);
-  EXPECT_THROW(make(one_, "other").open(token, "me", 0), Error);
-  EXPECT_THROW(make(two_).open(token, "me", 0), Error);
-  EXPECT_THROW(seal.open("", "me", 0), Error);
-  EXPECT_THROW(seal.open("AAAA", "me", 0), Error);
-  EXPECT_THROW(seal.open("not base64!", "me", 0), Error);
-  for (size_t i = 0; i < token.size(); i += 7) {
-    std::string other = token;
-    other[i] = other[i] == 'A' ? 'B' : 'A';
-    EXPECT_THROW(seal.open(other, "me", 0), Error) << i;
-    EXPECT_THROW(seal.open(token.substr(0, i), "me", 0), Error) << i;
-  }
-}
-
-TEST_F(Seal, KeyringsThatOthersCanReadOrThatAreNotWholeAreRefused) {
-  EXPECT_NO_THROW(StateSeal(ring(one_), model_, "model"));
-  EXPECT_THROW(StateSeal(ring(one_, 0644), model_, "model"), Error);
-  try {
-    StateSeal(ring(one_, 0640), model_, "model");
-    FAIL() << "others may read it";
-  } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("has mode 0640"), std::string::npos) << error.what();
-  }
-  std::string with_carriage_returns = one_;
-  for (size_t at = 0; (at = with_carriage_returns.find('\n', at)) != std::string::npos; at += 2)
-    with_carriage_returns.insert(at, "\r");
-  EXPECT_NO_THROW(StateSeal(ring(with_carriage_returns), model_, "model"));
-  EXPECT_THROW(StateSeal(ring(""), model_, "model"), Error);
-  EXPECT_THROW(StateSeal(ring("abc\n"), model_, "model"), Error);
-  EXPECT_THROW(StateSeal(ring(std::string(64, 'x') + "\n"), model_, "model"), Error);
-  EXPECT_THROW(StateSeal(ring(std::string(66, 'a') + "\n"), model_, "model"), Error);
-  EXPECT_THROW(StateSeal(folder_ / "missing", model_, "model"), Error);
-}
 
 }  // namespace
 }  // namespace harmonic

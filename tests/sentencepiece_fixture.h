@@ -31,7 +31,7 @@ inline ScoredVocabulary scored_vocabulary(const std::vector<std::string>& texts,
   float score = 0;
   for (const std::string& text : texts) add(text, Kind::text, score--);
   for (const std::string& character : alphabet) add(character, Kind::text, score--);
-  scored.vocabulary.merges = merges_from_scores(scored.vocabulary, scored.scores);
+  scored.vocabulary.merges = merges_from_scores(scored.vocabulary, scored.scores, "a test");
   return scored;
 }
 

@@ -255,8 +255,9 @@ TEST_F(TrainCommand, AFullDiskIsOneClearErrorAndTheRunGoesOnAfterwards) {
 
 // Of a run that goes on with a long metrics.jsonl, no other file being as long.
 TEST_F(TrainCommand, AFullDiskForTheMetricsStopsItWithWhatItHasLearnedSaved) {
-  ASSERT_EQ(train("whole").status, 0);
-  ASSERT_EQ(train_and_signal("full", {}, SIGTERM, std::chrono::milliseconds(2)), 130);
+  const std::vector<std::string> steps = {"--train.steps", "1000"};
+  ASSERT_EQ(train("whole", steps).status, 0);
+  ASSERT_EQ(train_and_signal("full", steps, SIGTERM, std::chrono::milliseconds(2)), 130);
   const std::string stopped = find_checkpoint(path("full"))->folder;
   const std::string metrics = path("full") + "/metrics.jsonl";
   std::ofstream(metrics, std::ios::app)

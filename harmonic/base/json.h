@@ -13,10 +13,13 @@ namespace harmonic {
 
 using Json = nlohmann::ordered_json;
 
+// Names that an object may have where nothing else is said. They are compared each with each.
+constexpr int64_t kMostJsonNames = 10'000;
+
 // Parses `text`; `source` names it in errors. Nesting deeper than `max_depth` is an error (nlohmann would
-// recurse), and so are more than `max_names` in an object (which are compared each with each).
+// recurse), and so are more than `max_names` in an object.
 inline Json parse_json(std::string_view text, std::string_view source, int max_depth = 64,
-                       int64_t max_names = INT64_MAX) {
+                       int64_t max_names = kMostJsonNames) {
   constexpr size_t kShown = 300;  // of an error, which may quote the text
   std::vector<int64_t> names;     // of each object that is open
   const auto watch = [&](int depth, Json::parse_event_t event, Json&) {

@@ -1,11 +1,10 @@
 #include "harmonic/base/thread_pool.h"
 
-#include <sched.h>
-
 #include <system_error>
 
 #include "harmonic/base/error.h"
 #include "harmonic/base/float_mode.h"
+#include "harmonic/base/processors.h"
 
 namespace harmonic {
 namespace {
@@ -22,12 +21,6 @@ inline void relax() {
 }
 
 }  // namespace
-
-int available_processors() {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
-  return std::max(1u, std::thread::hardware_concurrency());
-}
 
 ThreadPool::ThreadPool(int threads) {
   const int processors = available_processors();

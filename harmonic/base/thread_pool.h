@@ -68,7 +68,4 @@ class ThreadPool {
   std::mutex error_mutex_;
 };
 
-// Processors this process may run on (its affinity mask).
-int available_processors();
-
 }  // namespace harmonic

@@ -4,7 +4,7 @@
 
 #include "harmonic/base/error.h"
 #include "harmonic/base/log.h"
-#include "harmonic/base/thread_pool.h"
+#include "harmonic/base/processors.h"
 
 namespace harmonic {
 namespace {
@@ -30,8 +30,11 @@ struct GlobalFlags {
     set_log_style(quiet ? LogStyle::quiet : log_json ? LogStyle::json : LogStyle::text);
     if (device == "cuda" && !command.uses_device())
       fail_usage("--device cuda: harmonic {} computes on the cpu only; use cpu or auto", entry.name);
-    return {threads > 0 ? static_cast<int>(threads) : available_processors(),
-            command.uses_device() ? device : "cpu"};
+    const int processors = available_processors();
+    if (threads > processors)
+      warn("--threads {}: this process has {} processor{}, which threads beyond them slow down", threads,
+           processors, processors == 1 ? "" : "s");
+    return {threads > 0 ? static_cast<int>(threads) : processors, command.uses_device() ? device : "cpu"};
   }
 };
 

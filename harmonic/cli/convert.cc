@@ -5,10 +5,12 @@
 
 #include "harmonic/base/error.h"
 #include "harmonic/base/files.h"
+#include "harmonic/base/interrupt.h"
 #include "harmonic/base/json.h"
 #include "harmonic/cli/command.h"
 #include "harmonic/convert/surgery.h"
 #include "harmonic/tokenizer/chat_template.h"
+#include "harmonic/tokenizer/tokenizer_json.h"
 
 namespace harmonic {
 namespace {
@@ -62,23 +64,24 @@ class Convert : public Command {
   }
 
   int run(const CommandContext&) override {
+    watch_for_interrupts();
     namespace fs = std::filesystem;
     std::error_code ignored;
     if (is_there(out_) && !(fs::is_directory(out_, ignored) && fs::is_empty(out_, ignored)))
       fail_usage("--out {}: is there and not an empty folder; name one that is not there yet", out_);
     if (replace_.empty() && shapes_)
       fail_usage("--form, --features, --taus, --window, --from-scratch and --seed belong to --replace");
+    if (surgery_.form == "paper" && (surgery_.from_scratch || surgery_.features != 0))
+      fail_usage(
+          "--from-scratch and --features belong to --form matrix; the paper's form always starts anew");
     if (is_model_folder(from_)) {
       if (replace_.empty()) fail_usage("--from {}: is a model folder already; --replace changes it", from_);
+      if (!tokenizer_.empty())
+        fail_usage("--tokenizer {}: the model folder {} has the tokenizer that belongs to it", tokenizer_,
+                   from_);
       LoadedModel loaded = load_model_folder(from_, cpu_backend());
       choose_chat_template(loaded);
-      const Parameters& parameters = loaded.model->parameters();
-      for (size_t i = 0; i < parameters.size(); ++i) {
-        const Tensor& value = parameters[i].value;
-        HARMONIC_ASSERT(value.contiguous());
-        check_finite(parameters[i].name, {value.as<float>(), static_cast<size_t>(value.size())},
-                     from_ + "/model.safetensors");
-      }
+      check_finite(loaded.model->parameters(), from_ + "/model.safetensors");
       const Surgery surgery = operate(loaded);
       row("source", fmt::format("{}, a model folder", from_));
       report(surgery, *loaded.model);
@@ -87,6 +90,8 @@ class Convert : public Command {
     PretrainedModel pretrained = read_pretrained(from_, tokenizer_, cpu_backend());
     LoadedModel& loaded = pretrained.loaded;
     choose_chat_template(loaded);
+    check_kept_tokenizer(*loaded.tokenizer);
+    stop_if_interrupted();
     if (replace_.empty()) {
       save_model_folder(out_, *loaded.model, *loaded.tokenizer, loaded.chat_template);
       report(pretrained);
@@ -109,6 +114,13 @@ class Convert : public Command {
     return json.is_object() && json.value("model_type", Json()) == "harmonic";
   }
 
+  // Some vocabularies have names that a tokenizer.json cannot tell apart.
+  void check_kept_tokenizer(const Tokenizer& tokenizer) const {
+    const std::string source = fmt::format("{}: its tokenizer, kept as a tokenizer.json", from_);
+    if (read_tokenizer_json(tokenizer.to_json(), source)->hash() != tokenizer.hash())
+      fail("{}, would be another one", source);
+  }
+
   void choose_chat_template(LoadedModel& loaded) const {
     if (!chat_.empty()) loaded.chat_template = chat_;
     // Throws where they do not belong together.
@@ -122,6 +134,7 @@ class Convert : public Command {
     if (replace_ != "all")
       set_field(Field("replace", &options.layers, "layers").at_least(0), replace_, "--replace", "--replace");
     Surgery surgery = replace_attention(*loaded.model, options);
+    stop_if_interrupted();
     save_model_folder(out_, *surgery.model, *loaded.tokenizer, loaded.chat_template);
     return surgery;
   }

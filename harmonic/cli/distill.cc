@@ -2,12 +2,14 @@
 // phase, each a run of the trainer.
 #include <map>
 
+#include "harmonic/base/files.h"
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/log.h"
 #include "harmonic/cli/command.h"
 #include "harmonic/convert/distill_folder.h"
 #include "harmonic/convert/distill_plan.h"
 #include "harmonic/convert/distillation.h"
+#include "harmonic/convert/llama.h"
 #include "harmonic/convert/surgery.h"
 #include "harmonic/eval/model_folder.h"
 #include "harmonic/model/weights.h"
@@ -50,6 +52,8 @@ class Distill : public Command {
     expect_another_folder("--student", student_);
     LoadedModel teacher = load_model_folder(teacher_, cpu_backend());
     LoadedModel student = first_student(teacher);
+    check_finite(teacher.model->parameters(), teacher_ + "/model.safetensors");
+    check_finite(student.model->parameters(), student_ + "/model.safetensors");
     if (student.tokenizer->hash() != teacher.tokenizer->hash())
       fail("{}: another tokenizer than that of {}; expected a student that was made of its teacher", student_,
            teacher_);
@@ -59,8 +63,7 @@ class Distill : public Command {
       teacher = load_model_folder(teacher_, backend_for("cpu", precision));
       student = first_student(teacher);
     }
-    DistillFolder folder(out_, resume_,
-                         {teacher.model->parameters().hash(), student.model->parameters().hash()});
+    DistillFolder folder(out_, resume_, {identity_of(*teacher.model), identity_of(*student.model)});
     ThreadPool pool(context.threads);
     std::vector<Stage> stages = take_up(plan, folder);
     for (Stage& stage : stages) prepare(stage, *teacher.model, *student.model, pool);
@@ -88,6 +91,11 @@ class Distill : public Command {
     std::unique_ptr<Objective> distance;  // from the teacher; null for the text itself
     const Objective& objective() const { return distance ? *distance : text_objective(); }
   };
+
+  // Of what a model computes: its weights, and how they are used.
+  static std::string identity_of(const Model& model) {
+    return sha256(model.parameters().hash() + model.config().to_json());
+  }
 
   void expect_another_folder(const char* flag, const std::string& model) const {
     std::error_code ignored;

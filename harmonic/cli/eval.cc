@@ -239,17 +239,22 @@ class Eval : public Command {
       json["against_certificate"] = short_certificate(*other->model, against_, pool);
       limit = load_model_config(against_).longest_text();
     }
-    Json& results = json["results"] = Json::array();
-    ContextTargets targets{corpus.hash(), room(), context_.group, 0};
-    print("{:>10} {:>12} {:>12}", "context", "targets", "bits/token");
-    print("{}\n", others ? fmt::format(" {:>12} {:>10}", "against", "difference") : "");
     const int64_t own_limit = inference.model().config().longest_text();
-    for (const int64_t context : contexts_) {
+    ContextOptions all = context_;
+    all.contexts = contexts_;
+    all.longest = room();
+    check_contexts(corpus, all);
+    for (const int64_t context : contexts_)
       if (own_limit > 0 && context > own_limit)
         fail_usage(
             "--contexts {}: attention remembers {} tokens; --beyond-limit asks it all the same, --window "
             "lets it look back so far only",
             context, own_limit);
+    Json& results = json["results"] = Json::array();
+    ContextTargets targets{corpus.hash(), room(), context_.group, 0};
+    print("{:>10} {:>12} {:>12}", "context", "targets", "bits/token");
+    print("{}\n", others ? fmt::format(" {:>12} {:>10}", "against", "difference") : "");
+    for (const int64_t context : contexts_) {
       const TargetBits bits = stretch_ == "none"
                                   ? bits_at(inference, corpus, context)
                                   : bits_stretched(inference.model().backend(), corpus, context, pool);

@@ -19,10 +19,11 @@ void read_rope(GgufValues& values, LlamaShape& shape) {
   shape.rope_base = values.number("llama.rope.freq_base", 10000.0);
   RopeScaling& rope = shape.rope;
   const std::string key = "llama.rope.scaling.type";
-  rope.kind = values.text(key, "none");
+  const double factor = values.number("llama.rope.scaling.factor", 1.0);
+  // llama.cpp takes a factor without a kind as linear.
+  rope.kind = values.text(key, factor == 1 ? "none" : "linear");
   if (rope.kind != "none" && rope.kind != "linear" && rope.kind != "yarn")
     values.wrong(key, rope.kind, "none, linear or yarn: other scalings are not supported");
-  const double factor = values.number("llama.rope.scaling.factor", 1.0);
   const int64_t context = values.integer("llama.rope.scaling.original_context_length", 0, 1 << 30, 0);
   values.ignore("llama.rope.scaling.finetuned");
   if (rope.kind == "none") return;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <utility>
 
 #include "harmonic/base/checked.h"
 #include "harmonic/base/error.h"
@@ -80,7 +81,13 @@ class HeaderReader {
 template <typename Use>
 void with_kind(Kind kind, const HeaderReader& reader, const std::string& what, const Use& use) {
   const auto integer = [&]<typename T>(T) {
-    use([&](HeaderReader& r) { return checked_narrow<int64_t>(r.number<T>(what), what); },
+    use(
+        [&](HeaderReader& r) {
+          const T number = r.number<T>(what);
+          if (!std::in_range<int64_t>(number))
+            r.damaged(fmt::format("{} is {}; expected less than 2^63", what, number));
+          return static_cast<int64_t>(number);
+        },
         static_cast<int64_t>(sizeof(T)));
   };
   switch (kind) {

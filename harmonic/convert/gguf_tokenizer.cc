@@ -86,7 +86,7 @@ std::unique_ptr<Tokenizer> read_sentencepiece(GgufValues& values) {
   if (scores.size() != tokens.names.size())
     fail("{}: {} tokens and {} scores; expected as many of both", values.name(), tokens.names.size(),
          scores.size());
-  vocabulary.merges = merges_from_scores(vocabulary, scores);
+  vocabulary.merges = merges_from_scores(vocabulary, scores, values.name());
   vocabulary.leading_space = values.flag("tokenizer.ggml.add_space_prefix", true);
   if (!values.flag("tokenizer.ggml.add_bos_token", true))
     values.wrong("tokenizer.ggml.add_bos_token", "false",

@@ -16,6 +16,7 @@ namespace harmonic {
 namespace fs = std::filesystem;
 namespace {
 
+constexpr int64_t kMostTensors = 40'000;  // 4,096 layers have fewer
 constexpr int64_t kLongestConfig = int64_t{1} << 20, kLongestIndex = int64_t{1} << 22;
 
 // Without meaning for what a model computes.
@@ -43,8 +44,7 @@ class ConfigReader {
   template <typename T>
   void read(std::string_view key, T* target, double least, double most) {
     if (const Value* value = find(key))
-      set_field(Field(std::string(key), target, "").range(least, most), *value,
-                fmt::format("{}: {}", source_, key));
+      set_field(Field(std::string(key), target, "").range(least, most), *value, key);
   }
   void require(std::string_view key, int64_t* target, double least, double most) {
     if (!find(key)) fail("{}: the key \"{}\" is missing", source_, key);
@@ -187,7 +187,7 @@ class Weights {
 
   void add_shards(const fs::path& index) {
     const std::string name = index.string();
-    const Json file = parse_json(read_file(index, kLongestIndex), name, 8);
+    const Json file = parse_json(read_file(index, kLongestIndex), name, 8, kMostTensors);
     const auto map = file.is_object() ? file.find("weight_map") : file.end();
     if (!file.is_object() || map == file.end() || !map->is_object() || map->empty())
       fail("{}: expected an object with weight_map, from tensors to files", name);
@@ -294,6 +294,10 @@ HuggingFaceConfig read_hugging_face_config(std::string_view text, std::string_vi
   reader.expect("attention_bias", "false");
   reader.expect("mlp_bias", "false");
   if (mistral) {
+    // The library would take numbers of Mistral 7B for these.
+    for (const char* key : {"sliding_window", "num_key_value_heads"})
+      if (!reader.find(key))
+        fail("{}: {} is missing; expected it in the config.json of a mistral", source, key);
     reader.read("sliding_window", &shape.window, 1, 1 << 30);
   } else {
     reader.refuse("sliding_window");

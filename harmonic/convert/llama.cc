@@ -6,6 +6,7 @@
 
 #include "harmonic/base/checked.h"
 #include "harmonic/base/error.h"
+#include "harmonic/base/interrupt.h"
 #include "harmonic/tokenizer/chat_template.h"
 
 namespace harmonic {
@@ -100,6 +101,14 @@ void check_finite(const std::string& tensor, std::span<const float> numbers, con
     if (!std::isfinite(number)) fail_not_finite(tensor, source);
 }
 
+void check_finite(const Parameters& parameters, const std::string& source) {
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const Tensor& value = parameters[i].value;
+    HARMONIC_ASSERT(value.contiguous());
+    check_finite(parameters[i].name, {value.as<float>(), static_cast<size_t>(value.size())}, source);
+  }
+}
+
 void take_pairs_apart(const LlamaTensor& tensor, int64_t head_width, int64_t row_bytes, void* rows) {
   std::vector<char> head(static_cast<size_t>(head_width * row_bytes));
   for (int64_t first = 0; first < tensor.rows(); first += head_width) {
@@ -123,6 +132,7 @@ Model& fill_model(PretrainedModel& pretrained, const ModelConfig& config, const 
   std::vector<float> numbers;
   pretrained.parameters = 0;
   for (const LlamaTensor& tensor : tensors) {
+    stop_if_interrupted();
     Parameter* parameter = parameters.find(tensor.name);
     HARMONIC_ASSERT(parameter);
     const Tensor& value = parameter->value;

@@ -60,6 +60,7 @@ std::vector<LlamaTensor> tensors_of(const LlamaShape& shape);
 [[noreturn]] void fail_not_finite(const std::string& tensor, const std::string& source);
 // Throws Error, naming the tensor and `source`, for a number that is not finite.
 void check_finite(const std::string& tensor, std::span<const float> numbers, const std::string& source);
+void check_finite(const Parameters& parameters, const std::string& source);
 // Rotary pairs that are neighbours in the rows of each head, half a head apart afterwards, as here. The rows
 // have `row_bytes` bytes each.
 void take_pairs_apart(const LlamaTensor& tensor, int64_t head_width, int64_t row_bytes, void* rows);

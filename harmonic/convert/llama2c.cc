@@ -203,7 +203,7 @@ std::unique_ptr<Tokenizer> read_llama2c_tokenizer(std::string_view content, std:
     }
     scores.push_back(score);
   }
-  vocabulary.merges = merges_from_scores(vocabulary, scores);
+  vocabulary.merges = merges_from_scores(vocabulary, scores, source);
   return make_sentencepiece_tokenizer(std::move(vocabulary), source);
 }
 

@@ -8,9 +8,8 @@
 #include "harmonic/eval/exact_sum.h"
 
 namespace harmonic {
-namespace {
 
-void check(const ContextOptions& options, const TokenCorpus& corpus) {
+void check_contexts(const TokenCorpus& corpus, const ContextOptions& options) {
   for (const int64_t context : options.contexts) {
     if (context < options.group)
       fail_usage("a context of {} tokens has no room for {} targets; give longer contexts or fewer targets",
@@ -21,11 +20,9 @@ void check(const ContextOptions& options, const TokenCorpus& corpus) {
   }
 }
 
-}  // namespace
-
 std::vector<TargetBits> bits_by_context(Inference& inference, const TokenCorpus& corpus,
                                         const ContextOptions& options) {
-  check(options, corpus);
+  check_contexts(corpus, options);
   const int64_t longest =
       std::max(options.longest, *std::max_element(options.contexts.begin(), options.contexts.end()));
   // A group's last target is token `end`; so many places from `longest` on.

@@ -17,11 +17,14 @@ struct ContextOptions {
   bool show_progress = false;
 };
 
+// Throws Error (usage) when a context is no longer than a group or than the corpus allows.
+void check_contexts(const TokenCorpus& corpus, const ContextOptions& options);
+
 // Bits of the targets of all groups by context, in the order of `contexts`. Each group is fed as one text
 // from `context` tokens before its end on, whatever the borders of documents within, from a zero state: a
 // target has at least context - group + 1 tokens before it, and the longest text is `context` tokens. The
-// targets are the same at every context: the longest decides where there is room. Throws Error (usage) when a
-// context is no longer than a group or than the corpus allows, and Interrupted.
+// targets are the same at every context: the longest decides where there is room. Throws what check_contexts
+// does, and Interrupted.
 std::vector<TargetBits> bits_by_context(Inference& inference, const TokenCorpus& corpus,
                                         const ContextOptions& options);
 

@@ -26,7 +26,11 @@ void check_folder(const fs::path& folder) {
         folder.string());
   for (const char* name : {"config.json", "model.safetensors", "tokenizer.json"}) {
     if (!fs::exists(folder / name, ignored))
-      fail("{}: not a model folder: it has no {}", folder.string(), name);
+      fail(
+          "{}: not a model folder: it has no {}; harmonic convert makes one of a folder of Hugging Face's or "
+          "a "
+          "GGUF file",
+          folder.string(), name);
   }
 }
 
@@ -123,14 +127,14 @@ void write_model_files(const fs::path& folder, const Model& model, const Tokeniz
 void save_model_folder(const fs::path& folder, const Model& model, const Tokenizer& tokenizer,
                        const std::string& chat_template) {
   std::error_code error;
-  if (fs::exists(folder, error)) {
-    if (!fs::is_directory(folder))
-      fail("{}: a file stands there; a model folder was to be written", folder.string());
-    write_model_files(folder, model, tokenizer, chat_template);
-    return;
-  }
-  // "models/a/" names the folder "models/a".
-  const fs::path whole = folder.has_filename() ? folder : folder.parent_path();
+  if (fs::exists(folder, error) && !fs::is_directory(folder, error))
+    fail("{}: a file stands there; a model folder was to be written", folder.string());
+  if (fs::exists(folder, error) && !fs::is_empty(folder, error))
+    return write_model_files(folder, model, tokenizer, chat_template);
+  // An empty folder gives way, wherever its name leads; "models/a/" names the folder "models/a".
+  fs::path whole = fs::weakly_canonical(folder, error);
+  if (error) whole = folder;
+  if (!whole.has_filename()) whole = whole.parent_path();
   const fs::path parent = whole.has_parent_path() ? whole.parent_path() : ".";
   const fs::path temporary =
       parent / fmt::format(".{}.{}.tmp", whole.filename().string(), static_cast<int64_t>(::getpid()));

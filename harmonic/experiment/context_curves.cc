@@ -17,9 +17,15 @@ ContextCurve read_context_curve(const std::string& name, const std::filesystem::
   ContextCurve curve{name, 0, {}};
   try {
     for (const Json& result : json.at("results")) {
+      constexpr int64_t kLongest = int64_t{1} << 40;
+      constexpr double kMostBits = 1e6;
+      const auto context = result.at("context").get<double>(),
+                 bits = result.at("bits_per_token").get<double>();
+      if (!(context >= 1 && context <= kLongest) || !(bits > 0 && bits <= kMostBits))
+        fail("{}: {} bits a token at a context of {}: not what harmonic eval --contexts --json writes",
+             path.string(), bits, context);
       curve.targets = result.at("targets").get<int64_t>();
-      curve.points.emplace_back(result.at("context").get<int64_t>(),
-                                result.at("bits_per_token").get<double>());
+      curve.points.emplace_back(static_cast<int64_t>(context), bits);
     }
   } catch (const nlohmann::json::exception& error) {
     fail("{}: not what harmonic eval --contexts --json writes: {}", path.string(), error.what());
@@ -36,7 +42,10 @@ std::string context_table(const std::vector<ContextCurve>& curves) {
   for (const ContextCurve& curve : curves) {
     bits.emplace_back(curve.points.begin(), curve.points.end());
     for (const auto& [context, ignored] : curve.points) contexts.insert(context);
-    table += fmt::format(" {} |", curve.name);
+    table += ' ';
+    for (const char c : curve.name)
+      table += c == '|' ? "\\|" : std::string(1, c);  // which would end the cell
+    table += " |";
     rule += "---:|";
   }
   table += "\n" + rule + "\n";

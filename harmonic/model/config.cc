@@ -19,7 +19,7 @@ constexpr double kWidest = 1 << 20;
 const std::vector<std::string> kIgnoredKeys = {"transformers_version", "torch_dtype", "dtype",
                                                "_name_or_path",        "auto_map",    "use_cache"};
 
-void check_harmonic(const HarmonicConfig& c) {
+void check_levels(const HarmonicConfig& c) {
   const int64_t levels = c.levels();
   if (levels < 1 || levels > HarmonicConfig::kMaxLevels)
     fail_usage("model.harmonic.strides = [{}]: expected 1 to {} of them, one a level",
@@ -33,6 +33,10 @@ void check_harmonic(const HarmonicConfig& c) {
           "{}",
           fmt::join(c.strides, ", "), c.strides[l - 1], c.strides[l]);
   }
+}
+
+void check_harmonic(const HarmonicConfig& c) {
+  const int64_t levels = c.levels();
   const auto expect_count = [&](std::string_view key, const auto& list, int64_t expected,
                                 std::string_view what) {
     if (static_cast<int64_t>(list.size()) != expected)
@@ -195,7 +199,8 @@ void ModelConfig::validate() const {
   if (mixer.empty() || (mixer.size() != 1 && static_cast<int64_t>(mixer.size()) != n_layers))
     fail_usage("model.mixer: expected one for all layers or {} of them, one a layer; found {}", n_layers,
                mixer.size());
-  if (uses("harmonic") || uses("matrix")) check_harmonic(harmonic);
+  if (uses("harmonic") || uses("matrix")) check_levels(harmonic);
+  if (uses("harmonic")) check_harmonic(harmonic);
   if (uses("attention") || uses("matrix")) check_attention(*this);
   if (uses("matrix") && harmonic.taus.size() != harmonic.strides.size())
     fail_usage("model.harmonic.taus = [{}]: mixer \"matrix\" expects {} entries, one a level",

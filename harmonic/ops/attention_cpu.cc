@@ -62,7 +62,7 @@ void forward_block(const Attention& op, const QueryBlock& block, MatmulWorker& w
 
 void run(Context& context, const Attention& op) {
   check_attention(op);
-  bool one_query_each = op.q.cols / op.shape.heads % 16 == 0;
+  bool one_query_each = op.q.cols / op.shape.heads % 4 == 0;
   for (int64_t b = 0; b < op.segments.count; ++b)
     one_query_each = one_query_each && op.segments.length(b) <= 1;
   if (one_query_each) return attend_one_query_each(context, op);

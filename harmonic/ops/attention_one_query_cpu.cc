@@ -80,21 +80,21 @@ HWY_INLINE void ScoresAtOnce(int64_t D, const float* q, int64_t q_stride, const 
 }
 
 // y_m += sum_j weights[m * ldw + j] value_j, kVectors vectors of numbers from `values` on.
-template <int64_t kQueries, int64_t kVectors>
-HWY_INLINE void AddValuesAtOnce(int64_t keys, const float* weights, int64_t ldw, const float* values,
+template <int64_t kQueries, int64_t kVectors, class D>
+HWY_INLINE void AddValuesAtOnce(D d, int64_t keys, const float* weights, int64_t ldw, const float* values,
                                 int64_t stride, float* y, int64_t ldy) {
-  const Tag d;
-  Vector sums[kQueries][kVectors];
+  constexpr int64_t kWidth = hn::MaxLanes(d);
+  hn::Vec<D> sums[kQueries][kVectors];
 #pragma GCC unroll 16
   for (int64_t m = 0; m < kQueries; ++m)
 #pragma GCC unroll 16
-    for (int64_t v = 0; v < kVectors; ++v) sums[m][v] = hn::LoadU(d, y + m * ldy + v * kLanes);
+    for (int64_t v = 0; v < kVectors; ++v) sums[m][v] = hn::LoadU(d, y + m * ldy + v * kWidth);
   for (int64_t j = 0; j < keys; ++j, values += stride) {
 #pragma GCC unroll 16
-    for (int64_t v = 0; v < kVectors * kLanes; v += 16) __builtin_prefetch(values + 16 * stride + v);
-    Vector value[kVectors];
+    for (int64_t v = 0; v < kVectors * kWidth; v += 16) __builtin_prefetch(values + 16 * stride + v);
+    hn::Vec<D> value[kVectors];
 #pragma GCC unroll 16
-    for (int64_t v = 0; v < kVectors; ++v) value[v] = hn::LoadU(d, values + v * kLanes);
+    for (int64_t v = 0; v < kVectors; ++v) value[v] = hn::LoadU(d, values + v * kWidth);
 #pragma GCC unroll 16
     for (int64_t m = 0; m < kQueries; ++m) {
       const auto w = hn::Set(d, weights[m * ldw + j]);
@@ -105,7 +105,7 @@ HWY_INLINE void AddValuesAtOnce(int64_t keys, const float* weights, int64_t ldw,
 #pragma GCC unroll 16
   for (int64_t m = 0; m < kQueries; ++m)
 #pragma GCC unroll 16
-    for (int64_t v = 0; v < kVectors; ++v) hn::StoreU(sums[m][v], d, y + m * ldy + v * kLanes);
+    for (int64_t v = 0; v < kVectors; ++v) hn::StoreU(sums[m][v], d, y + m * ldy + v * kWidth);
 }
 
 // Calls f.operator()<n>(first) for queries [first, first + n) at once until all `count` are done.
@@ -133,16 +133,22 @@ void Scores(int64_t count, int64_t keys, int64_t D, const float* q, int64_t q_st
   }
 }
 
-// y [count, D] += weights [count, keys] values [keys, D]. D is a multiple of kLanes.
+// y [count, D] += weights [count, keys] values [keys, D]. D is a multiple of 4.
 void AddValues(int64_t count, int64_t keys, int64_t D, const float* weights, int64_t ldw, const float* v,
                int64_t v_stride, float* y) {
-  constexpr int64_t kVectors = 2;
   ForQueriesAtOnce(count, [&]<int64_t kQueries>(int64_t m) {
     int64_t at = 0;
-    for (; at + kVectors * kLanes <= D; at += kVectors * kLanes)
-      AddValuesAtOnce<kQueries, kVectors>(keys, weights + m * ldw, ldw, v + at, v_stride, y + m * D + at, D);
-    for (; at < D; at += kLanes)
-      AddValuesAtOnce<kQueries, 1>(keys, weights + m * ldw, ldw, v + at, v_stride, y + m * D + at, D);
+    // As many columns as there are for so many vectors.
+    const auto add = [&]<int64_t kVectors>(auto d) HWY_ATTR {
+      constexpr int64_t kColumns = kVectors * hn::MaxLanes(d);
+      for (; at + kColumns <= D; at += kColumns)
+        AddValuesAtOnce<kQueries, kVectors>(d, keys, weights + m * ldw, ldw, v + at, v_stride, y + m * D + at,
+                                            D);
+    };
+    add.template operator()<2>(Tag());
+    add.template operator()<1>(Tag());
+    add.template operator()<1>(hn::CappedTag<float, 8>());
+    add.template operator()<1>(hn::CappedTag<float, 4>());
   });
 }
 

@@ -104,7 +104,7 @@ void check_attention(const Op& op) {
   }
 }
 
-// Attention where no segment has two queries and D is a multiple of 16, as when texts are generated.
+// Attention where no segment has two queries and D is a multiple of 4, as when texts are generated.
 void attend_one_query_each(Context& context, const Attention& op);
 
 }  // namespace cpu

@@ -109,6 +109,7 @@ HWY_AFTER_NAMESPACE();
 #include <numeric>
 #include <vector>
 
+#include "harmonic/base/processors.h"
 #include "harmonic/tensor/arena.h"
 
 namespace harmonic {

@@ -277,7 +277,8 @@ std::unique_ptr<Tokenizer> make_sentencepiece_tokenizer(SentencePieceVocabulary 
 }
 
 std::vector<BpeMerge> merges_from_scores(const SentencePieceVocabulary& vocabulary,
-                                         std::span<const float> scores) {
+                                         std::span<const float> scores, std::string_view source) {
+  constexpr size_t kMost = size_t{1} << 22;
   HARMONIC_ASSERT(scores.size() == vocabulary.tokens.size());
   std::unordered_map<std::string_view, int32_t> ids;
   for (size_t id = 0; id < vocabulary.tokens.size(); ++id)
@@ -288,6 +289,9 @@ std::vector<BpeMerge> merges_from_scores(const SentencePieceVocabulary& vocabula
       const auto left = ids.find(text.substr(0, cut)), right = ids.find(text.substr(cut));
       if (left != ids.end() && right != ids.end()) merges.push_back({left->second, right->second, result});
     }
+    if (merges.size() > kMost)
+      fail("{}: its tokens can be merged in more than {} ways: no vocabulary that texts were cut with",
+           source, kMost);
   }
   std::sort(merges.begin(), merges.end(), [&](const BpeMerge& a, const BpeMerge& b) {
     const float first = scores[static_cast<size_t>(a.result)], second = scores[static_cast<size_t>(b.result)];

@@ -38,7 +38,8 @@ std::unique_ptr<Tokenizer> make_sentencepiece_tokenizer(SentencePieceVocabulary 
 
 // The merges of a vocabulary that has a score for each token in place of a list: two texts may be merged when
 // what they make is a text of the vocabulary, that of the highest score first, of equal scores the lowest id.
+// Throws Error, naming `source`, for more than 2^22.
 std::vector<BpeMerge> merges_from_scores(const SentencePieceVocabulary& vocabulary,
-                                         std::span<const float> scores);
+                                         std::span<const float> scores, std::string_view source);
 
 }  // namespace harmonic

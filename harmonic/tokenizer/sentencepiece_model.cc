@@ -260,7 +260,7 @@ std::unique_ptr<Tokenizer> read_sentencepiece_model(std::string_view content, st
   if (scores.empty()) reader.damaged("no piece; expected a vocabulary");
   check_supported(spec, source);
   vocabulary.leading_space = spec.dummy_prefix;
-  vocabulary.merges = merges_from_scores(vocabulary, scores);
+  vocabulary.merges = merges_from_scores(vocabulary, scores, source);
   auto tokenizer = make_sentencepiece_tokenizer(std::move(vocabulary), source);
   if (tokenizer->bos() != spec.bos || tokenizer->eot() != spec.eos)
     fail("{}: its tokens {} and {} begin and end a text; expected those named <s> and </s>, {} and {}",
