@@ -258,6 +258,8 @@ TEST_F(TrainCommand, AFullDiskForTheMetricsStopsItWithWhatItHasLearnedSaved) {
   const std::vector<std::string> steps = {"--train.steps", "1000"};
   ASSERT_EQ(train("whole", steps).status, 0);
   ASSERT_EQ(train_and_signal("full", steps, SIGTERM, std::chrono::milliseconds(2)), 130);
+  std::vector<std::string> resume = steps;
+  resume.push_back("--resume");
   const std::string stopped = find_checkpoint(path("full"))->folder;
   const std::string metrics = path("full") + "/metrics.jsonl";
   std::ofstream(metrics, std::ios::app)
@@ -266,11 +268,11 @@ TEST_F(TrainCommand, AFullDiskForTheMetricsStopsItWithWhatItHasLearnedSaved) {
   ::getrlimit(RLIMIT_FSIZE, &before);
   const struct rlimit limit = {fs::file_size(metrics), before.rlim_max};
   ::setrlimit(RLIMIT_FSIZE, &limit);
-  const Outcome full = train("full", {"--resume"});
+  const Outcome full = train("full", resume);
   ::setrlimit(RLIMIT_FSIZE, &before);
   expect_error(full, 1, "metrics.jsonl: cannot write: File too large; training stops; the one of step ");
   EXPECT_NE(find_checkpoint(path("full"))->folder, stopped) << "what was learned since is saved";
-  const Outcome rest = train("full", {"--resume"});
+  const Outcome rest = train("full", resume);
   ASSERT_EQ(rest.status, 0) << rest.err;
   EXPECT_EQ(weights("full"), weights("whole"));
 }

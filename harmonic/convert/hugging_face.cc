@@ -30,7 +30,9 @@ bool is_null(const Value& value) { return std::holds_alternative<std::monostate>
 // A config.json, key by key: each is asked for once, and those that nobody asks for are errors.
 class ConfigReader {
  public:
-  ConfigReader(const Value& file, std::string_view source) : file_(file), source_(source) {
+  // `section`: of the file, which begins the keys' names.
+  ConfigReader(const Value& file, std::string_view source, std::string_view section = "")
+      : file_(file), source_(source), section_(section.empty() ? "" : fmt::format("{}.", section)) {
     if (!file.table()) fail("{}: expected a JSON object with the configuration of a model", source);
   }
 
@@ -44,7 +46,7 @@ class ConfigReader {
   template <typename T>
   void read(std::string_view key, T* target, double least, double most) {
     if (const Value* value = find(key))
-      set_field(Field(std::string(key), target, "").range(least, most), *value, key);
+      set_field(Field(std::string(key), target, "").range(least, most), *value, section_ + std::string(key));
   }
   void require(std::string_view key, int64_t* target, double least, double most) {
     if (!find(key)) fail("{}: the key \"{}\" is missing", source_, key);
@@ -72,13 +74,15 @@ class ConfigReader {
 
  private:
   const Value& file_;
-  std::string source_;
+  std::string source_, section_;
   std::set<std::string, std::less<>> asked_;
 };
 
 // What the library computes from these keys: docs/convert.md has the table.
-void read_scaling(const Value& parameters, const std::string& source, LlamaShape& shape) {
-  ConfigReader reader(parameters, source);
+void read_scaling(const Value& parameters, std::string_view file, std::string_view section,
+                  LlamaShape& shape) {
+  const std::string source = fmt::format("{}: {}", file, section);
+  ConfigReader reader(parameters, source, section);
   reader.read("rope_theta", &shape.rope_base, 1e-3, 1e12);
   const Value *type = reader.find("rope_type"), *old_name = reader.find("type");
   if (!type) type = old_name;
@@ -124,8 +128,8 @@ void read_rope(ConfigReader& reader, std::string_view source, LlamaShape& shape)
   const Value *old_form = reader.find("rope_scaling"), *parameters = reader.find("rope_parameters");
   if (old_form && parameters)
     fail("{}: both rope_scaling and rope_parameters are there; take the one out that does not hold", source);
-  if (old_form) read_scaling(*old_form, fmt::format("{}: rope_scaling", source), shape);
-  if (parameters) read_scaling(*parameters, fmt::format("{}: rope_parameters", source), shape);
+  if (old_form) read_scaling(*old_form, source, "rope_scaling", shape);
+  if (parameters) read_scaling(*parameters, source, "rope_parameters", shape);
 }
 
 // The tensors of all files of a folder, each name once.
