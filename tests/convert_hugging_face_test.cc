@@ -186,6 +186,19 @@ TEST_F(HuggingFace, WhatWouldComputeSomethingElseIsRefusedByItsKey) {
   }
 }
 
+TEST_F(HuggingFace, AMistralSaysItsWindowAndItsHeadsOrNull) {
+  Json config = golden_config();
+  config["model_type"] = "mistral";
+  config["architectures"] = {"MistralForCausalLM"};
+  config["sliding_window"] = nullptr;
+  EXPECT_EQ(config_complaint(config), "");
+  config.erase("sliding_window");
+  EXPECT_NE(config_complaint(config).find("sliding_window is missing"), std::string::npos);
+  config["sliding_window"] = 64;
+  config.erase("num_key_value_heads");
+  EXPECT_NE(config_complaint(config).find("num_key_value_heads is missing"), std::string::npos);
+}
+
 // The library's weights and text of model_golden_test.cc, under settings that are read from its
 // configurations.
 TEST_F(HuggingFace, ScaledPositionsWindowsAndNormsComputeWhatTheLibraryDoes) {

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "harmonic/base/random.h"
-#include "harmonic/ops/bf16_products.h"
+#include "harmonic/ops/bf16_instructions.h"
 #include "harmonic/ops/matmul.h"
 #include "harmonic/ops/reference.h"
 #include "harmonic/ops/simd_targets.h"
@@ -94,7 +94,7 @@ inline float defined_value(const Matrix& A, const Matrix& B, int64_t m, int64_t 
     return std::fma(subtract ? -a : a, operand(B.at(k, n)), sum);
   };
   float c = start;
-  if (precision == Precision::f32 || bf16_products() == Bf16Products::pairs) {
+  if (precision == Precision::f32 || bf16_instructions() == Bf16Instructions::pairs) {
     for (int64_t k = 0; k < K; ++k) c = multiply_add(k, c);
     return c;
   }

@@ -10,10 +10,10 @@
 namespace harmonic {
 namespace {
 
-class Bf16Matmul : public testing::TestWithParam<Bf16Products> {
+class Bf16Matmul : public testing::TestWithParam<Bf16Instructions> {
  protected:
   void SetUp() override {
-    if (bf16_products() < GetParam()) GTEST_SKIP() << "this processor has no " << name_of(GetParam());
+    if (bf16_instructions() < GetParam()) GTEST_SKIP() << "this processor has no " << name_of(GetParam());
     use_.emplace(GetParam());
   }
   void multiply(ThreadPool& pool, int64_t M, int64_t N, int64_t K, MatrixView A, MatrixView B, Output& c,
@@ -23,12 +23,12 @@ class Bf16Matmul : public testing::TestWithParam<Bf16Products> {
   Arena scratch_;
 
  private:
-  std::optional<UseBf16Products> use_;
+  std::optional<UseBf16Instructions> use_;
 };
 
-INSTANTIATE_TEST_SUITE_P(, Bf16Matmul, testing::Values(Bf16Products::pairs, Bf16Products::tiles),
+INSTANTIATE_TEST_SUITE_P(, Bf16Matmul, testing::Values(Bf16Instructions::pairs, Bf16Instructions::tiles),
                          [](const auto& with) {
-                           return std::string(with.param == Bf16Products::pairs ? "Pairs" : "Tiles");
+                           return std::string(with.param == Bf16Instructions::pairs ? "Pairs" : "Tiles");
                          });
 
 TEST_P(Bf16Matmul, EveryElementIsTheChainOverKOfRoundedOperands) {
@@ -176,7 +176,7 @@ TEST_P(Bf16Matmul, TwoPartsOfKGiveTheBitsOfOnePass) {
   const Matrix A = random_matrix(M, K, Layout::columns, 1), B = random_matrix(K, N, Layout::rows, 2);
   Output whole(M, N, kNan);
   multiply(pool, M, N, K, A.view, B.view, whole);
-  const bool tiles = GetParam() == Bf16Products::tiles;  // which take 32 k together
+  const bool tiles = GetParam() == Bf16Instructions::tiles;  // which take 32 k together
   for (const int64_t part :
        tiles ? std::vector<int64_t>{32, 512, 992} : std::vector<int64_t>{1, 2, 255, 512, 1000}) {
     Output parts(M, N, kNan);
@@ -220,7 +220,7 @@ TEST_P(Bf16Matmul, ThePeakIsMeasured) {
 }
 
 // As on a processor without them: its name, and what to do.
-TEST(Bf16Products, AreRefusedByNameWhereTheProcessorHasNone) {
+TEST(Bf16Instructions, AreRefusedByNameWhereTheProcessorHasNone) {
   std::string_view without;
   for (const std::string_view target : simd_target_names())
     if (target != "AVX-512") without = target;

@@ -10,7 +10,7 @@
 #include "cli_program.h"
 #include "harmonic/base/json.h"
 #include "harmonic/base/utf8.h"
-#include "harmonic/ops/bf16_products.h"
+#include "harmonic/ops/bf16_instructions.h"
 #include "harmonic/ops/simd_targets.h"
 #include "train_fixture.h"
 
@@ -297,7 +297,7 @@ TEST_F(TrainCommand, SaysWhatProductsAreInAndResumesInThatAlone) {
   EXPECT_NE(train("exact").err.find("products in f32 ("), std::string::npos);
   const Outcome rounded = train("rounded", {"--train.precision", "bf16", "--device", "cpu"});
   if (!multiplies_in_bf16()) return expect_error(rounded, 2, processor_name());
-  EXPECT_NE(rounded.err.find(fmt::format("products in bf16 ({}", name_of(bf16_products()))),
+  EXPECT_NE(rounded.err.find(fmt::format("products in bf16 ({}", name_of(bf16_instructions()))),
             std::string::npos)
       << rounded.err;
   EXPECT_NE(weights("rounded"), weights("exact"));

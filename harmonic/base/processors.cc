@@ -34,8 +34,8 @@ int processors_of_quota(std::string_view groups, const std::filesystem::path& ro
   const size_t begin = groups.find("::/", line) + 3;
   // The quota of a group binds those within it.
   int least = 0;
-  for (std::filesystem::path group = groups.substr(begin, groups.find('\n', begin) - begin);;
-       group = group.parent_path()) {
+  const std::filesystem::path own = groups.substr(begin, groups.find('\n', begin) - begin);
+  for (std::filesystem::path group = own.relative_path();; group = group.parent_path()) {
     std::ifstream file(root / group / "cpu.max");  // "max 100000", or two counts of microseconds
     double quota = 0, period = 0;
     if (file >> quota >> period && quota > 0 && period > 0) {

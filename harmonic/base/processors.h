@@ -6,7 +6,8 @@
 
 namespace harmonic {
 
-// Those of its affinity mask, or fewer by the quotas of its control groups, as containers have; at least 1.
+// Those of its affinity mask, or fewer by the quotas of its control groups (version 2), as containers have;
+// at least 1.
 int available_processors();
 
 // The processors, rounded up, that the quotas (cpu.max) of a process's control groups are worth; 0 for no

@@ -20,7 +20,9 @@ int report(std::string message, int status) {
       [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, ' ');
   // Control characters beyond ASCII, U+0080 to U+009F, which a terminal may obey.
   for (size_t i = 0; i + 1 < message.size(); ++i)
-    if (message[i] == '\xc2' && static_cast<unsigned char>(message[i + 1]) < 0xa0) message.replace(i, 2, " ");
+    if (const auto next = static_cast<unsigned char>(message[i + 1]);
+        message[i] == '\xc2' && next >= 0x80 && next < 0xa0)
+      message.replace(i, 2, " ");
   message = "harmonic: error: " + message + '\n';
   // Nothing is left to be done when even this fails.
   [[maybe_unused]] const auto written = ::write(STDERR_FILENO, message.data(), message.size());

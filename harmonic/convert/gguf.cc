@@ -20,8 +20,8 @@ void read_rope(GgufValues& values, LlamaShape& shape) {
   RopeScaling& rope = shape.rope;
   const std::string key = "llama.rope.scaling.type";
   const double factor = values.number("llama.rope.scaling.factor", 1.0);
-  // llama.cpp takes a factor without a kind as linear.
-  rope.kind = values.text(key, factor == 1 ? "none" : "linear");
+  // llama.cpp takes a factor without a kind as linear, and 0 as none.
+  rope.kind = values.text(key, factor == 0 || factor == 1 ? "none" : "linear");
   if (rope.kind != "none" && rope.kind != "linear" && rope.kind != "yarn")
     values.wrong(key, rope.kind, "none, linear or yarn: other scalings are not supported");
   const int64_t context = values.integer("llama.rope.scaling.original_context_length", 0, 1 << 30, 0);

@@ -87,7 +87,7 @@ void read_scaling(const Value& parameters, std::string_view file, std::string_vi
   const Value *type = reader.find("rope_type"), *old_name = reader.find("type");
   if (!type) type = old_name;
   std::string kind = "default";
-  if (type) set_field(Field("rope_type", &kind, ""), *type, fmt::format("{}: rope_type", source));
+  if (type) set_field(Field("rope_type", &kind, ""), *type, fmt::format("{}.rope_type", section));
   RopeScaling& rope = shape.rope;
   if (kind == "linear" || kind == "dynamic" || kind == "yarn" || kind == "llama3") {
     rope.kind = kind;
@@ -300,7 +300,7 @@ HuggingFaceConfig read_hugging_face_config(std::string_view text, std::string_vi
   if (mistral) {
     // The library would take numbers of Mistral 7B for these.
     for (const char* key : {"sliding_window", "num_key_value_heads"})
-      if (!reader.find(key))
+      if (!file.find(key))
         fail("{}: {} is missing; expected it in the config.json of a mistral", source, key);
     reader.read("sliding_window", &shape.window, 1, 1 << 30);
   } else {

@@ -26,11 +26,8 @@ void check_folder(const fs::path& folder) {
         folder.string());
   for (const char* name : {"config.json", "model.safetensors", "tokenizer.json"}) {
     if (!fs::exists(folder / name, ignored))
-      fail(
-          "{}: not a model folder: it has no {}; harmonic convert makes one of a folder of Hugging Face's or "
-          "a "
-          "GGUF file",
-          folder.string(), name);
+      fail("{}: not a model folder: it has no {}; harmonic convert makes one of a pretrained model's files",
+           folder.string(), name);
   }
 }
 
@@ -129,12 +126,19 @@ void save_model_folder(const fs::path& folder, const Model& model, const Tokeniz
   std::error_code error;
   if (fs::exists(folder, error) && !fs::is_directory(folder, error))
     fail("{}: a file stands there; a model folder was to be written", folder.string());
-  if (fs::exists(folder, error) && !fs::is_empty(folder, error))
-    return write_model_files(folder, model, tokenizer, chat_template);
-  // An empty folder gives way, wherever its name leads; "models/a/" names the folder "models/a".
-  fs::path whole = fs::weakly_canonical(folder, error);
-  if (error) whole = folder;
-  if (!whole.has_filename()) whole = whole.parent_path();
+  if (fs::exists(folder, error)) {
+    const bool was_empty = fs::is_empty(folder, error);
+    try {
+      write_model_files(folder, model, tokenizer, chat_template);
+    } catch (...) {
+      if (was_empty)
+        for (const auto& entry : fs::directory_iterator(folder, error)) fs::remove(entry.path(), error);
+      throw;
+    }
+    return;
+  }
+  // "models/a/" names the folder "models/a".
+  const fs::path whole = folder.has_filename() ? folder : folder.parent_path();
   const fs::path parent = whole.has_parent_path() ? whole.parent_path() : ".";
   const fs::path temporary =
       parent / fmt::format(".{}.{}.tmp", whole.filename().string(), static_cast<int64_t>(::getpid()));

@@ -24,7 +24,10 @@ ContextCurve read_context_curve(const std::string& name, const std::filesystem::
       if (!(context >= 1 && context <= kLongest) || !(bits > 0 && bits <= kMostBits))
         fail("{}: {} bits a token at a context of {}: not what harmonic eval --contexts --json writes",
              path.string(), bits, context);
-      curve.targets = result.at("targets").get<int64_t>();
+      const auto targets = result.at("targets").get<double>();
+      if (!(targets >= 1 && targets <= kLongest))
+        fail("{}: {} targets: not what harmonic eval --contexts --json writes", path.string(), targets);
+      curve.targets = static_cast<int64_t>(targets);
       curve.points.emplace_back(static_cast<int64_t>(context), bits);
     }
   } catch (const nlohmann::json::exception& error) {

@@ -1,7 +1,7 @@
 // The per-target part of arithmetic on AMX's tile registers, in the one shape that is used: 16 x 16 sums, 16
 // rows of 16 pairs of bf16 numbers, 16 pairs of rows. Highway has no target with these instructions, so they
 // stand here by name and compile with AVX-512's; whether the processor at hand has them is for
-// bf16_products.h to say.
+// bf16_instructions.h to say.
 //
 // tdpbf16ps adds to each sum, with x_i y_i for its 16 pairs, upper and lower halves apart,
 //   upper = 0; for i: upper = fma(x_i, y_i, upper);   lower likewise;   sum = sum + (lower + upper)

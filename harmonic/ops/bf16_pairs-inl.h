@@ -1,6 +1,6 @@
 // The per-target part of arithmetic on pairs of bf16 numbers in 32 bits: AVX-512 BF16's two instructions.
 // Highway has no target with them, so they stand here by name and compile with AVX-512's; whether the
-// processor at hand has them is for bf16_products.h to say.
+// processor at hand has them is for bf16_instructions.h to say.
 //
 // vdpbf16ps adds the product of the upper halves first and that of the lower ones then. Both additions are
 // fused and rounded to nearest, whatever the thread's mode, and subnormals, of operands and of sums, count as

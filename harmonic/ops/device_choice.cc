@@ -4,7 +4,7 @@
 #include <filesystem>
 
 #include "harmonic/base/log.h"
-#include "harmonic/ops/bf16_products.h"
+#include "harmonic/ops/bf16_instructions.h"
 #include "harmonic/ops/cuda_plugin.h"
 #include "harmonic/ops/simd_targets.h"
 
@@ -45,7 +45,7 @@ std::string products_of(const Backend& backend) {
   const bool in_bf16 = backend.precision == Precision::bf16;
   if (backend.device != Device::cpu) return in_bf16 ? "bf16" : "f32";
   if (in_bf16)
-    return fmt::format("bf16 ({}; the bits are those of such processors)", name_of(bf16_products()));
+    return fmt::format("bf16 ({}; the bits are those of such processors)", name_of(bf16_instructions()));
   return fmt::format("f32 ({})", simd_target_name());
 }
 

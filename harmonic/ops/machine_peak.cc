@@ -10,8 +10,8 @@
 #include <cstdint>
 
 #include "harmonic/ops/amx-inl.h"
+#include "harmonic/ops/bf16_instructions.h"
 #include "harmonic/ops/bf16_pairs-inl.h"
-#include "harmonic/ops/bf16_products.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace harmonic {
@@ -50,7 +50,7 @@ int64_t Chains(int64_t iterations, float* sink) {
 }
 
 int64_t MultiplyAdds(int64_t iterations, float* sink) { return Chains<false>(iterations, sink); }
-// Only where the processor has pairs, or tiles (bf16_products.h).
+// Only where the processor has pairs, or tiles (bf16_instructions.h).
 int64_t PairMultiplyAdds(int64_t iterations, float* sink) {
   return Chains<kMultipliesPairs>(iterations, sink);
 }
@@ -166,7 +166,7 @@ double measure_matrix_peak(ThreadPool& pool, Precision precision) {
       int64_t operations = 0;
       if (!in_bf16) {
         operations = HWY_DYNAMIC_DISPATCH(MultiplyAdds)(200000, sink);
-      } else if (bf16_products() == Bf16Products::tiles) {
+      } else if (bf16_instructions() == Bf16Instructions::tiles) {
         operations = HWY_DYNAMIC_DISPATCH(TileMultiplyAdds)(50000, sink);
       } else {
         operations = HWY_DYNAMIC_DISPATCH(PairMultiplyAdds)(200000, sink);

@@ -8,7 +8,7 @@ namespace harmonic {
 
 // Floating-point operations per second of fused multiply-adds (two each) on registers alone, on all threads
 // of the pool at once, with the vectors that kernels use: the matrix peak. Takes about 0.08 seconds. In bf16
-// those of its products (four each); 0 on a processor without them (multiplies_in_bf16).
+// those of its products, pairs or tiles of them; 0 on a processor without them (multiplies_in_bf16).
 double measure_matrix_peak(ThreadPool& pool, Precision precision = Precision::f32);
 
 // Bytes per second from and to memory of a[i] = b[i] + s * c[i] on all threads, arrays of 64 MB each; two

@@ -8,8 +8,8 @@
 // one over all.
 //
 // In bf16 (Precision) every element of A and B is first rounded to bf16, to the nearest and ties to even, as
-// it is packed; C and bias stay f32. With AVX-512 BF16 the chain is the same. With AMX (bf16_products.h) it
-// takes 32 k at a time from 0 on, and the last ones as if zeros followed:
+// it is packed; C and bias stay f32. With AVX-512 BF16 the chain is the same. With AMX (bf16_instructions.h)
+// it takes 32 k at a time from 0 on, and the last ones as if zeros followed:
 //   upper = lower = 0; for j = 0, 2, ..., 30: upper = fma(a[k+j], b[k+j], upper);
 //                                             lower = fma(a[k+j+1], b[k+j+1], lower);
 //   c = c + (lower + upper)
@@ -19,7 +19,7 @@
 #include <cstdint>
 
 #include "harmonic/base/thread_pool.h"
-#include "harmonic/ops/bf16_products.h"
+#include "harmonic/ops/bf16_instructions.h"
 #include "harmonic/ops/op.h"
 #include "harmonic/tensor/arena.h"
 

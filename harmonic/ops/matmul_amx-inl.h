@@ -121,12 +121,12 @@ void AmxKernel(const AmxCall& call) {
   if constexpr (kRows == 2) LoadTile<2>(sums[1][0].start, sums[1][0].start_step);
   if constexpr (kRows == 2 && kColumns == 2) LoadTile<3>(sums[1][1].start, sums[1][1].start_step);
   int64_t asked = 0;
-  const auto multiply_add = [&](int64_t i, const float* b0, const float* b1) {
-    LoadTile<6>(b0, kLine);
+  const auto multiply_add = [&](int64_t i, const float* const* b, int64_t at) {
+    LoadTile<6>(b[0] + at, kLine);
     LoadTile<4>(call.a[0] + i * kTileFloats, kLine);
     MultiplyAddTiles<0, 4, 6>();
     if constexpr (kColumns == 2) {
-      LoadTile<7>(b1, kLine);
+      LoadTile<7>(b[1] + at, kLine);
       MultiplyAddTiles<1, 4, 7>();
     }
     if constexpr (kRows == 2) {
@@ -140,9 +140,8 @@ void AmxKernel(const AmxCall& call) {
       __builtin_prefetch(row + kTile, 1);
     }
   };
-  for (int64_t i = 0; i + 1 < call.count; ++i)
-    multiply_add(i, call.b[0] + i * kTileFloats, call.b[1] + i * kTileFloats);
-  if (call.count > 0) multiply_add(call.count - 1, call.last_b[0], call.last_b[1]);
+  for (int64_t i = 0; i + 1 < call.count; ++i) multiply_add(i, call.b, i * kTileFloats);
+  if (call.count > 0) multiply_add(call.count - 1, call.last_b, 0);
   StoreTile<0>(sums[0][0].c, sums[0][0].c_step);
   if constexpr (kColumns == 2) StoreTile<1>(sums[0][1].c, sums[0][1].c_step);
   if constexpr (kRows == 2) StoreTile<2>(sums[1][0].c, sums[1][0].c_step);
@@ -167,7 +166,7 @@ class PanelsForAmx {
         BringPanel(product, p + q, 2 * step, std::min(2 * count, product.K - 2 * step), own);
         b[q] = own;
       }
-      last_b[q] = b[q] + (tiles - 1) * kTileFloats;
+      last_b[q] = b[q] + std::max<int64_t>(0, tiles - 1) * kTileFloats;
       if (count % kTile != 0) {  // what follows is something else
         const int64_t there = count % kTile * kPanel;
         std::fill(std::copy_n(last_b[q], there, tail_[q]), tail_[q] + kTileFloats, 0.0f);

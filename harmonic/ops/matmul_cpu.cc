@@ -11,7 +11,7 @@
 #include <algorithm>
 #include <atomic>
 
-#include "harmonic/ops/bf16_products.h"
+#include "harmonic/ops/bf16_instructions.h"
 
 namespace harmonic {
 namespace {
@@ -26,6 +26,7 @@ HWY_EXPORT(ComputeFewRows);
 HWY_EXPORT(PackNarrowPanels);
 HWY_EXPORT(RoundRowToBf16);
 HWY_EXPORT(RoundRowToInt8);
+HWY_EXPORT(MultipliesPairs);
 
 constexpr int64_t kSharedFloats = 4 << 20;  // most of B that is packed at once for all threads
 constexpr int64_t kSharedDepth = 1024;      // of k that this part has at least
@@ -66,7 +67,7 @@ Product product_of(int64_t M, int64_t N, int64_t K, MatrixView A, MatrixView B, 
           .negate = mode == MatmulMode::subtract,
           .bias = bias,
           .in_bf16 = in_bf16,
-          .with_amx = in_bf16 && bf16_products() == Bf16Products::tiles};
+          .with_amx = in_bf16 && bf16_instructions() == Bf16Instructions::tiles};
 }
 
 // How C is cut into tiles: `rows` by `columns` of them, of nearly equal size.
@@ -150,6 +151,8 @@ void check(int64_t M, int64_t N, int64_t K, int64_t ldc, MatmulMode mode, const 
 }
 
 }  // namespace
+
+bool kernels_multiply_pairs() { return HWY_DYNAMIC_DISPATCH(MultipliesPairs)(); }
 
 int64_t packed_size(int64_t K, int64_t N, DType dtype) {
   if (is_blocks(dtype)) {

@@ -1,9 +1,9 @@
 // The per-target part of products in bf16: operands are rounded while they are packed, two k in 32 bits, and
-// AVX-512 BF16 multiplies and adds such pairs. They lie where f32 numbers would, a pair for each two k (a
-// step): panels of B [panel][step][16], A by rows or by columns (matmul_pack-inl.h).
+// AVX-512 BF16, or AMX (matmul_amx-inl.h), multiplies and adds such pairs. They lie where f32 numbers would,
+// a pair for each two k (a step): panels of B [panel][step][16], A by rows or by columns (matmul_pack-inl.h).
 //
-// Of a pair k is the upper half and k + 1 the lower, as the instruction adds them (bf16_pairs-inl.h): the
-// chain of matmul.h. A K that is odd ends with -0 * 0, which changes no sum.
+// Of a pair k is the upper half and k + 1 the lower, as AVX-512's instruction adds them (bf16_pairs-inl.h):
+// the chain of matmul.h. A K that is odd ends with -0 * 0, which changes no sum.
 
 #if defined(HARMONIC_OPS_MATMUL_PAIRS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef HARMONIC_OPS_MATMUL_PAIRS_INL_H_
@@ -114,6 +114,8 @@ void PackPairPanel(MatrixView, int64_t, int64_t, float*);
 template <bool kNegate>
 void PackPairRows(MatrixView, int64_t, int64_t, bool, float*);
 #endif
+
+bool MultipliesPairs() { return kMultipliesPairs; }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace harmonic

@@ -1,5 +1,4 @@
-// What the matrix product's planning (matmul_cpu.cc) and its per-target parts (matmul_pack-inl.h,
-// matmul_kernel-inl.h) share.
+// What the matrix product's planning (matmul_cpu.cc) and its per-target parts (matmul_*-inl.h) share.
 #pragma once
 
 #include <cstdint>
@@ -40,6 +39,10 @@ inline bool is_ready(const Product& product) {
   const PackedMatrix& B = product.packed;
   return B.data && (product.in_bf16 ? B.in_pairs : B.dtype == DType::f32);
 }
+
+// Whether the kernels of the vectors in use have products of pairs of bf16; the processor may still lack
+// them.
+bool kernels_multiply_pairs();
 
 // How many k a step of the kernel takes.
 inline int64_t step_of(const Product& product) { return product.in_bf16 ? 2 : 1; }

@@ -10,7 +10,7 @@
 #include "harmonic/base/files.h"
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/log.h"
-#include "harmonic/ops/bf16_products.h"
+#include "harmonic/ops/bf16_instructions.h"
 #include "harmonic/ops/device_peak.h"
 #include "harmonic/ops/simd_targets.h"
 
@@ -117,7 +117,7 @@ void Trainer::begin_profile() {
   profiled_.processor = simd_target_name();
   const Backend& backend = model_.backend();
   if (backend.device == Device::cpu && backend.precision == Precision::bf16)
-    profiled_.processor = name_of(bf16_products());
+    profiled_.processor = name_of(bf16_instructions());
   profiled_.threads = pool_.threads();
   profiled_.matrix_peak = peak_;
   profiled_.bandwidth = measure_bandwidth(pool_, backend);
