@@ -8,8 +8,10 @@
 #     TEXTS     quoted paths of texts to learn from; VALID a held-out text of 70,000 tokens or more
 #     SHARE     of the full run's training, 1 by default; a small one only shows that it works
 # The work takes an hour and a half on two processors and 22 GB of memory. Much of it is attention over long texts:
-# CONTEXTS, GROUPS_WITHIN and GROUPS_CURVE make it less; PARTS names some of convert, distil, check, within, curves. For a
-# hybrid REPLACE lists the layers to replace and CONVERT has the flags of convert that say how; CONFIG names another distill.toml.
+# CONTEXTS, GROUPS_WITHIN and GROUPS_CURVE make it less; PARTS names some of convert, distil, check, within, curves, and
+# of two that are not done unasked: tuned, the teacher itself trained on as many tokens of the same texts, and lambada, the
+# last words of the passages in LAMBADA's file, which LAMBADA names. For a hybrid REPLACE lists the layers to replace and CONVERT
+# has the flags of convert that say how; CONFIG names another distill.toml.
 set -euo pipefail
 
 if [ $# -lt 5 ]; then
@@ -35,12 +37,21 @@ if [[ $parts == *" convert "* && ! -e $out/start ]]; then
   "$harmonic" convert --from "$out/teacher" --out "$out/start" --replace "${REPLACE:-all}" ${CONVERT:---features 256} | tee "$out/student.txt"
 fi
 
+# distil CONFIG NAME START: the phases of a file with this run's share of their tokens.
+distil() {
+  local phases=$out/$2.toml
+  awk -v share="$share" -F'"' '/^tokens/ {n = int($2 * 1000 * share); print "tokens = " (n < 4096 ? 4096 : n); next} {print}' \
+    "$1" >"$phases"
+  "$harmonic" distill --teacher "$out/teacher" --student "$3" --config "$phases" --data "${texts[@]}" --valid "$valid" \
+    --out "$out/$2" --resume
+}
 if [[ $parts == *" distil "* ]]; then
   log "distillation"
-  awk -v share="$share" -F'"' '/^tokens/ {n = int($2 * 1000 * share); print "tokens = " (n < 4096 ? 4096 : n); next} {print}' \
-    "${CONFIG:-$root/experiments/configs/hallamonic-smollm2.toml}" >"$out/distill.toml"
-  "$harmonic" distill --teacher "$out/teacher" --student "$out/start" --config "$out/distill.toml" --data "${texts[@]}" \
-    --valid "$valid" --out "$out/student" --resume
+  distil "${CONFIG:-$root/experiments/configs/hallamonic-smollm2.toml}" student "$out/start"
+fi
+if [[ $parts == *" tuned "* ]]; then
+  log "the teacher itself, tuned on the same texts"
+  distil "$root/experiments/configs/hallamonic-smollm2-tuned.toml" tuned "$out/teacher"
 fi
 
 if [[ $parts == *" check "* ]]; then
@@ -60,21 +71,31 @@ if [[ $parts == *" curves "* ]]; then
   log "curves"
   contexts=${CONTEXTS:-1024,4096,8192,16384,65536}
   curves=()
-  # evaluate FILE NAME CONTEXTS FLAGS...: a curve of the table and of the chart.
+  # evaluate FILE NAME CONTEXTS MODEL FLAGS...: a curve of the table and of the chart.
   evaluate() {
-    [ -e "$out/eval-$1.json" ] ||
-      "$harmonic" eval --data "$valid" --contexts "$3" --room "${contexts##*,}" --targets 64 --groups "${GROUPS_CURVE:-6}" \
-        --json "$out/eval-$1.json" "${@:4}" >/dev/null
+    [ "$out/eval-$1.json" -nt "$out/$4/model.safetensors" ] ||
+      "$harmonic" eval --model "$out/$4" --data "$valid" --contexts "$3" --room "${contexts##*,}" --targets 64 \
+        --groups "${GROUPS_CURVE:-6}" --json "$out/eval-$1.json" "${@:5}" >/dev/null
     curves+=("$2=$out/eval-$1.json")
     log "$2"
   }
   # Attention over all that went before is not asked beyond twice its limit: by then it has broken, and it is most of the work.
   short=${CONTEXTS_TEACHER:-1024,4096,8192,16384}
-  evaluate teacher "teacher" "$short" --model "$out/teacher" --beyond-limit
-  evaluate ntk "teacher, NTK" "$short" --model "$out/teacher" --stretch ntk
-  evaluate yarn "teacher, YaRN" "$short" --model "$out/teacher" --stretch yarn
-  evaluate window "teacher, window 2048" "$contexts" --model "$out/teacher" --window 2048
-  evaluate student "student" "$contexts" --model "$out/student"
+  evaluate teacher "teacher" "$short" teacher --beyond-limit
+  evaluate ntk "teacher, NTK" "$short" teacher --stretch ntk
+  evaluate yarn "teacher, YaRN" "$short" teacher --stretch yarn
+  evaluate window "teacher, window 2048" "$contexts" teacher --window 2048
+  [ ! -e "$out/tuned/model.safetensors" ] || evaluate tuned "teacher, tuned" "$short" tuned --beyond-limit
+  evaluate student "student" "$contexts" student
   "$harmonic" curves "${curves[@]}" --svg "$out/contexts.svg" | tee "$out/result.txt"
+fi
+
+if [[ $parts == *" lambada "* ]]; then
+  for model in teacher tuned student; do
+    [ -e "$out/$model/model.safetensors" ] || continue
+    log "LAMBADA, $model"
+    "$harmonic" eval --model "$out/$model" --task lambada --data "$LAMBADA" --json "$out/lambada-$model.json" |
+      tee "$out/lambada-$model.txt"
+  done
 fi
 log "done"
