@@ -211,18 +211,31 @@ TEST_F(PackedCorpusFetch, IsUnpackedAndDividedAsAsked) {
   EXPECT_TRUE(contains(error_of([&] { fetch(server, "3/1"); }), "expected 2/1 or 1/1"));
 }
 
-TEST_F(PackedCorpusFetch, MendsWhatIsDamagedAndLeavesWhatIsRight) {
+TEST_F(PackedCorpusFetch, MakesWhatIsMissingAndLeavesWhatIsThere) {
   const LoopbackServer server({.content = packed_});
   fetch(server);
   const auto written = fs::last_write_time(path("out/whole")),
              divided = fs::last_write_time(path("out/test.txt"));
   fs::remove(path("out/more.txt"));
-  file("out/train.txt", "damaged");
+  fs::remove(path("out/train.txt"));
   fetch(server);
   EXPECT_EQ(fs::last_write_time(path("out/whole")), written);
   EXPECT_EQ(fs::last_write_time(path("out/test.txt")), divided);
   EXPECT_EQ(read_file(path("out/more.txt")), "x");
   EXPECT_TRUE(read_file(path("out/train.txt")) == content_.substr(0, 200'000));
+}
+
+// Whoever put it there: a user's own text may have that name.
+TEST_F(PackedCorpusFetch, LeavesFilesOfAnotherContentAlone) {
+  const LoopbackServer server({.content = packed_});
+  for (const char* name : {"whole", "more.txt", "train.txt"}) {
+    fs::remove_all(path("out"));
+    file(std::string("out/") + name, "mine");
+    const std::string error = fetch_error(server);
+    EXPECT_TRUE(contains(error, std::string(name) + ": is there with another content")) << error;
+    EXPECT_EQ(read_file(path(std::string("out/") + name)), "mine");
+    EXPECT_FALSE(there(std::string(name) + ".part"));
+  }
 }
 
 TEST_F(PackedCorpusFetch, AMemberThatIsNotWhatItShouldBeGetsNoPlace) {

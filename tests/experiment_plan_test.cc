@@ -186,6 +186,11 @@ TEST_F(Plan, KeepsWhatTellsItsRunsApartFromTheCommandLine) {
   EXPECT_NE(error("train.seed = 4", "small").find("the grid's seeds set it"), std::string::npos);
   EXPECT_EQ(error("train.batch_size=4", "other"), "no error") << "without tokens_per_step it is free";
   EXPECT_EQ(error("train.lr=4e-3", "small"), "no error");
+  // What a variant, a scale's variant or an entry of the grid sets.
+  for (const char* key : {"model.d_model", "model.mixer", "train.tokens", "model.n_layers", "train.steps"})
+    EXPECT_NE(error(std::string(key) + "=64", "small").find("variants or the grid set it"), std::string::npos)
+        << key;
+  EXPECT_EQ(error("train.steps=64", "other"), "no error") << "only the other scale's grid sets it";
 }
 
 TEST_F(Plan, AppliesALearningRateFactorThatHasNoOther) {

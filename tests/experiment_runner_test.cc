@@ -146,6 +146,9 @@ TEST_F(Experiments, LeaveAResultForEveryRun) {
     EXPECT_GT(found["results"][0]["bits_per_byte"], 1);
     EXPECT_GT(found["tokens_per_second"], 0);
     EXPECT_GT(found["core_parameters"], 0);
+    EXPECT_EQ(found["device"], "cpu");
+    EXPECT_NE(found["processor"], "");
+    EXPECT_GT(fs::file_size(path("out") + "/runs/" + id + "/sample.txt"), 100u);
     EXPECT_TRUE(fs::exists(path("out") + "/runs/" + id + "/model.safetensors"));
   }
   EXPECT_EQ(result("out", "wide-64-2")["axes"],
@@ -284,6 +287,67 @@ TEST_F(Experiments, RefuseResultsMadeWithOtherSettings) {
   EXPECT_NE(scale.err.find("holds the experiment study at scale smoke"), std::string::npos) << scale.err;
 }
 
+TEST_F(Experiments, CountOnlyTheRunsOfThePlanAsItIs) {
+  ASSERT_EQ(run("smoke", "out").status, 0);
+  change_plan("steps = 4", "steps = 6");
+  change_plan("seeds = [1, 2]", "seeds = [5]");
+  const Outcome outcome = run("smoke", "out");
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_NE(outcome.err.find("wide-64-1: not of the plan as it is now"), std::string::npos) << outcome.err;
+  const ExperimentResults experiment = read_results({path("out")})[0];
+  for (const RunResults& run : experiment.runs) EXPECT_EQ(run.counts(), run.id.ends_with("-5")) << run.id;
+}
+
+TEST_F(Experiments, RefuseARunWithoutItsPlan) {
+  ASSERT_EQ(run("smoke", "out").status, 0);
+  fs::remove(path("out") + "/plans/wide-64-1.toml");
+  const Outcome outcome = run("smoke", "out");
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_NE(outcome.err.find("which would tell what it was made with"), std::string::npos) << outcome.err;
+}
+
+TEST_F(Experiments, HoldToTheTokenizerAndToTheFilesOfATask) {
+  const std::string bpe = path("bpe");
+  const auto learn = [&](const char* size) {
+    return run_harmonic(
+               {"tokenizer", "train", "--data", path("train.txt"), "--vocab-size", size, "--out", bpe})
+        .status;
+  };
+  ASSERT_EQ(learn("262"), 0);
+  file("filler.txt", small_text(3000, 7));
+  change_plan("[run.data]", "[run.data]\ntokenizer = \"" + bpe + "\"");
+  change_plan(
+      "states = [\"cold\", \"carry\"]",
+      "task = \"recall\"\nlongest_text = 200\ntask_arguments = [\"--distances\", \"16\", \"--pairs\", \"1\", "
+      "\"--examples\", \"4\", \"--filler\", \"" +
+          path("filler.txt") + "\"]");
+  const Outcome first = run("smoke", "out");
+  ASSERT_EQ(first.status, 0) << first.err;
+  EXPECT_EQ(read_results({path("out")})[0].reference, "accuracy");
+  EXPECT_EQ(result("out", "wide-64-1")["tasks"][0]["examples"], 4);
+  file("filler.txt", small_text(3000, 8));
+  const Outcome again = run("smoke", "out");
+  ASSERT_EQ(again.status, 0) << again.err;
+  EXPECT_NE(again.err.find("measuring it again"), std::string::npos) << again.err;
+  ASSERT_EQ(learn("264"), 0);
+  const Outcome other = run("smoke", "out");
+  EXPECT_EQ(other.status, 1);
+  EXPECT_NE(other.err.find("or other texts"), std::string::npos) << other.err;
+}
+
+TEST_F(Experiments, GoOnWhereNoRateOfAVariantWasGood) {
+  change_plan("lr_factors = [1, 900]\nvariants = [\"wide\"]", "lr_factors = [900, 950]");
+  change_plan("[variants.narrow.model]",
+              "[variants.narrow.train]\nlr = 1e-6\nmuon_lr = 1e-6\n[variants.narrow.model]");
+  change_plan("variants = [\"wide\"]\nlengths = [64]\nseeds = [3]", "lengths = [64]\nseeds = [3]");
+  const Outcome outcome = run("tuned", "out");
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_NE(outcome.err.find("every learning rate that was tried for wide diverged"), std::string::npos)
+      << outcome.err;
+  EXPECT_EQ(result("out", "narrow-64-3")["status"], "finished");
+  EXPECT_FALSE(fs::exists(path("out") + "/runs/wide-64-3"));
+}
+
 TEST_F(Experiments, RefuseResultsMadeOfOtherTexts) {
   ASSERT_EQ(run("smoke", "out").status, 0);
   file("valid.txt", small_text(3000, 5));
@@ -322,6 +386,10 @@ TEST_F(Experiments, LookAtATasksFlagsBeforeTheyTrain) {
   EXPECT_EQ(outcome.status, 2);
   EXPECT_NE(outcome.err.find("--distence"), std::string::npos) << outcome.err;
   EXPECT_FALSE(fs::exists(path("out") + "/runs/wide-64-1"));
+  change_plan("\"--distence\", \"16\"", "\"--distances\", \"16,16\"");
+  const Outcome twice = run("smoke", "out");
+  EXPECT_EQ(twice.status, 2);
+  EXPECT_NE(twice.err.find("--distances: 16 stands there twice"), std::string::npos) << twice.err;
 }
 
 TEST_F(Experiments, KeepResultsOfBeforeASettingWasThere) {

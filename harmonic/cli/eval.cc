@@ -150,7 +150,18 @@ class Eval : public Command {
     bool given = false;
   };
 
+  // Results are told apart by these.
+  static void expect_different(std::string_view flag, std::vector<int64_t> items) {
+    std::sort(items.begin(), items.end());
+    if (const auto twice = std::adjacent_find(items.begin(), items.end()); twice != items.end())
+      fail_usage("{}: {} stands there twice", flag, *twice);
+  }
+
   void check_flags() const {
+    expect_different("--lengths", lengths_);
+    expect_different("--contexts", contexts_);
+    expect_different("--distances", recall_.distances);
+    expect_different("--pairs", recall_.pairs);
     std::vector<std::string> tasks = kTaskNames;
     tasks.insert(tasks.begin(), "text");
     if (std::find(tasks.begin(), tasks.end(), task_) == tasks.end())

@@ -39,6 +39,7 @@ class Experiment : public Command {
     options.add_settings(&overrides_.settings, Options::Environment::does_not);
   }
 
+  bool uses_device() const override { return true; }
   int run(const CommandContext& context) override {
     watch_for_interrupts();
     const ExperimentPlan plan = ExperimentPlan::load(path(), scale_, overrides_);
@@ -48,7 +49,7 @@ class Experiment : public Command {
       return 0;
     }
     const fs::path out = out_.empty() ? fs::path("runs") / (plan.name + "-" + plan.scale) : fs::path(out_);
-    run_experiment(plan, out, context.threads, static_cast<int>(jobs_), HARMONIC_VERSION);
+    run_experiment(plan, out, {context.threads, static_cast<int>(jobs_), context.device, HARMONIC_VERSION});
     log("done: harmonic report {} --out report.html shows it", out.string());
     return 0;
   }

@@ -32,11 +32,28 @@ const CorpusSplit* split_of(const Corpus& corpus, const std::string& name) {
   fail_usage("--split {}: expected {} for {}", name, names, corpus.name);
 }
 
+// Whether a file is there, which then holds `wanted`. Throws Error where it holds anything else: it may be
+// anybody's.
+bool is_there_with(const fs::path& file, std::span<const uint8_t> wanted) {
+  std::error_code error;
+  if (!fs::exists(file, error)) return false;
+  const MappedFile old(file);
+  if (old.bytes().size() != wanted.size() ||
+      std::memcmp(old.bytes().data(), wanted.data(), wanted.size()) != 0)
+    fail("{}: is there with another content; take it away, or name another folder", file.string());
+  return true;
+}
+
 bool is_there(const fs::path& file, const Corpus::Member& member) {
   std::error_code error;
   return !member.sha256.empty() && fs::is_regular_file(file, error) &&
          static_cast<int64_t>(fs::file_size(file, error)) == member.bytes &&
          sha256_of_file(file) == member.sha256;
+}
+
+void remove_quietly(const fs::path& file) {
+  std::error_code ignored;
+  fs::remove(file, ignored);
 }
 
 void write_member(TextFile& packed, const fs::path& file, const Corpus::Member& member) {
@@ -58,7 +75,13 @@ void write_member(TextFile& packed, const fs::path& file, const Corpus::Member& 
   end_progress();
   if (!member.sha256.empty())
     check_file(part, member.bytes, member.sha256, "unpacked from a file that is right");
-  move_into_place(part, file);
+  try {
+    if (!is_there_with(file, MappedFile(part).bytes())) return move_into_place(part, file);
+  } catch (const Error&) {
+    remove_quietly(part);
+    throw;
+  }
+  remove_quietly(part);
 }
 
 // The members that are not there already, in one pass over the packed file.
@@ -80,13 +103,7 @@ void unpack(const fs::path& packed_file, const Corpus& corpus, const fs::path& f
 
 void write_part(std::span<const uint8_t> text, const CorpusPart& part, const fs::path& file) {
   const auto wanted = text.subspan(static_cast<size_t>(part.begin), static_cast<size_t>(part.bytes));
-  std::error_code error;
-  if (fs::is_regular_file(file, error)) {
-    const MappedFile old(file);
-    if (old.bytes().size() == wanted.size() &&
-        std::memcmp(old.bytes().data(), wanted.data(), wanted.size()) == 0)
-      return;
-  }
+  if (is_there_with(file, wanted)) return;
   AtomicFile out(file);
   for (size_t done = 0; done < wanted.size(); done += kPiece) {
     stop_if_interrupted();

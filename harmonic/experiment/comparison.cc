@@ -149,6 +149,46 @@ Finding finding_of(const std::pair<std::string, std::string>& pair, Figure figur
   return finding;
 }
 
+// At the seeds in common.
+Comparison compared(const std::string& first, const Measured& a, const std::string& second,
+                    const Measured& b) {
+  Comparison comparison{first, second, a.place, {}, {}};
+  std::vector<double> of_a, of_b;
+  for (const auto& [seed, figure] : a.by_seed) {
+    const auto same = std::find_if(b.by_seed.begin(), b.by_seed.end(),
+                                   [&](const auto& other) { return other.first == seed; });
+    if (same == b.by_seed.end()) continue;
+    comparison.seeds.push_back(seed);
+    of_a.push_back(figure);
+    of_b.push_back(same->second);
+  }
+  if (!comparison.seeds.empty()) comparison.paired = paired_difference(of_a, of_b);
+  return comparison;
+}
+
+// Those that are not begun stand in one line.
+Finding left_out_of(const ExperimentResults& experiment) {
+  Finding finding;
+  finding.left_out = true;
+  size_t runs = 0, left_out = 0;
+  std::vector<std::string> not_begun;
+  for (const RunResults& run : experiment.runs) {
+    if (run.kind != RunResults::Kind::run) continue;
+    ++runs;
+    if (run.counts()) continue;
+    ++left_out;
+    if (run.status == RunResults::Status::not_begun) {
+      not_begun.push_back(run.id);
+    } else {
+      finding.lines.push_back(fmt::format("{}: {}", run.id, run.why_not()));
+    }
+  }
+  if (!not_begun.empty()) finding.lines.push_back("not begun: " + listed(not_begun));
+  finding.headline =
+      fmt::format("{} of {} runs left out of every mean and every comparison:", left_out, runs);
+  return finding;
+}
+
 }  // namespace
 
 Figure reference_figure(const ExperimentResults& experiment) {
@@ -251,20 +291,27 @@ std::vector<Comparison> comparisons(const ExperimentResults& experiment,
         return other.series == second && other.place == a.place;
       });
       if (b == measurements.end()) continue;
-      Comparison comparison{first, second, a.place, {}, {}};
-      std::vector<double> of_a, of_b;
-      for (const auto& [seed, figure] : a.by_seed) {
-        const auto same = std::find_if(b->by_seed.begin(), b->by_seed.end(),
-                                       [&](const auto& other) { return other.first == seed; });
-        if (same == b->by_seed.end()) continue;
-        comparison.seeds.push_back(seed);
-        of_a.push_back(figure);
-        of_b.push_back(same->second);
-      }
-      if (comparison.seeds.empty()) continue;
-      comparison.paired = paired_difference(of_a, of_b);
-      result.push_back(std::move(comparison));
+      if (Comparison comparison = compared(first, a, second, *b); !comparison.seeds.empty())
+        result.push_back(std::move(comparison));
     }
+  }
+  return result;
+}
+
+std::vector<Comparison> carried_against_cold(const ExperimentResults& experiment, Figure figure) {
+  const std::vector<Measured> all = measured(experiment, figure);
+  std::vector<Comparison> result;
+  for (const Measured& cold : all) {
+    if (cold.place.state != "cold") continue;
+    Place place = cold.place;
+    place.state = "carry";
+    const auto carried = std::find_if(all.begin(), all.end(), [&](const Measured& other) {
+      return other.series == cold.series && other.place == place;
+    });
+    if (carried == all.end()) continue;
+    Comparison comparison = compared(cold.series + ", carried", *carried, cold.series + ", cold", cold);
+    comparison.place = cold.place;
+    if (!comparison.seeds.empty()) result.push_back(std::move(comparison));
   }
   return result;
 }
@@ -293,7 +340,7 @@ std::vector<TuningGrid> tuning_grids(const ExperimentResults& experiment) {
       all;
   const std::vector<std::string> series = experiment.series();
   for (const RunResults& run : experiment.runs) {
-    if (run.kind != RunResults::Kind::tune || run.status == RunResults::Status::unfinished) continue;
+    if (run.kind != RunResults::Kind::tune || !experiment.is_placed(run)) continue;
     const auto order = std::find(series.begin(), series.end(), run.series()) - series.begin();
     all[run.trained_length()][static_cast<size_t>(order)][run.axis("lr_factor")].push_back(&run);
   }
@@ -323,20 +370,20 @@ std::vector<TuningGrid> tuning_grids(const ExperimentResults& experiment) {
 std::vector<Finding> findings(const ExperimentResults& experiment) {
   std::vector<Finding> result;
   const Figure figure = reference_figure(experiment);
-  const std::vector<Comparison> compared = comparisons(experiment, main_measured(experiment, figure));
-  for (const auto& pair : experiment.pairs) result.push_back(finding_of(pair, figure, compared));
-  Finding left_out;
-  left_out.left_out = true;
-  size_t runs = 0;
-  for (const RunResults& run : experiment.runs) {
-    if (experiment.plain || run.kind != RunResults::Kind::run) continue;
-    ++runs;
-    if (!run.counts()) left_out.lines.push_back(fmt::format("{}: {}", run.id, run.why_not()));
+  const std::vector<Comparison> paired = comparisons(experiment, main_measured(experiment, figure));
+  for (const auto& pair : experiment.pairs) result.push_back(finding_of(pair, figure, paired));
+  if (figure != Figure::accuracy) {
+    const std::vector<Comparison> carried = carried_against_cold(experiment, figure);
+    std::vector<std::pair<std::string, std::string>> pairs;
+    for (const Comparison& c : carried)
+      if (const std::pair pair(c.first, c.second); std::find(pairs.begin(), pairs.end(), pair) == pairs.end())
+        pairs.push_back(pair);
+    for (const auto& pair : pairs) result.push_back(finding_of(pair, figure, carried));
   }
-  if (left_out.lines.empty()) return result;
-  left_out.headline =
-      fmt::format("{} of {} runs left out of every mean and every comparison:", left_out.lines.size(), runs);
-  result.push_back(std::move(left_out));
+  if (!experiment.plain) {
+    if (Finding left_out = left_out_of(experiment); !left_out.lines.empty())
+      result.push_back(std::move(left_out));
+  }
   return result;
 }
 

@@ -58,6 +58,10 @@ std::string better_text(const Comparison& comparison, Figure figure);
 std::vector<Comparison> comparisons(const ExperimentResults& experiment,
                                     const std::vector<Measured>& measurements);
 
+// What the state is worth that is carried from window to window, with the same weights: where a series was
+// measured both ways, "NAME, carried" less "NAME, cold".
+std::vector<Comparison> carried_against_cold(const ExperimentResults& experiment, Figure figure);
+
 // Bits per token along a text, over the seeds of a series: by ranges of places, or by phases (from = to).
 struct LossProfile {
   struct Bin {

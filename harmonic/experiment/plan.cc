@@ -33,6 +33,19 @@ std::vector<std::string> names_in(const Value* table) {
   return names;
 }
 
+// The keys of all settings in a table of run settings, as "train.lr".
+void add_keys(const Value& table, const std::string& prefix, std::vector<std::string>& keys) {
+  for (const auto& [key, value] : *table.table()) {
+    if (key == kLike) continue;
+    const std::string name = prefix.empty() ? key : prefix + "." + key;
+    if (value.table()) {
+      add_keys(value, name, keys);
+    } else {
+      keys.push_back(name);
+    }
+  }
+}
+
 // A variant's name begins the names of folders, in which "tune-" has a meaning.
 void expect_name(const std::string& name, std::string_view where) {
   const bool plain = std::all_of(name.begin(), name.end(), [](char c) {
@@ -161,7 +174,7 @@ ExperimentPlan ExperimentPlan::load(const std::string& path, const std::string& 
   plan.read_preparation(*chosen);
   plan.read_grid(*chosen, path);
   plan.read_tuning(*chosen);
-  plan.refuse_settings_of_the_grid();
+  plan.refuse_settings_of_the_plan();
   plan.tuning();  // both throw now what is wrong with a run's settings
   plan.runs({});
   return plan;
@@ -184,6 +197,10 @@ void ExperimentPlan::read_variants(const Value& file, const Value& chosen, const
       if (own) merge_in(run, table_in(*own, layer));
     std::erase_if(std::get<Value::Table>(run.data), [](const auto& entry) { return entry.first == kLike; });
   }
+  for (const Value* layers : {table, own})
+    if (layers)
+      for (const std::string& variant : names_in(layers))
+        add_keys(*table_in(*layers, variant), "", differing_);
   pairs = pairs_of(file);
   for (const auto& [first, second] : pairs) expect_variants({first, second}, variants, path);
 }
@@ -226,6 +243,7 @@ void ExperimentPlan::read_grid(const Value& chosen, const std::string& path) {
       fail_usage("{}: expected lengths = [...] and seeds = [...]", value.where);
     cell.run = {Value::Table{}, value.where};
     merge_in(cell.run, table_in(value, "run"));
+    add_keys(cell.run, "", differing_);
     grid_.push_back(std::move(cell));
   }
 }
@@ -252,13 +270,14 @@ void ExperimentPlan::read_tuning(const Value& chosen) {
   }
 }
 
-// What names a run or follows from it may not be another value in its settings.
-void ExperimentPlan::refuse_settings_of_the_grid() const {
+// What names a run, tells it from others or follows from that may not be one value for all.
+void ExperimentPlan::refuse_settings_of_the_plan() const {
   std::vector<std::pair<std::string, std::string>> fixed = {
       {"train.seed", "the grid's seeds set it"},
       {"train.seq_len", "the grid's lengths set it"},
       {"model.attention.context", "it follows from the lengths that a run is trained and measured at"}};
   if (tokens_per_step_ > 0) fixed.push_back({"train.batch_size", "it follows from tokens_per_step"});
+  for (const std::string& key : differing_) fixed.push_back({key, "variants or the grid set it"});
   for (const Override& setting : overrides_.settings) {
     std::string key = setting.assignment.substr(0, setting.assignment.find('='));
     std::erase(key, ' ');

@@ -44,7 +44,7 @@ struct PlanOverrides {
   // Texts; empty leaves the file's. What is tuned is chosen on `valid`; the runs that count are measured on
   // `test`, or on `valid` where there is none.
   std::vector<std::string> train, valid, test;
-  std::vector<Override> settings;  // of every run, but for what tells the runs apart
+  std::vector<Override> settings;  // of every run, but for what the plan tells runs apart by
 };
 
 // One scale of one experiment. The file's keys: docs/experiments.md.
@@ -62,6 +62,7 @@ class ExperimentPlan {
   // names of texts stands for the folder of the results.
   std::vector<std::vector<std::string>> prepare;
 
+  bool measures_a_task() const { return !evaluation_.task.empty(); }
   // The runs that choose each variant's learning rate: none where there is nothing to choose.
   std::vector<PlannedRun> tuning() const;
   // The runs that count, given the factor of each variant (1 where it has none).
@@ -82,11 +83,12 @@ class ExperimentPlan {
   void read_preparation(const Value& chosen);
   void read_grid(const Value& chosen, const std::string& path);
   void read_tuning(const Value& chosen);
-  void refuse_settings_of_the_grid() const;
+  void refuse_settings_of_the_plan() const;
 
   PlannedRun planned(const std::string& variant, int64_t length, int64_t seed, const Value& change) const;
 
   std::map<std::string, Value> run_of_;  // each variant's, before the grid's changes
+  std::vector<std::string> differing_;   // keys that variants or the grid's entries set
   std::vector<Cell> grid_;
   ExperimentEvaluation evaluation_;
   PlanOverrides overrides_;

@@ -99,7 +99,7 @@ class Section {
     part("Cost", cost_charts(experiment_), {"cost"});
     part("Tasks", task_charts(experiment_), {"tasks", "paired-tasks"});
     part("Other lengths and states", evaluation_charts(experiment_), {},
-         {"evaluations", "paired-evaluations"});
+         {"paired-states", "evaluations", "paired-evaluations"});
     training();
     part("Where in a text", profile_charts(experiment_), {}, {"by-context", "by-phase"});
     part("Learning rates", tuning_charts(experiment_), {"tuning"});

@@ -179,10 +179,15 @@ Chart cost_chart(const ExperimentResults& experiment, std::string title, ChartAx
   chart.x = length_axis("tokens a text in training");
   chart.y = std::move(y);
   std::map<std::pair<size_t, int64_t>, std::vector<double>> all;
+  std::set<std::string> machines;
   for (const RunResults& run : experiment.runs) {
-    if (run.kind == RunResults::Kind::run && run.counts() && run.trained_length() > 0 && figure(run) > 0)
-      all[{color_of(experiment, run.series()), run.trained_length()}].push_back(figure(run));
+    if (run.kind != RunResults::Kind::run || !run.counts() || run.trained_length() == 0 || figure(run) <= 0)
+      continue;
+    all[{color_of(experiment, run.series()), run.trained_length()}].push_back(figure(run));
+    machines.insert(run.computed_on);
   }
+  if (machines.size() > 1)
+    chart.note = "Computed on several machines (Every run has them): not to be compared.";
   const std::vector<std::string> names = experiment.series();
   for (const auto& [key, figures] : all) {
     const double mean = summarize(figures).mean;
@@ -319,6 +324,27 @@ std::vector<Chart> cost_charts(const ExperimentResults& experiment) {
   return charts;
 }
 
+namespace {
+
+// What guessing has in each group of a task, where it is told; groups[i] stands at places[i].
+void add_chance(Chart& chart, const ExperimentResults& experiment, const std::string& task,
+                const std::vector<std::string>& groups, const std::vector<double>& places) {
+  constexpr size_t kGrey = 5;
+  ChartSeries chance{"chance", kGrey, false, true, {}};
+  for (size_t i = 0; i < groups.size(); ++i)
+    for (const RunResults& run : experiment.runs) {
+      const auto found = std::find_if(run.tasks.begin(), run.tasks.end(), [&](const TaskResults& result) {
+        return result.task == task && result.group == groups[i] && std::isfinite(result.chance);
+      });
+      if (found == run.tasks.end()) continue;
+      chance.points.push_back({places[i], found->chance, ChartAxis::kUnset, ""});
+      break;
+    }
+  if (!chance.points.empty()) chart.series.push_back(std::move(chance));
+}
+
+}  // namespace
+
 std::vector<Chart> task_charts(const ExperimentResults& experiment) {
   std::map<std::pair<std::string, int64_t>, std::vector<Measured>> tasks;
   std::set<int64_t> trained;
@@ -356,6 +382,7 @@ std::vector<Chart> task_charts(const ExperimentResults& experiment) {
           .points.push_back({numbers[static_cast<size_t>(group)], s.mean, s.half_width,
                              tip_of(entry.series, entry.place.text(), Figure::accuracy, s)});
     }
+    add_chance(chart, experiment, key.first, groups, numbers);
     sort_points(chart);
     charts.push_back(std::move(chart));
   }

@@ -70,10 +70,10 @@ ReportTable evaluations(const ExperimentResults& experiment, const std::vector<M
   return table;
 }
 
-ReportTable paired(const ExperimentResults& experiment, const std::vector<Measured>& measurements,
-                   Figure figure, std::string id) {
+ReportTable paired(const std::vector<Comparison>& comparisons, Figure figure, std::string id,
+                   std::string_view what = "Paired differences") {
   ReportTable table{std::move(id),
-                    fmt::format("Paired differences, {}", figure_name(figure)),
+                    fmt::format("{}, {}", what, figure_name(figure)),
                     fmt::format("First less second at the same seed; {} is better. The intervals are of one "
                                 "place each, not of all together. p: two-sided sign test.",
                                 lower_is_better(figure) ? "lower" : "higher"),
@@ -87,7 +87,7 @@ ReportTable paired(const ExperimentResults& experiment, const std::vector<Measur
                      {"first is"},
                      {"sign test p"}},
                     {}};
-  for (const Comparison& c : comparisons(experiment, measurements)) {
+  for (const Comparison& c : comparisons) {
     const Summary& d = c.paired.difference;
     table.rows.push_back({plain(fmt::format("{} {} {}", c.first, kMinusSign, c.second)),
                           plain(c.place.text()), plain(fmt::format("{}", d.count)), difference(d.mean, 4),
@@ -103,7 +103,7 @@ ReportTable cost(const ExperimentResults& experiment) {
       "cost",
       "Size, work, speed and memory",
       "Weights and multiply-adds of a token, forward; embeddings and head apart from the core. Speed and "
-      "memory of training: means over the runs.",
+      "memory of training: means over the runs, where all of them were computed on one machine.",
       {{"trained at"},
        {"variant", false},
        {"core weights"},
@@ -123,44 +123,67 @@ ReportTable cost(const ExperimentResults& experiment) {
     for (const std::string& series : experiment.series()) {
       const RunResults* first = nullptr;
       double speed = 0, memory = 0, seconds = 0, count = 0;
+      bool one_machine = true;
       for (const RunResults* run : counting_runs(experiment)) {
         if (run->series() != series || run->trained_length() != length) continue;
         if (!first) first = run;
+        one_machine = one_machine && run->computed_on == first->computed_on;
         speed += run->tokens_per_second;
         memory += static_cast<double>(run->peak_memory_bytes);
         seconds += run->seconds;
         ++count;
       }
       if (!first) continue;
+      const double means = one_machine ? 1 / count : 0;  // 0 is not told
       table.rows.push_back(
           {length_cell(length), plain(series), grouped(static_cast<double>(first->core_parameters)),
            grouped(static_cast<double>(first->embedding_parameters)), grouped(first->multiply_adds),
            grouped(first->head_multiply_adds), told(static_cast<double>(first->state_bytes), bytes_text),
-           told(speed / count, count_text), told(memory / count, bytes_text),
-           told(seconds / count, seconds_text)});
+           told(speed * means, count_text), told(memory * means, bytes_text),
+           told(seconds * means, seconds_text)});
     }
   }
   return table;
 }
 
 ReportTable task_table(const ExperimentResults& experiment) {
-  ReportTable table{"tasks",
-                    "Tasks",
-                    "Accuracy: mean over seeds, \u00b1 half of the 95 % interval.",
-                    {{"task", false},
-                     {"group"},
-                     {"trained at"},
-                     {"variant", false},
-                     {"seeds"},
-                     {"accuracy"},
-                     {"\u00b1 95 %"}},
-                    {}};
+  ReportTable table{
+      "tasks",
+      "Tasks",
+      "Accuracy: mean over seeds, \u00b1 half of the 95 % interval. Chance: what a guess among the values "
+      "that were told would have.",
+      {{"task", false},
+       {"group"},
+       {"trained at"},
+       {"variant", false},
+       {"seeds"},
+       {"accuracy"},
+       {"\u00b1 95 %"},
+       {"chance"},
+       {"examples"},
+       {"bits of the answer"}},
+      {}};
   for (const Measured& entry : measured(experiment, Figure::accuracy)) {
     const Summary s = entry.summary();
-    table.rows.push_back(
-        {plain(entry.place.task), plain(entry.place.group), length_cell(entry.place.trained),
-         plain(entry.series), plain(fmt::format("{}", s.count)), exact(percent_text(s.mean), s.mean),
-         std::isfinite(s.half_width) ? exact(percent_text(s.half_width), s.half_width) : plain(kNone)});
+    const auto percent = [](double share) {
+      return std::isfinite(share) ? exact(percent_text(share), share) : plain(kNone);
+    };
+    double bits = 0, runs = 0;
+    const TaskResults* any = nullptr;
+    for (const RunResults* run : counting_runs(experiment))
+      for (const TaskResults& task : run->tasks) {
+        if (run->series() != entry.series || task.task != entry.place.task ||
+            task.group != entry.place.group ||
+            (entry.place.trained != 0 && run->trained_length() != entry.place.trained))
+          continue;
+        any = &task;
+        bits += task.bits;
+        ++runs;
+      }
+    table.rows.push_back({plain(entry.place.task), plain(entry.place.group), length_cell(entry.place.trained),
+                          plain(entry.series), plain(fmt::format("{}", s.count)), percent(s.mean),
+                          percent(s.half_width), percent(any->chance),
+                          told(static_cast<double>(any->examples), count_text), fixed(bits / runs, 3)});
   }
   return table;
 }
@@ -298,24 +321,31 @@ std::vector<ReportTable> report_tables(const ExperimentResults& experiment) {
     drop_if_empty(costs, name);
   if (costs.columns.back().name == "variant") costs.rows.clear();  // nothing is told
   ReportTable tasks = task_table(experiment);
-  drop_if_empty(tasks, "trained at");
+  for (const char* name : {"trained at", "chance", "examples", "bits of the answer"})
+    drop_if_empty(tasks, name);
   ReportTable tried = tuning(experiment);
   drop_if_empty(tried, "trained at");
   add(std::move(results));
   const std::vector<Measured> main_bits = main_measured(experiment, bits);
-  add(paired(experiment, main_bits, bits, "paired"));
+  add(paired(comparisons(experiment, main_bits), bits, "paired"));
+  add(paired(carried_against_cold(experiment, bits), bits, "paired-states",
+             "State carried against cold, the same weights"));
   add(std::move(costs));
   add(std::move(tasks));
-  add(paired(experiment, measured(experiment, Figure::accuracy), Figure::accuracy, "paired-tasks"));
+  add(paired(comparisons(experiment, measured(experiment, Figure::accuracy)), Figure::accuracy,
+             "paired-tasks"));
   add(evaluations(experiment, others, false));
-  add(paired(experiment, elsewhere(measured(experiment, bits), main_bits), bits, "paired-evaluations"));
+  add(paired(comparisons(experiment, elsewhere(measured(experiment, bits), main_bits)), bits,
+             "paired-evaluations"));
   add(std::move(tried));
   add(certificate_table(experiment));
   add(left_out_table(experiment));
   add(by_context(experiment));
   add(by_phase(experiment));
   add(settings_table(experiment));
-  add(run_table(experiment));
+  ReportTable runs = run_table(experiment);
+  for (const char* name : {"rate", "computed on"}) drop_if_empty(runs, name);
+  add(std::move(runs));
   for (ReportTable& table : paper_tables(experiment.name)) add(std::move(table));
   return tables;
 }

@@ -138,6 +138,7 @@ std::string report_csv(const std::vector<ExperimentResults>& experiments) {
                 "tokens_per_second",
                 "peak_memory_bytes",
                 "seconds",
+                "computed_on",
                 "length",
                 "state",
                 "bits_per_token",
@@ -148,9 +149,10 @@ std::string report_csv(const std::vector<ExperimentResults>& experiments) {
   const auto text = [](double value) { return fmt::format("{}", value); };
   for (const ExperimentResults& experiment : experiments) {
     for (const RunResults& run : experiment.runs) {
-      const char* status = run.status == RunResults::Status::finished   ? "finished"
-                           : run.status == RunResults::Status::diverged ? "diverged"
-                                                                        : "unfinished";
+      const char* status = run.status == RunResults::Status::finished    ? "finished"
+                           : run.status == RunResults::Status::diverged  ? "diverged"
+                           : run.status == RunResults::Status::not_begun ? "not begun"
+                                                                         : "unfinished";
       const std::vector<std::string> common = {experiment.name,
                                                run.id,
                                                run.kind == RunResults::Kind::run ? "run" : "tune",
@@ -169,7 +171,8 @@ std::string report_csv(const std::vector<ExperimentResults>& experiments) {
                                                std::to_string(run.steps),
                                                text(run.tokens_per_second),
                                                std::to_string(run.peak_memory_bytes),
-                                               text(run.seconds)};
+                                               text(run.seconds),
+                                               run.computed_on};
       const auto row = [&](const std::vector<std::string>& rest) {
         std::vector<std::string> items = common;
         items.insert(items.end(), rest.begin(), rest.end());

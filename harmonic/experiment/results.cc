@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include "harmonic/base/error.h"
 #include "harmonic/base/files.h"
@@ -135,9 +136,23 @@ TaskResults task_results(const Object& object) {
   task.group = object.label("group");
   task.examples = object.integer("examples", 0);
   task.accuracy = object.number("accuracy");
+  task.chance = object.number("chance", std::numeric_limits<double>::quiet_NaN());
   task.bits = object.number("bits", std::numeric_limits<double>::quiet_NaN());
   if (task.accuracy > 1) object.wrong("accuracy", "a share from 0 to 1");
   return task;
+}
+
+// "NVIDIA H200", "AMD EPYC, 2 threads"
+std::string computed_on(const Object& object) {
+  std::string text = object.text("device", "cpu");
+  if (text == "cpu") {
+    const int64_t threads = object.integer("threads", 0);
+    text = object.text("processor", "");
+    if (threads > 0)
+      text += fmt::format("{}{} thread{}", text.empty() ? "" : ", ", threads, threads == 1 ? "" : "s");
+  }
+  const int64_t jobs = object.integer("jobs", 1);
+  return jobs > 1 ? fmt::format("{}, {} runs at a time", text, jobs) : text;
 }
 
 void read_result_file(const fs::path& path, RunResults& run) {
@@ -160,6 +175,7 @@ void read_result_file(const fs::path& path, RunResults& run) {
   run.tokens_per_second = object.number("tokens_per_second", 0);
   run.peak_memory_bytes = object.integer("peak_memory_bytes", 0);
   run.seconds = object.number("seconds", 0);
+  run.computed_on = computed_on(object);
   if (object.has("certificate")) run.certificate = object.one_of("certificate", {"passed", "failed"});
   run.message = object.text("message", "");
   for (const Value& item : object.list("results"))
@@ -196,9 +212,15 @@ std::vector<ValidationMetrics> evenly_chosen(const std::vector<ValidationMetrics
   return chosen;
 }
 
+// Of a run without result.json (plan.cc names them).
+RunResults::Kind kind_of_id(const std::string& id) {
+  return id.starts_with("tune-") ? RunResults::Kind::tune : RunResults::Kind::run;
+}
+
 RunResults read_run(const fs::path& folder) {
   RunResults run;
   run.id = folder.filename().string();
+  run.kind = kind_of_id(run.id);
   const bool has_result = is_there(folder / "result.json");
   if (has_result) read_result_file(folder / "result.json", run);
   if (is_there(folder / "run.toml")) {
@@ -214,6 +236,21 @@ RunResults read_run(const fs::path& folder) {
   if (is_there(folder / "sample.txt"))
     run.sample = read_file(folder / "sample.txt", kLargestSample).substr(0, kShownSample);
   return run;
+}
+
+// Where it is told which runs are planned: marks those that are not, and adds those that are not begun.
+void hold_to_the_plan(ExperimentResults& experiment) {
+  if (experiment.planned.empty()) return;
+  std::set<std::string> missing(experiment.planned.begin(), experiment.planned.end());
+  for (RunResults& run : experiment.runs) run.planned = missing.erase(run.id) > 0;
+  for (const std::string& id : missing) {
+    RunResults& run = experiment.runs.emplace_back();
+    run.id = id;
+    run.kind = kind_of_id(id);
+    run.status = RunResults::Status::not_begun;
+  }
+  std::sort(experiment.runs.begin(), experiment.runs.end(),
+            [](const RunResults& a, const RunResults& b) { return a.id < b.id; });
 }
 
 ExperimentResults read_experiment(const fs::path& folder) {
@@ -236,6 +273,7 @@ ExperimentResults read_experiment(const fs::path& folder) {
     fail("{}: {} runs; at most {} were expected", (folder / "runs").string(), folders.size(), kMostRuns);
   std::sort(folders.begin(), folders.end());
   for (const fs::path& run : folders) experiment.runs.push_back(read_run(run));
+  hold_to_the_plan(experiment);
   return experiment;
 }
 
@@ -243,7 +281,7 @@ ExperimentResults read_experiment(const fs::path& folder) {
 void check_distinct(const ExperimentResults& experiment) {
   std::vector<std::pair<std::vector<std::string>, const RunResults*>> seen;
   for (const RunResults& run : experiment.runs) {
-    if (run.status == RunResults::Status::unfinished) continue;
+    if (!experiment.is_placed(run)) continue;
     std::vector<std::string> place = {run.series(), run.axis("length"), run.axis("seed")};
     if (run.kind == RunResults::Kind::tune) place.push_back("tune " + run.axis("lr_factor"));
     seen.emplace_back(std::move(place), &run);
@@ -284,7 +322,10 @@ std::string RunResults::series() const {
 }
 
 std::string RunResults::why_not() const {
+  if (!planned) return "not of the plan as it is now";
   switch (status) {
+    case Status::not_begun:
+      return "not begun";
     case Status::unfinished:
       return "not finished";
     case Status::diverged:
@@ -324,6 +365,7 @@ ExperimentResults read_experiment_description(const fs::path& path) {
   for (const Value& name : object.list("measured_on"))
     experiment.measured_on += (experiment.measured_on.empty() ? "" : ", ") + axis_text(name);
   experiment.machine = object.table("machine");
+  for (const Value& id : object.list("runs")) experiment.planned.push_back(axis_text(id));
   if (object.has("reference"))
     experiment.reference = object.one_of("reference", {"bits_per_byte", "bits_per_token", "accuracy"});
   for (const Value& item : object.list("pairs")) {

@@ -33,6 +33,7 @@ struct TaskResults {
   std::string task, group;  // group: a distance, a count, a name
   int64_t examples = 0;
   double accuracy = 0;  // 0 to 1
+  double chance = 0;    // what guessing alone would have; NaN when not told
   double bits = 0;      // of the answer; NaN when not told
 };
 
@@ -43,9 +44,11 @@ struct CurvePoint {
 
 struct RunResults {
   enum class Kind { run, tune };
-  enum class Status { finished, diverged, unfinished };  // unfinished: there is no result.json
+  // unfinished: there is no result.json; not_begun: there is no folder.
+  enum class Status { finished, diverged, unfinished, not_begun };
 
   std::string id;
+  bool planned = true;  // false: the plan had it once and has it no more
   Kind kind = Kind::run;
   Status status = Status::unfinished;
   std::vector<std::pair<std::string, std::string>> axes;
@@ -56,6 +59,7 @@ struct RunResults {
   double tokens_per_second = 0;
   int64_t peak_memory_bytes = 0;
   double seconds = 0;
+  std::string computed_on;  // processor or card, threads, runs at a time; empty: not told
   std::string certificate;  // "passed", "failed" or empty
   std::string message;      // of a run that diverged
   std::vector<LengthResults> lengths;
@@ -71,8 +75,8 @@ struct RunResults {
   int64_t trained_length() const;                 // of the axis "length"; 0 without it
   // What it is a run of: the variant, and every axis but length, seed and lr_factor.
   std::string series() const;
-  // Whether its figures may stand for its series: it is finished and did not fail its certificate.
-  bool counts() const { return status == Status::finished && certificate != "failed"; }
+  // Whether its figures may stand for its series: it is planned, finished and did not fail its certificate.
+  bool counts() const { return planned && status == Status::finished && certificate != "failed"; }
   std::string why_not() const;  // in a few words, when it does not count
 };
 
@@ -87,12 +91,14 @@ struct ExperimentResults {
   std::vector<std::pair<std::string, Value>> machine;
   std::vector<std::pair<std::string, std::string>> pairs;  // series that are compared
   std::string reference = "bits_per_byte";                 // or "bits_per_token", "accuracy"
-  std::vector<RunResults> runs;                            // by id
+  std::vector<std::string> planned;                        // ids; empty: not told
+  std::vector<RunResults> runs;                            // by id, those that are not begun among them
 
-  // Whether it is known what a run is a run of: in an experiment its result tells, which an unfinished one
-  // lacks.
+  // Whether it is one of the plan of which it is known what it is a run of: in an experiment its result
+  // tells.
   bool is_placed(const RunResults& run) const {
-    return plain || run.status != RunResults::Status::unfinished;
+    return run.planned && (plain || run.status == RunResults::Status::finished ||
+                           run.status == RunResults::Status::diverged);
   }
   // The series of the runs that are placed: those of `pairs` first, then as they come.
   std::vector<std::string> series() const;

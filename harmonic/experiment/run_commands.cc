@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 
 #include "harmonic/base/divergence.h"
 #include "harmonic/base/files.h"
@@ -11,6 +12,7 @@
 #include "harmonic/base/log.h"
 #include "harmonic/experiment/child_program.h"
 #include "harmonic/model/model.h"
+#include "harmonic/ops/simd_targets.h"
 #include "harmonic/train/metrics.h"
 
 namespace harmonic {
@@ -29,6 +31,20 @@ std::string_view without_time(std::string_view line) {
 std::string without_name(const std::string& line) {
   constexpr std::string_view kName = "harmonic: error: ";
   return line.starts_with(kName) ? line.substr(kName.size()) : line;
+}
+
+// The card that training said it computes on, or "cpu".
+std::string device_of_log(const fs::path& path) {
+  constexpr std::string_view kComputing = "computing on ";
+  std::ifstream log(path);
+  std::string device = "cpu";
+  for (std::string line; std::getline(log, line);) {
+    const std::string_view text = without_time(line);
+    if (!text.starts_with(kComputing)) continue;
+    const std::string_view found = text.substr(kComputing.size());
+    device = found.starts_with("the cpu") ? "cpu" : found;
+  }
+  return device;
 }
 
 void write_json(const fs::path& path, const Json& json) { write_file(path, json.dump(2) + "\n"); }
@@ -58,8 +74,8 @@ Json size_of_model(const fs::path& folder) {
 
 }  // namespace
 
-RunCommands::RunCommands(fs::path out, int threads, int jobs)
-    : out_(std::move(out)), threads_(threads), jobs_(jobs) {}
+RunCommands::RunCommands(fs::path out, ExperimentMeans means)
+    : out_(std::move(out)), means_(std::move(means)) {}
 
 std::string RunCommands::in_folder(std::string text) const {
   constexpr std::string_view kOut = "{out}";
@@ -81,9 +97,10 @@ void RunCommands::prepare(const std::vector<std::vector<std::string>>& commands)
 }
 
 ProcessOutcome RunCommands::child(const PlannedRun& run, std::vector<std::string> arguments,
-                                  std::string_view doing) const {
-  arguments.insert(arguments.end(), {"--threads", std::to_string(threads_)});
-  const ProcessOutcome outcome = run_child(arguments, {}, log_of(run), [&](const std::string& line) {
+                                  std::string_view doing, const fs::path& output) const {
+  arguments.insert(arguments.end(),
+                   {"--threads", std::to_string(threads_of_a_run()), "--device", means_.device});
+  const ProcessOutcome outcome = run_child(arguments, output, log_of(run), [&](const std::string& line) {
     progress(fmt::format("{}, {}: {}", run.id, doing, without_time(line)));
   });
   end_progress();
@@ -108,8 +125,11 @@ class RunCommands::Measurement {
                  {"length", std::to_string(run.length)},
                  {"seed", std::to_string(run.seed)},
                  {"lr_factor", fmt::format("{:g}", run.lr_factor)}}},
-               {"threads", commands.threads_},
-               {"jobs", commands.jobs_}};
+               {"device", device_of_log(commands.log_of(run))},
+               {"processor", processor_name()},
+               {"threads", commands.threads_of_a_run()},
+               {"jobs", commands.means_.jobs},
+               {"build", commands.means_.build}};
     result_.update(size_of_model(folder_));
     result_.update(speed_of(folder_ / "metrics.jsonl"));
   }
@@ -127,6 +147,7 @@ class RunCommands::Measurement {
     try {
       measure_texts();
       if (!run_.evaluation.task.empty()) measure_task();
+      if (!run_.tuning) write_sample();
     } catch (const Diverged& error) {
       result_ = before;
       return diverged(error.what());
@@ -174,6 +195,16 @@ class RunCommands::Measurement {
       entry["group"] = group;
       result_["tasks"].push_back(std::move(entry));
     }
+  }
+
+  // What the model writes by itself, for people.
+  void write_sample() const {
+    const fs::path sample = folder_ / "sample.txt";
+    const ProcessOutcome outcome = commands_.child(run_,
+                                                   {"generate", "--model", folder_.string(), "--max-tokens",
+                                                    "256", "--temperature", "0.8", "--seed", "1"},
+                                                   "writing", sample);
+    if (outcome.status != 0) commands_.give_up(run_, outcome);
   }
 
   // Throws Diverged when the model has.
@@ -227,8 +258,13 @@ void RunCommands::measure_again(const PlannedRun& run) const {
   const fs::path result = folder_of(run) / "result.json";
   const Json before = read_json(result);
   Json found = Measurement(*this, run).measured();
-  for (const char* of_training : {"threads", "jobs"})
-    if (before.contains(of_training)) found[of_training] = before[of_training];
+  for (const char* of_training : {"device", "processor", "threads", "jobs", "build"}) {
+    if (before.contains(of_training)) {
+      found[of_training] = before[of_training];
+    } else {
+      found.erase(of_training);
+    }
+  }
   write_json(result, found);
 }
 

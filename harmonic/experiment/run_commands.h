@@ -2,6 +2,7 @@
 // what its model then comes to.
 #pragma once
 
+#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -12,12 +13,19 @@
 
 namespace harmonic {
 
+// What runs are computed with; all of it is told beside the speeds.
+struct ExperimentMeans {
+  int threads = 1;              // which the runs at a time share
+  int jobs = 1;                 // runs at a time
+  std::string device = "auto";  // cpu, cuda or auto
+  std::string build;            // the program's version
+};
+
 // Threads may take different runs at once. All throw Interrupted after a request to stop.
 class RunCommands {
  public:
-  // `out` is the experiment's folder. `jobs` runs are taken at a time, each with `threads`: both are told
-  // beside the speeds.
-  RunCommands(std::filesystem::path out, int threads, int jobs);
+  // `out` is the experiment's folder.
+  RunCommands(std::filesystem::path out, ExperimentMeans means);
 
   // "{out}" replaced by the experiment's folder.
   std::string in_folder(std::string text) const;
@@ -25,7 +33,8 @@ class RunCommands {
   void prepare(const std::vector<std::vector<std::string>>& commands) const;
   // Throws Error (usage) where `harmonic eval` does not take the flags that the run's task is asked with.
   void check_task(const PlannedRun& run) const;
-  // Trains, or goes on with it, by settings/ID.toml, and leaves result.json. Throws Error naming the run and
+  // Trains, or goes on with it, by settings/ID.toml, and leaves result.json and, of a run that counts and is
+  // measured, sample.txt. Throws Error naming the run and
   // its log when a command fails otherwise than by divergence.
   void train(const PlannedRun& run) const;
   // Of a run that is finished, the measurements alone.
@@ -35,14 +44,15 @@ class RunCommands {
   std::filesystem::path folder_of(const PlannedRun& run) const { return out_ / "runs" / run.id; }
   std::filesystem::path log_of(const PlannedRun& run) const { return out_ / "logs" / (run.id + ".txt"); }
   std::vector<std::string> task_arguments(const PlannedRun& run) const;
-  ProcessOutcome child(const PlannedRun& run, std::vector<std::string> arguments,
-                       std::string_view doing) const;
+  ProcessOutcome child(const PlannedRun& run, std::vector<std::string> arguments, std::string_view doing,
+                       const std::filesystem::path& output = {}) const;
+  int threads_of_a_run() const { return std::max(1, means_.threads / means_.jobs); }
   [[noreturn]] void give_up(const PlannedRun& run, const ProcessOutcome& outcome) const;
 
   class Measurement;
 
   std::filesystem::path out_;
-  int threads_, jobs_;
+  ExperimentMeans means_;
 };
 
 }  // namespace harmonic

@@ -5,7 +5,8 @@
 namespace harmonic {
 namespace {
 
-constexpr std::string_view kEvaluate = "evaluate", kTexts = "texts", kMeasured = "measured_sha256";
+constexpr std::string_view kEvaluate = "evaluate", kTexts = "texts", kMeasured = "measured_sha256",
+                           kTask = "task_sha256";
 
 Value list_of(const std::vector<std::string>& texts) {
   Value::List list;
@@ -36,7 +37,17 @@ void remove(Value& table, std::string_view key) {
 
 void remove_evaluation(Value& plan) {
   remove(plan, kEvaluate);
-  if (plan.find(kTexts)) remove(plan.at(kTexts), kMeasured);
+  for (const std::string_view key : {kMeasured, kTask})
+    if (plan.find(kTexts)) remove(plan.at(kTexts), key);
+}
+
+// Plans of before there were such hashes stay good.
+void remove_untold(Value& wanted, const Value* told) {
+  if (!told) return remove(wanted, kTexts);
+  std::vector<std::string> untold;
+  for (const auto& [key, hash] : *wanted.at(kTexts).table())
+    if (!told->find(key)) untold.push_back(key);
+  for (const std::string& key : untold) remove(wanted.at(kTexts), key);
 }
 
 // A setting that is not there has its default: plans of before there was such a setting stay good.
@@ -73,6 +84,8 @@ std::string run_plan_text(const PlannedRun& run, RunConfig config,
   held.at("train_sha256").data = texts.train;
   held.at("valid_sha256").data = texts.valid;
   held.at(kMeasured).data = texts.measured;
+  held.at("tokenizer_sha256").data = texts.tokenizer;
+  held.at(kTask).data = texts.task;
   plan.at(kEvaluate) = evaluation_of(run);
   return to_toml(plan);
 }
@@ -82,7 +95,7 @@ PlanChange plan_change(std::string_view before, std::string_view now, std::strin
   RunConfig config;
   const Value defaults = values_of(config.fields());
   for (Value* plan : {&there, &wanted}) add_defaults(*plan, defaults);
-  if (!there.find(kTexts)) remove(wanted, kTexts);
+  remove_untold(wanted, there.find(kTexts));
   if (same(there, wanted)) return PlanChange::none;
   remove_evaluation(there);
   remove_evaluation(wanted);

@@ -70,35 +70,41 @@ ReportTable left_out_table(const ExperimentResults& experiment) {
 }
 
 ReportTable run_table(const ExperimentResults& experiment) {
-  ReportTable table{
-      "runs",
-      "Every run",
-      "Held-out bits per byte at the run's own length; of a run without results, the last on the way.",
-      {{"run", false},
-       {"kind", false},
-       {"status", false},
-       {"certificate", false},
-       {"bits per byte"},
-       {"tokens"},
-       {"steps"},
-       {"tokens/s"},
-       {"peak memory"},
-       {"time"}},
-      {}};
+  ReportTable table{"runs",
+                    "Every run",
+                    "Held-out bits per byte at the run's own length; of a run without results, the last on "
+                    "the way. Rate: what the "
+                    "base learning rate was multiplied by.",
+                    {{"run", false},
+                     {"kind", false},
+                     {"status", false},
+                     {"certificate", false},
+                     {"rate"},
+                     {"bits per byte"},
+                     {"tokens"},
+                     {"steps"},
+                     {"tokens/s"},
+                     {"peak memory"},
+                     {"time"},
+                     {"computed on", false}},
+                    {}};
   for (const RunResults& run : experiment.runs) {
     const LengthResults* result = main_result(run);
+    const std::string rate = run.axis("lr_factor");
     const double last = run.validations.empty() ? std::nan("") : run.validations.back().bits_per_byte;
+    const std::string why_not = run.why_not();
     const char* status = run.status == RunResults::Status::finished   ? "finished"
                          : run.status == RunResults::Status::diverged ? "diverged"
                          : experiment.plain                           ? kNone
-                                                                      : "not finished";
-    table.rows.push_back({plain(run.id), plain(run.kind == RunResults::Kind::run ? "run" : "tuning"),
-                          plain(status), plain(run.certificate.empty() ? kNone : run.certificate),
-                          fixed(result ? result->bits_per_byte : last, 4),
-                          told(static_cast<double>(run.train_tokens), count_text),
-                          grouped(static_cast<double>(run.steps)), told(run.tokens_per_second, count_text),
-                          told(static_cast<double>(run.peak_memory_bytes), bytes_text),
-                          told(run.seconds, seconds_text)});
+                                                                      : why_not.c_str();
+    table.rows.push_back(
+        {plain(run.id), plain(run.kind == RunResults::Kind::run ? "run" : "tuning"),
+         plain(run.planned ? status : why_not), plain(run.certificate.empty() ? kNone : run.certificate),
+         plain(rate.empty() ? kNone : "\u00d7 " + rate), fixed(result ? result->bits_per_byte : last, 4),
+         told(static_cast<double>(run.train_tokens), count_text), grouped(static_cast<double>(run.steps)),
+         told(run.tokens_per_second, count_text),
+         told(static_cast<double>(run.peak_memory_bytes), bytes_text), told(run.seconds, seconds_text),
+         plain(run.computed_on.empty() ? kNone : run.computed_on)});
   }
   return table;
 }

@@ -1,5 +1,7 @@
 #include "harmonic/experiment/runner.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <atomic>
 #include <ctime>
@@ -7,6 +9,7 @@
 #include <fstream>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <thread>
 
 #include "harmonic/base/file_lock.h"
@@ -20,6 +23,7 @@
 #include "harmonic/experiment/run_plan.h"
 #include "harmonic/ops/machine_peak.h"
 #include "harmonic/ops/simd_targets.h"
+#include "harmonic/tokenizer/tokenizer.h"
 #include "harmonic/train/checkpoint.h"
 
 namespace harmonic {
@@ -68,14 +72,9 @@ std::string hash_of_texts(const std::vector<std::string>& inputs) {
 
 class Runner {
  public:
-  Runner(const ExperimentPlan& plan, fs::path out, int threads, int jobs, std::string build)
-      : plan_(plan),
-        out_(std::move(out)),
-        jobs_(jobs),
-        commands_(out_, std::max(1, threads / jobs), jobs),
-        build_(std::move(build)),
-        lock_(locked(out_)) {
-    describe(threads);
+  Runner(const ExperimentPlan& plan, fs::path out, const ExperimentMeans& means)
+      : plan_(plan), out_(std::move(out)), means_(means), commands_(out_, means_), lock_(locked(out_)) {
+    describe();
     for (const char* folder : {"plans", "settings", "logs", "runs"}) make_folder(out_ / folder);
   }
 
@@ -84,7 +83,8 @@ class Runner {
     const std::vector<PlannedRun> tuning = plan_.tuning(), counted = plan_.runs({});
     total_ = tuning.size() + counted.size();
     for (const auto* runs : {&tuning, &counted})
-      for (const PlannedRun& run : *runs) identify_texts(run);
+      for (const PlannedRun& run : *runs) identify_files(run);
+    warn_of_strangers();
     if (!counted.front().evaluation.task.empty()) commands_.check_task(counted.front());
     const std::vector<std::optional<double>> bits = take_all(tuning);
     std::map<std::string, double> factors;
@@ -96,15 +96,21 @@ class Runner {
         factors[variant] = tuning[i].lr_factor;
       }
     }
+    std::set<std::string> lost;  // variants of which no rate was good
     for (const PlannedRun& run : tuning)
-      if (!factors.count(run.variant))
-        fail("{}: every learning rate that was tried for {} diverged; lower train.lr", out_.string(),
-             run.variant);
+      if (!factors.count(run.variant)) lost.insert(run.variant);
     for (const auto& [variant, factor] : factors) {
       log("{}: learning rates times {:g}", variant, factor);
       warn_at_the_edge(tuning, variant, factor);
     }
-    take_all(plan_.runs(factors));
+    std::vector<PlannedRun> runs = plan_.runs(factors);
+    std::erase_if(runs, [&](const PlannedRun& run) { return lost.count(run.variant) > 0; });
+    take_all(runs);
+    if (!lost.empty())
+      fail(
+          "{}: every learning rate that was tried for {} diverged, so that its runs were not begun; lower "
+          "train.lr",
+          out_.string(), fmt::join(lost, " and "));
   }
 
  private:
@@ -124,7 +130,8 @@ class Runner {
         }
     };
     std::vector<std::thread> others;
-    for (size_t i = 1; i < std::min(static_cast<size_t>(jobs_), runs.size()); ++i) others.emplace_back(work);
+    for (size_t i = 1; i < std::min(static_cast<size_t>(means_.jobs), runs.size()); ++i)
+      others.emplace_back(work);
     work();
     for (std::thread& other : others) other.join();
     if (failure) std::rethrow_exception(failure);
@@ -148,7 +155,7 @@ class Runner {
   }
 
   // What is only told of the plan is that of the newest start.
-  void describe(int threads) const {
+  void describe() const {
     const fs::path path = out_ / "experiment.json";
     Json described;
     if (is_there(path)) {
@@ -158,16 +165,35 @@ class Runner {
              known.name, known.scale);
       described = read_json(path);
     } else {
-      described = {{"name", plan_.name}, {"scale", plan_.scale},   {"title", ""},
-                   {"question", ""},     {"date", today()},        {"machine", describe_machine(threads)},
-                   {"build", build_},    {"pairs", Json::array()}, {"reference", "bits_per_byte"}};
+      described = {{"name", plan_.name},    {"scale", plan_.scale},
+                   {"title", ""},           {"question", ""},
+                   {"date", today()},       {"machine", describe_machine(means_.threads)},
+                   {"build", means_.build}, {"pairs", Json::array()}};
     }
     const Json before = described;
     described["title"] = plan_.title;
     described["question"] = plan_.question;
     described["pairs"] = plan_.pairs;
     described["measured_on"] = names_of_texts();
+    described["runs"] = planned_ids();
+    described["reference"] = plan_.measures_a_task() ? "accuracy" : "bits_per_byte";
     if (described != before || !is_there(path)) write_file(path, described.dump(2) + "\n");
+  }
+
+  std::vector<std::string> planned_ids() const {
+    std::vector<std::string> ids;
+    for (const PlannedRun& run : plan_.tuning()) ids.push_back(run.id);
+    for (const PlannedRun& run : plan_.runs({})) ids.push_back(run.id);
+    return ids;
+  }
+
+  void warn_of_strangers() const {
+    const std::vector<std::string> planned = planned_ids();
+    std::error_code error;
+    for (fs::directory_iterator i(out_ / "runs", error), end; !error && i != end; i.increment(error))
+      if (std::find(planned.begin(), planned.end(), i->path().filename().string()) == planned.end() &&
+          holds_a_run(i->path()))
+        warn("{}: not of the plan as it is now; it is kept and not counted", i->path().string());
   }
 
   // Of the runs that count, without their folders.
@@ -217,16 +243,32 @@ class Runner {
     return texts;
   }
 
+  // Those of the task's arguments that are files.
+  std::vector<std::string> files_of_task(const PlannedRun& run) const {
+    std::vector<std::string> files;
+    std::error_code error;
+    if (!run.evaluation.task.empty())
+      for (const std::string& word : run.evaluation.task_arguments)
+        if (fs::is_regular_file(commands_.in_folder(word), error)) files.push_back(word);
+    return files;
+  }
+
   // Before the first run: later each only looks them up.
-  void identify_texts(const PlannedRun& run) {
-    for (const auto& texts : {run.config.data.train, run.config.data.valid, run.texts()})
+  void identify_files(const PlannedRun& run) {
+    for (const auto& texts : {run.config.data.train, run.config.data.valid, run.texts(), files_of_task(run)})
       if (!texts.empty() && !hashes_.count(texts)) hashes_[texts] = hash_of_texts(in_folder(texts));
+    const std::string& tokenizer = run.config.data.tokenizer;
+    std::error_code error;
+    if (!hashes_.count({tokenizer}) && fs::exists(tokenizer, error))
+      hashes_[{tokenizer}] = load_tokenizer(tokenizer)->hash();
   }
   TextHashes hashes_of(const PlannedRun& run) const {
     const auto hash = [&](const std::vector<std::string>& texts) {
       return texts.empty() ? std::string() : hashes_.at(texts);
     };
-    return {hash(run.config.data.train), hash(run.config.data.valid), hash(run.texts())};
+    const auto tokenizer = hashes_.find({run.config.data.tokenizer});
+    return {hash(run.config.data.train), hash(run.config.data.valid), hash(run.texts()),
+            tokenizer == hashes_.end() ? "" : tokenizer->second, hash(files_of_task(run))};
   }
 
   // Whether anything was made there; a start that failed before leaves an empty folder.
@@ -247,6 +289,11 @@ class Runner {
     const PlanChange change = is_there(plan)
                                   ? plan_change(read_file(plan, kLargestPlan), planned, plan.string())
                                   : PlanChange::none;
+    if (!is_there(plan) && holds_a_run(folder))
+      fail(
+          "{}: there is no {}, which would tell what it was made with; take its folder away, and it is run "
+          "again",
+          folder.string(), plan.string());
     if (change == PlanChange::training && holds_a_run(folder))
       fail(
           "{}: was made with other settings or other texts than {} has now ({}); name another folder with "
@@ -289,21 +336,19 @@ class Runner {
 
   const ExperimentPlan& plan_;
   fs::path out_;
-  int jobs_;  // runs at a time
+  ExperimentMeans means_;
   RunCommands commands_;
-  std::map<std::vector<std::string>, std::string> hashes_;  // of texts, by their names in the plan
-  std::string build_;
+  std::map<std::vector<std::string>, std::string> hashes_;  // of files, by their names in the plan
   FileLock lock_;
   size_t taken_ = 0, total_ = 0;
 };
 
 }  // namespace
 
-void run_experiment(const ExperimentPlan& plan, const fs::path& out, int threads, int jobs,
-                    const std::string& build) {
+void run_experiment(const ExperimentPlan& plan, const fs::path& out, const ExperimentMeans& means) {
   if (!is_utf8(out.string())) fail_usage("--out {}: expected a name in UTF-8", out.string());
   plan.expect_texts();  // before anything is made
-  Runner(plan, out, threads, jobs, build).run();
+  Runner(plan, out, means).run();
 }
 
 }  // namespace harmonic

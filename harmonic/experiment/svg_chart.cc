@@ -72,8 +72,11 @@ std::string mark(size_t color, double x, double y) {
   }
 }
 
-// Colours that come again are dashed.
-bool is_dashed(const ChartSeries& series) { return series.dashed || series.color >= kColors; }
+// Dashes are for series that are marked so; colours that come again are dotted, the third time in both.
+std::string pattern_of(const ChartSeries& series) {
+  if (series.dashed) return " dashed";
+  return series.color < kColors ? "" : series.color < 2 * kColors ? " dotted" : " dotted-dashed";
+}
 
 std::string legend(const Chart& chart) {
   std::vector<std::pair<std::string, size_t>> entries;
@@ -85,7 +88,7 @@ std::string legend(const Chart& chart) {
     result += fmt::format(
         "<span class=\"key c{}\"><svg viewBox=\"0 0 26 14\" aria-hidden=\"true\"><path class=\"line{}\" "
         "d=\"M1,7H25\"/>{}</svg>{}</span>",
-        series.color % kColors, is_dashed(series) ? " dashed" : "",
+        series.color % kColors, pattern_of(series),
         series.markers ? "<g class=\"mark\">" + mark(series.color, 13, 7) + "</g>" : "",
         escaped(series.name));
   }
@@ -232,7 +235,7 @@ class Drawing {
     if (!bars.empty()) result += fmt::format("<g class=\"bar\">{}</g>", bars);
     if (count > 1)
       result += fmt::format("<polyline class=\"line{}{}\" points=\"{}\">{}</polyline>",
-                            series.markers ? "" : " thin", is_dashed(series) ? " dashed" : "", points,
+                            series.markers ? "" : " thin", pattern_of(series), points,
                             series.markers ? "" : "<title>" + escaped(series.name) + "</title>");
     // A line of one point would not be seen.
     if (count == 1 && !series.markers) marks = mark(series.color, name.x, name.y);
@@ -318,8 +321,8 @@ std::string chart_file(const Chart& chart) {
     names += fmt::format(
         "<g class=\"c{}\"><path class=\"line{}\" d=\"M12,{:.1f}H38\"/><g class=\"mark\">{}</g>"
         "<text class=\"name\" x=\"46\" y=\"{:.1f}\">{}</text></g>\n",
-        series.color % kColors, is_dashed(series) ? " dashed" : "", y,
-        series.markers ? mark(series.color, 25, y) : "", y + 4, escaped(series.name));
+        series.color % kColors, pattern_of(series), y, series.markers ? mark(series.color, 25, y) : "", y + 4,
+        escaped(series.name));
   }
   // The page's rule for the size of drawings is not for the parts of one.
   std::string style(chart_style());
@@ -359,6 +362,8 @@ std::string_view chart_style() {
 .line{fill:none;stroke:var(--c);stroke-width:2;stroke-linejoin:round;stroke-linecap:round}
 .thin{stroke-width:1.3;opacity:.72}
 .dashed{stroke-dasharray:5 4}
+.dotted{stroke-dasharray:1 4}
+.dotted-dashed{stroke-dasharray:8 4 1 4}
 .bar{fill:none;stroke:var(--c);stroke-width:1.4}
 .mark{fill:var(--c);stroke:var(--surface);stroke-width:1.4}
 .lead{stroke:var(--c);stroke-width:1;opacity:.45;fill:none}

@@ -104,9 +104,8 @@ double median_speed(const std::vector<StepMetrics>& steps) {
   for (size_t i = steps.size() > 1 ? 1 : 0; i < steps.size(); ++i)
     if (std::isfinite(steps[i].tokens_per_second)) speeds.push_back(steps[i].tokens_per_second);
   if (speeds.empty()) return 0;
-  const auto middle = speeds.begin() + static_cast<std::ptrdiff_t>(speeds.size() / 2);
-  std::nth_element(speeds.begin(), middle, speeds.end());
-  return *middle;
+  std::sort(speeds.begin(), speeds.end());
+  return 0.5 * (speeds[(speeds.size() - 1) / 2] + speeds[speeds.size() / 2]);
 }
 
 MetricsFile::MetricsFile(const std::filesystem::path& folder, int64_t last_step, bool events)
