@@ -27,6 +27,7 @@ valid=$5
 share=${6:-1}
 root=$(cd "$(dirname "$0")/.." && pwd)
 parts=" ${PARTS:-convert distil check within curves} "
+[[ $parts != *" lambada "* || -r ${LAMBADA:-} ]] || { echo "LAMBADA: expected the file of passages to take" >&2; exit 2; }
 mkdir -p "$out"
 export HARMONIC_CACHE=$out/cache
 start=$SECONDS

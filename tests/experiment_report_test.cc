@@ -9,6 +9,7 @@
 #include "harmonic/experiment/markup.h"
 #include "harmonic/experiment/number_text.h"
 #include "harmonic/experiment/report.h"
+#include "harmonic/experiment/report_charts.h"
 #include "harmonic/experiment/report_tables.h"
 #include "harmonic/experiment/report_text.h"
 #include "harmonic/experiment/results.h"
@@ -295,7 +296,8 @@ TEST(Report, TasksHaveTheirChanceBesideThem) {
   EXPECT_EQ(cell("chance"), "50.0 %");
   EXPECT_EQ(cell("bits of the answer"), "1.250");
   EXPECT_EQ(cell("examples"), "200");
-  EXPECT_TRUE(has(report_page({experiment}), ">chance<"));
+  EXPECT_EQ(task_charts(experiment)[0].reference, 0.5);
+  EXPECT_TRUE(has(report_page({experiment}), "The line across is chance"));
 }
 
 TEST(Report, ATuningRateThatDivergedOnceHasNoMean) {

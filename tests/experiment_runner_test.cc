@@ -298,6 +298,16 @@ TEST_F(Experiments, CountOnlyTheRunsOfThePlanAsItIs) {
   for (const RunResults& run : experiment.runs) EXPECT_EQ(run.counts(), run.id.ends_with("-5")) << run.id;
 }
 
+TEST_F(Experiments, ChangeNothingWhenTheyAreRefused) {
+  ASSERT_EQ(run("smoke", "out").status, 0);
+  const std::string described = read_file(path("out") + "/experiment.json");
+  change_plan("steps = 4", "steps = 6");
+  change_plan("seeds = [1, 2]", "seeds = [5, 1]");
+  EXPECT_EQ(run("smoke", "out").status, 1);
+  EXPECT_EQ(read_file(path("out") + "/experiment.json"), described);
+  EXPECT_FALSE(fs::exists(path("out") + "/runs/wide-64-5"));
+}
+
 TEST_F(Experiments, RefuseARunWithoutItsPlan) {
   ASSERT_EQ(run("smoke", "out").status, 0);
   fs::remove(path("out") + "/plans/wide-64-1.toml");
@@ -332,7 +342,7 @@ TEST_F(Experiments, HoldToTheTokenizerAndToTheFilesOfATask) {
   ASSERT_EQ(learn("264"), 0);
   const Outcome other = run("smoke", "out");
   EXPECT_EQ(other.status, 1);
-  EXPECT_NE(other.err.find("or other texts"), std::string::npos) << other.err;
+  EXPECT_NE(other.err.find("other settings, texts or another tokenizer"), std::string::npos) << other.err;
 }
 
 TEST_F(Experiments, GoOnWhereNoRateOfAVariantWasGood) {
@@ -353,7 +363,7 @@ TEST_F(Experiments, RefuseResultsMadeOfOtherTexts) {
   file("valid.txt", small_text(3000, 5));
   const Outcome other = run("smoke", "out");
   EXPECT_EQ(other.status, 1);
-  EXPECT_NE(other.err.find("or other texts"), std::string::npos) << other.err;
+  EXPECT_NE(other.err.find("other settings, texts or another tokenizer"), std::string::npos) << other.err;
   file("valid.txt", small_text(3000, 2));
   EXPECT_EQ(run("smoke", "out").status, 0);
 }

@@ -61,7 +61,9 @@ double AxisScale::mapped(double figure) const { return axis_.logarithmic ? std::
 
 double AxisScale::place(double figure) const { return (mapped(figure) - low_) / (high_ - low_); }
 
-bool AxisScale::holds_zero() const { return !axis_.logarithmic && low_ < 0 && high_ > 0; }
+bool AxisScale::reaches_over(double figure) const {
+  return !axis_.logarithmic && low_ < figure && high_ > figure;
+}
 
 std::vector<Tick> AxisScale::ticks(int most, double width_of_character) const {
   std::vector<Tick> ticks;

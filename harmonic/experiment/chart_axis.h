@@ -37,7 +37,7 @@ class AxisScale {
   // At most about `most`, in rising order. `width_of_character`, as a share of the axis: labels that would
   // touch are left out; 0 for an axis whose labels stand above one another.
   std::vector<Tick> ticks(int most, double width_of_character) const;
-  bool holds_zero() const;
+  bool reaches_over(double figure) const;  // false for NaN, and on logarithmic axes
 
  private:
   double mapped(double figure) const;

@@ -9,14 +9,15 @@
 namespace harmonic {
 namespace {
 
-// The environment but for the settings in it, which would go over those of the plan; where texts that were
-// prepared lie is none of them.
+// The environment but for the settings in it, which would go over those of the plan, and the style of
+// messages, which are read here; where texts that were prepared lie is none of them.
 std::vector<std::string> variables_without_settings() {
   std::vector<std::string> kept;
   for (char** entry = environ; *entry; ++entry) {
     const std::string_view text = *entry;
     const bool setting = text.starts_with("HARMONIC_MODEL_") || text.starts_with("HARMONIC_DATA_") ||
-                         text.starts_with("HARMONIC_TRAIN_");
+                         text.starts_with("HARMONIC_TRAIN_") || text.starts_with("HARMONIC_QUIET") ||
+                         text.starts_with("HARMONIC_LOG_JSON");
     if (!setting || text.starts_with("HARMONIC_DATA_CACHE")) kept.emplace_back(text);
   }
   return kept;

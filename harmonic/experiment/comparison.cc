@@ -99,7 +99,7 @@ std::vector<std::string> chosen_factors(const ExperimentResults& experiment, con
   std::vector<std::string> chosen;
   for (const RunResults& run : experiment.runs) {
     const std::string factor = run.axis("lr_factor");
-    if (run.kind == RunResults::Kind::run && run.series() == series && !factor.empty() &&
+    if (run.planned && run.kind == RunResults::Kind::run && run.series() == series && !factor.empty() &&
         (trained == 0 || run.trained_length() == trained))
       chosen.push_back(factor);
   }
@@ -299,8 +299,9 @@ std::vector<Comparison> comparisons(const ExperimentResults& experiment,
 }
 
 std::vector<Comparison> carried_against_cold(const ExperimentResults& experiment, Figure figure) {
-  const std::vector<Measured> all = measured(experiment, figure);
   std::vector<Comparison> result;
+  if (experiment.plain) return result;  // whose runs may have one name and one seed
+  const std::vector<Measured> all = measured(experiment, figure);
   for (const Measured& cold : all) {
     if (cold.place.state != "cold") continue;
     Place place = cold.place;

@@ -277,6 +277,13 @@ void ExperimentPlan::refuse_settings_of_the_plan() const {
       {"train.seq_len", "the grid's lengths set it"},
       {"model.attention.context", "it follows from the lengths that a run is trained and measured at"}};
   if (tokens_per_step_ > 0) fixed.push_back({"train.batch_size", "it follows from tokens_per_step"});
+  // One stands for the other.
+  const auto differs = [&](const char* key) {
+    return std::find(differing_.begin(), differing_.end(), key) != differing_.end();
+  };
+  if (differs("train.tokens") || differs("train.steps"))
+    for (const char* key : {"train.tokens", "train.steps"})
+      fixed.push_back({key, "variants or the grid set it"});
   for (const std::string& key : differing_) fixed.push_back({key, "variants or the grid set it"});
   for (const Override& setting : overrides_.settings) {
     std::string key = setting.assignment.substr(0, setting.assignment.find('='));
@@ -363,7 +370,6 @@ std::vector<PlannedRun> ExperimentPlan::tuning() const {
 
 std::vector<PlannedRun> ExperimentPlan::runs(const std::map<std::string, double>& lr_factors) const {
   std::vector<PlannedRun> result;
-  // All variants of a seed together: an experiment that is stopped has whole pairs.
   for (const Cell& cell : grid_)
     for (const int64_t length : cell.lengths)
       for (const int64_t seed : cell.seeds)
@@ -378,6 +384,15 @@ std::vector<PlannedRun> ExperimentPlan::runs(const std::map<std::string, double>
           if (twice) fail_usage("{}: {} is planned twice in the grid of scale {}", name, run.id, scale);
           result.push_back(std::move(run));
         }
+  // All variants of a length and seed together: an experiment that is stopped has whole pairs.
+  std::vector<std::pair<int64_t, int64_t>> places;
+  const auto place = [&](const PlannedRun& run) {
+    return std::find(places.begin(), places.end(), std::pair(run.length, run.seed)) - places.begin();
+  };
+  for (const PlannedRun& run : result)
+    if (place(run) == std::ssize(places)) places.emplace_back(run.length, run.seed);
+  std::stable_sort(result.begin(), result.end(),
+                   [&](const PlannedRun& a, const PlannedRun& b) { return place(a) < place(b); });
   return result;
 }
 

@@ -185,7 +185,8 @@ class Section {
     for (const std::string& series : experiment_.series()) {
       const auto run =
           std::find_if(experiment_.runs.begin(), experiment_.runs.end(), [&](const RunResults& r) {
-            return r.series() == series && !r.sample.empty() && r.kind == RunResults::Kind::run;
+            return r.series() == series && !r.sample.empty() && r.kind == RunResults::Kind::run &&
+                   (experiment_.plain || r.counts());
           });
       if (run == experiment_.runs.end()) continue;
       body += fmt::format("<details><summary>{} <span>{}</span></summary>\n<pre>{}</pre></details>\n",

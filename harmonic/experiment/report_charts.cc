@@ -124,7 +124,7 @@ Chart differences(const ExperimentResults& experiment, const std::vector<Measure
   chart.title = fmt::format("Paired differences, {}", figure_name(figure));
   chart.note = fmt::format("Means over seeds in common, 95 % intervals. {} zero the first is better.",
                            lower_is_better(figure) ? "Below" : "Above");
-  chart.zero_line = true;
+  chart.reference = 0;
   const std::vector<Comparison> compared = comparisons(experiment, main);
   const bool one_first = std::all_of(compared.begin(), compared.end(),
                                      [&](const Comparison& c) { return c.first == compared.front().first; });
@@ -170,8 +170,17 @@ Chart differences(const ExperimentResults& experiment, const std::vector<Measure
   return chart;
 }
 
-// A mean over the runs of a series, by length of training.
-Chart cost_chart(const ExperimentResults& experiment, std::string title, ChartAxis y,
+// What guessing has in a task, where all of its groups tell the same; else NaN.
+double chance_of(const ExperimentResults& experiment, const std::string& task) {
+  std::set<double> told;
+  for (const RunResults& run : experiment.runs)
+    for (const TaskResults& result : run.tasks)
+      if (run.counts() && result.task == task) told.insert(std::isfinite(result.chance) ? result.chance : -1);
+  return told.size() == 1 && *told.begin() >= 0 ? *told.begin() : std::nan("");
+}
+
+// A mean over the runs of a series, by length of training; `of_machine`: where all were computed on one.
+Chart cost_chart(const ExperimentResults& experiment, std::string title, ChartAxis y, bool of_machine,
                  const std::function<double(const RunResults&)>& figure,
                  const std::function<std::string(double)>& text) {
   Chart chart;
@@ -179,15 +188,18 @@ Chart cost_chart(const ExperimentResults& experiment, std::string title, ChartAx
   chart.x = length_axis("tokens a text in training");
   chart.y = std::move(y);
   std::map<std::pair<size_t, int64_t>, std::vector<double>> all;
-  std::set<std::string> machines;
+  std::map<std::pair<size_t, int64_t>, std::set<std::string>> machines;
   for (const RunResults& run : experiment.runs) {
     if (run.kind != RunResults::Kind::run || !run.counts() || run.trained_length() == 0 || figure(run) <= 0)
       continue;
-    all[{color_of(experiment, run.series()), run.trained_length()}].push_back(figure(run));
-    machines.insert(run.computed_on);
+    const std::pair key(color_of(experiment, run.series()), run.trained_length());
+    all[key].push_back(figure(run));
+    if (of_machine) machines[key].insert(run.computed_on);
   }
-  if (machines.size() > 1)
-    chart.note = "Computed on several machines (Every run has them): not to be compared.";
+  std::set<std::string> every;
+  for (const auto& [key, texts] : machines) every.insert(texts.begin(), texts.end());
+  if (every.size() > 1) chart.note = "Not all on one machine, or with as many threads and runs at a time.";
+  std::erase_if(all, [&](const auto& entry) { return machines[entry.first].size() > 1; });
   const std::vector<std::string> names = experiment.series();
   for (const auto& [key, figures] : all) {
     const double mean = summarize(figures).mean;
@@ -311,39 +323,18 @@ std::vector<Chart> evaluation_charts(const ExperimentResults& experiment) {
 std::vector<Chart> cost_charts(const ExperimentResults& experiment) {
   std::vector<Chart> charts;
   charts.push_back(cost_chart(
-      experiment, "Speed of training", axis("tokens a second", Unit::count, true),
+      experiment, "Speed of training", axis("tokens a second", Unit::count, true), true,
       [](const RunResults& run) { return run.tokens_per_second; },
       [](double value) { return count_text(value) + " tokens/s"; }));
   charts.push_back(cost_chart(
-      experiment, "Peak memory of training", axis("memory of the process", Unit::bytes, true),
+      experiment, "Peak memory of training", axis("memory of the process", Unit::bytes, true), true,
       [](const RunResults& run) { return static_cast<double>(run.peak_memory_bytes); }, bytes_text));
   charts.push_back(cost_chart(
-      experiment, "State of a text", axis("memory of one text while it is read", Unit::bytes, true),
+      experiment, "State of a text", axis("memory of one text while it is read", Unit::bytes, true), false,
       [](const RunResults& run) { return static_cast<double>(run.state_bytes); }, bytes_text));
   std::erase_if(charts, [](const Chart& chart) { return chart.series.empty(); });
   return charts;
 }
-
-namespace {
-
-// What guessing has in each group of a task, where it is told; groups[i] stands at places[i].
-void add_chance(Chart& chart, const ExperimentResults& experiment, const std::string& task,
-                const std::vector<std::string>& groups, const std::vector<double>& places) {
-  constexpr size_t kGrey = 5;
-  ChartSeries chance{"chance", kGrey, false, true, {}};
-  for (size_t i = 0; i < groups.size(); ++i)
-    for (const RunResults& run : experiment.runs) {
-      const auto found = std::find_if(run.tasks.begin(), run.tasks.end(), [&](const TaskResults& result) {
-        return result.task == task && result.group == groups[i] && std::isfinite(result.chance);
-      });
-      if (found == run.tasks.end()) continue;
-      chance.points.push_back({places[i], found->chance, ChartAxis::kUnset, ""});
-      break;
-    }
-  if (!chance.points.empty()) chart.series.push_back(std::move(chance));
-}
-
-}  // namespace
 
 std::vector<Chart> task_charts(const ExperimentResults& experiment) {
   std::map<std::pair<std::string, int64_t>, std::vector<Measured>> tasks;
@@ -382,7 +373,8 @@ std::vector<Chart> task_charts(const ExperimentResults& experiment) {
           .points.push_back({numbers[static_cast<size_t>(group)], s.mean, s.half_width,
                              tip_of(entry.series, entry.place.text(), Figure::accuracy, s)});
     }
-    add_chance(chart, experiment, key.first, groups, numbers);
+    if (chart.reference = chance_of(experiment, key.first); std::isfinite(chart.reference))
+      chart.note += " The line across is chance: a guess among the values that were told.";
     sort_points(chart);
     charts.push_back(std::move(chart));
   }
@@ -422,7 +414,7 @@ std::vector<Chart> profile_charts(const ExperimentResults& experiment) {
       chart.title = by_context ? "Loss by context, " + profile.place.text()
                                : "Loss by phase less its mean, " + profile.place.text();
       chart.note = kIntervals;
-      chart.zero_line = !by_context;
+      if (!by_context) chart.reference = 0;
       chart.x = by_context ? length_axis("tokens that the model had seen")
                            : axis(fmt::format("t mod {}", profile.bins.size()), Unit::category);
       chart.y = axis("bits per token");

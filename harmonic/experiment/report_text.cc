@@ -149,7 +149,8 @@ std::string report_csv(const std::vector<ExperimentResults>& experiments) {
   const auto text = [](double value) { return fmt::format("{}", value); };
   for (const ExperimentResults& experiment : experiments) {
     for (const RunResults& run : experiment.runs) {
-      const char* status = run.status == RunResults::Status::finished    ? "finished"
+      const char* status = !run.planned                                  ? "not planned"
+                           : run.status == RunResults::Status::finished  ? "finished"
                            : run.status == RunResults::Status::diverged  ? "diverged"
                            : run.status == RunResults::Status::not_begun ? "not begun"
                                                                          : "unfinished";

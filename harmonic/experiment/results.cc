@@ -70,12 +70,12 @@ class Object {
     return has(key) ? integer(key) : otherwise;
   }
   // The items of a list, none when it is missing.
-  const Value::List& list(std::string_view key) const {
+  const Value::List& list(std::string_view key, size_t most = kMostItems) const {
     static const Value::List none;
     if (!has(key)) return none;
     const auto* items = std::get_if<Value::List>(&value_.find(key)->data);
     if (!items) wrong(key, "a list");
-    if (items->size() > kMostItems) wrong(key, fmt::format("at most {} items", kMostItems));
+    if (items->size() > most) wrong(key, fmt::format("at most {} items", most));
     return *items;
   }
   const Value::Table& table(std::string_view key) const {
@@ -142,17 +142,22 @@ TaskResults task_results(const Object& object) {
   return task;
 }
 
-// "NVIDIA H200", "AMD EPYC, 2 threads"
+// "NVIDIA H200", "AMD EPYC, 2 threads, 2 runs at a time"
 std::string computed_on(const Object& object) {
-  std::string text = object.text("device", "cpu");
-  if (text == "cpu") {
-    const int64_t threads = object.integer("threads", 0);
-    text = object.text("processor", "");
-    if (threads > 0)
-      text += fmt::format("{}{} thread{}", text.empty() ? "" : ", ", threads, threads == 1 ? "" : "s");
+  std::string text;
+  const auto add = [&](const std::string& part) {
+    text += (text.empty() || part.empty() ? "" : ", ") + part;
+  };
+  const std::string device = object.text("device", "cpu");
+  if (device != "cpu") {
+    add(device);
+  } else {
+    add(object.text("processor", ""));
+    if (const int64_t threads = object.integer("threads", 0); threads > 0)
+      add(fmt::format("{} thread{}", threads, threads == 1 ? "" : "s"));
   }
-  const int64_t jobs = object.integer("jobs", 1);
-  return jobs > 1 ? fmt::format("{}, {} runs at a time", text, jobs) : text;
+  if (const int64_t jobs = object.integer("jobs", 1); jobs > 1) add(fmt::format("{} runs at a time", jobs));
+  return text;
 }
 
 void read_result_file(const fs::path& path, RunResults& run) {
@@ -365,7 +370,7 @@ ExperimentResults read_experiment_description(const fs::path& path) {
   for (const Value& name : object.list("measured_on"))
     experiment.measured_on += (experiment.measured_on.empty() ? "" : ", ") + axis_text(name);
   experiment.machine = object.table("machine");
-  for (const Value& id : object.list("runs")) experiment.planned.push_back(axis_text(id));
+  for (const Value& id : object.list("runs", kMostRuns)) experiment.planned.push_back(axis_text(id));
   if (object.has("reference"))
     experiment.reference = object.one_of("reference", {"bits_per_byte", "bits_per_token", "accuracy"});
   for (const Value& item : object.list("pairs")) {

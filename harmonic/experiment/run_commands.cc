@@ -33,21 +33,19 @@ std::string without_name(const std::string& line) {
   return line.starts_with(kName) ? line.substr(kName.size()) : line;
 }
 
-// The card that training said it computes on, or "cpu".
-std::string device_of_log(const fs::path& path) {
+// The card that training said it computes on, in its log from byte `begin` on, or "cpu".
+std::string device_of_log(const fs::path& path, int64_t begin) {
   constexpr std::string_view kComputing = "computing on ";
   std::ifstream log(path);
+  log.seekg(begin);
   std::string device = "cpu";
   for (std::string line; std::getline(log, line);) {
     const std::string_view text = without_time(line);
-    if (!text.starts_with(kComputing)) continue;
-    const std::string_view found = text.substr(kComputing.size());
-    device = found.starts_with("the cpu") ? "cpu" : found;
+    if (text.starts_with(kComputing) && !text.starts_with("computing on the cpu"))
+      device = text.substr(kComputing.size());
   }
   return device;
 }
-
-void write_json(const fs::path& path, const Json& json) { write_file(path, json.dump(2) + "\n"); }
 
 // The speed and memory of a run; of one that diverged at its first step there is nothing to tell.
 Json speed_of(const fs::path& path) {
@@ -115,7 +113,7 @@ void RunCommands::give_up(const PlannedRun& run, const ProcessOutcome& outcome) 
 // What a trained run comes to, as result.json has it.
 class RunCommands::Measurement {
  public:
-  Measurement(const RunCommands& commands, const PlannedRun& run)
+  Measurement(const RunCommands& commands, const PlannedRun& run, std::string_view device)
       : commands_(commands), run_(run), folder_(commands.folder_of(run)) {
     result_ = {{"id", run.id},
                {"kind", run.tuning ? "tune" : "run"},
@@ -125,7 +123,7 @@ class RunCommands::Measurement {
                  {"length", std::to_string(run.length)},
                  {"seed", std::to_string(run.seed)},
                  {"lr_factor", fmt::format("{:g}", run.lr_factor)}}},
-               {"device", device_of_log(commands.log_of(run))},
+               {"device", device},
                {"processor", processor_name()},
                {"threads", commands.threads_of_a_run()},
                {"jobs", commands.means_.jobs},
@@ -147,7 +145,6 @@ class RunCommands::Measurement {
     try {
       measure_texts();
       if (!run_.evaluation.task.empty()) measure_task();
-      if (!run_.tuning) write_sample();
     } catch (const Diverged& error) {
       result_ = before;
       return diverged(error.what());
@@ -197,16 +194,6 @@ class RunCommands::Measurement {
     }
   }
 
-  // What the model writes by itself, for people.
-  void write_sample() const {
-    const fs::path sample = folder_ / "sample.txt";
-    const ProcessOutcome outcome = commands_.child(run_,
-                                                   {"generate", "--model", folder_.string(), "--max-tokens",
-                                                    "256", "--temperature", "0.8", "--seed", "1"},
-                                                   "writing", sample);
-    if (outcome.status != 0) commands_.give_up(run_, outcome);
-  }
-
   // Throws Diverged when the model has.
   Json evaluated(const std::string& name, std::vector<std::string> more) const {
     const fs::path json = folder_ / (name + ".json");
@@ -243,21 +230,39 @@ void RunCommands::check_task(const PlannedRun& run) const {
                without_name(outcome.last_error));
 }
 
+void RunCommands::write_result(const PlannedRun& run, const Json& result) const {
+  const fs::path folder = folder_of(run), sample = folder / "sample.txt";
+  std::error_code ignored;
+  fs::remove(sample, ignored);
+  write_file(folder / "result.json", result.dump(2) + "\n");
+  if (run.tuning || !run.evaluated || result["status"] != "finished" || result["certificate"] == "failed")
+    return;
+  // What the model writes by itself, for people: no reason to lose a result.
+  const ProcessOutcome outcome = child(
+      run,
+      {"generate", "--model", folder.string(), "--max-tokens", "256", "--temperature", "0.8", "--seed", "1"},
+      "writing", sample);
+  if (outcome.status == 0) return;
+  fs::remove(sample, ignored);
+  warn("{}: no sample: {}", run.id, without_name(outcome.last_error));
+}
+
 void RunCommands::train(const PlannedRun& run) const {
   const fs::path folder = folder_of(run), settings = out_ / "settings" / (run.id + ".toml");
+  std::error_code none;
+  const auto logged = static_cast<int64_t>(fs::file_size(log_of(run), none));
   const ProcessOutcome trained =
       child(run, {"train", "--config", settings.string(), "--out", folder.string(), "--resume"}, "training");
   if (trained.status != 0 && trained.status != kDivergedStatus) give_up(run, trained);
-  Measurement measurement(*this, run);
-  write_json(folder / "result.json", trained.status == kDivergedStatus
-                                         ? measurement.diverged(without_name(trained.last_error))
-                                         : measurement.measured());
+  Measurement measurement(*this, run, device_of_log(log_of(run), none ? 0 : logged));
+  write_result(run, trained.status == kDivergedStatus ? measurement.diverged(without_name(trained.last_error))
+                                                      : measurement.measured());
 }
 
 void RunCommands::measure_again(const PlannedRun& run) const {
   const fs::path result = folder_of(run) / "result.json";
   const Json before = read_json(result);
-  Json found = Measurement(*this, run).measured();
+  Json found = Measurement(*this, run, "").measured();
   for (const char* of_training : {"device", "processor", "threads", "jobs", "build"}) {
     if (before.contains(of_training)) {
       found[of_training] = before[of_training];
@@ -265,7 +270,7 @@ void RunCommands::measure_again(const PlannedRun& run) const {
       found.erase(of_training);
     }
   }
-  write_json(result, found);
+  write_result(run, found);
 }
 
 }  // namespace harmonic

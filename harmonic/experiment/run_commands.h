@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "harmonic/base/json.h"
 #include "harmonic/base/process.h"
 #include "harmonic/experiment/plan.h"
 
@@ -33,9 +34,9 @@ class RunCommands {
   void prepare(const std::vector<std::vector<std::string>>& commands) const;
   // Throws Error (usage) where `harmonic eval` does not take the flags that the run's task is asked with.
   void check_task(const PlannedRun& run) const;
-  // Trains, or goes on with it, by settings/ID.toml, and leaves result.json and, of a run that counts and is
-  // measured, sample.txt. Throws Error naming the run and
-  // its log when a command fails otherwise than by divergence.
+  // Trains, or goes on with it, by settings/ID.toml, and leaves result.json and, of a run that is measured
+  // and counts, sample.txt. Throws Error naming the run and its log when a command fails otherwise than by
+  // divergence.
   void train(const PlannedRun& run) const;
   // Of a run that is finished, the measurements alone.
   void measure_again(const PlannedRun& run) const;
@@ -47,6 +48,7 @@ class RunCommands {
   ProcessOutcome child(const PlannedRun& run, std::vector<std::string> arguments, std::string_view doing,
                        const std::filesystem::path& output = {}) const;
   int threads_of_a_run() const { return std::max(1, means_.threads / means_.jobs); }
+  void write_result(const PlannedRun& run, const Json& result) const;
   [[noreturn]] void give_up(const PlannedRun& run, const ProcessOutcome& outcome) const;
 
   class Measurement;

@@ -46,7 +46,7 @@ ReportTable certificate_table(const ExperimentResults& experiment) {
   for (const std::string& series : experiment.series()) {
     int64_t passed = 0, failed = 0, missing = 0;
     for (const RunResults& run : experiment.runs) {
-      if (run.series() != series || run.status != RunResults::Status::finished) continue;
+      if (!run.planned || run.series() != series || run.status != RunResults::Status::finished) continue;
       ++(run.certificate == "passed" ? passed : run.certificate == "failed" ? failed : missing);
     }
     if (passed + failed == 0) continue;

@@ -45,7 +45,7 @@ std::string line_of(const char* path, std::string_view key) {
 
 Json describe_machine(int threads) {
   ThreadPool pool(threads);
-  return {{"processor", line_of("/proc/cpuinfo", "model name")},
+  return {{"processor", processor_name()},
           {"threads", threads},
           {"simd", std::string(simd_target_names().front())},
           {"memory_bytes", std::atoll(line_of("/proc/meminfo", "MemTotal").c_str()) * 1024},
@@ -74,7 +74,7 @@ class Runner {
  public:
   Runner(const ExperimentPlan& plan, fs::path out, const ExperimentMeans& means)
       : plan_(plan), out_(std::move(out)), means_(means), commands_(out_, means_), lock_(locked(out_)) {
-    describe();
+    begin();
     for (const char* folder : {"plans", "settings", "logs", "runs"}) make_folder(out_ / folder);
   }
 
@@ -84,6 +84,9 @@ class Runner {
     total_ = tuning.size() + counted.size();
     for (const auto* runs : {&tuning, &counted})
       for (const PlannedRun& run : *runs) identify_files(run);
+    if (tuning.empty()) expect_same_plans(counted);
+    expect_same_plans(tuning);
+    describe();
     warn_of_strangers();
     if (!counted.front().evaluation.task.empty()) commands_.check_task(counted.front());
     const std::vector<std::optional<double>> bits = take_all(tuning);
@@ -105,6 +108,7 @@ class Runner {
     }
     std::vector<PlannedRun> runs = plan_.runs(factors);
     std::erase_if(runs, [&](const PlannedRun& run) { return lost.count(run.variant) > 0; });
+    expect_same_plans(runs);
     take_all(runs);
     if (!lost.empty())
       fail(
@@ -154,30 +158,33 @@ class Runner {
     return lock;
   }
 
-  // What is only told of the plan is that of the newest start.
+  // A new folder is told what it is for; an old one must be this experiment's.
+  void begin() const {
+    const fs::path path = out_ / "experiment.json";
+    if (!is_there(path)) return describe();
+    const ExperimentResults known = read_experiment_description(path);
+    if (known.name != plan_.name || known.scale != plan_.scale)
+      fail("{}: holds the experiment {} at scale {}; name another folder with --out", out_.string(),
+           known.name, known.scale);
+  }
+
+  // What is only told of the plan is that of the newest start whose runs agree with those that are there.
   void describe() const {
     const fs::path path = out_ / "experiment.json";
-    Json described;
-    if (is_there(path)) {
-      const ExperimentResults known = read_experiment_description(path);
-      if (known.name != plan_.name || known.scale != plan_.scale)
-        fail("{}: holds the experiment {} at scale {}; name another folder with --out", out_.string(),
-             known.name, known.scale);
-      described = read_json(path);
-    } else {
+    const Json before = is_there(path) ? read_json(path) : Json();
+    Json described = before;
+    if (!is_there(path))
       described = {{"name", plan_.name},    {"scale", plan_.scale},
                    {"title", ""},           {"question", ""},
                    {"date", today()},       {"machine", describe_machine(means_.threads)},
                    {"build", means_.build}, {"pairs", Json::array()}};
-    }
-    const Json before = described;
     described["title"] = plan_.title;
     described["question"] = plan_.question;
     described["pairs"] = plan_.pairs;
     described["measured_on"] = names_of_texts();
     described["runs"] = planned_ids();
     described["reference"] = plan_.measures_a_task() ? "accuracy" : "bits_per_byte";
-    if (described != before || !is_there(path)) write_file(path, described.dump(2) + "\n");
+    if (described != before) write_file(path, described.dump(2) + "\n");
   }
 
   std::vector<std::string> planned_ids() const {
@@ -243,23 +250,32 @@ class Runner {
     return texts;
   }
 
-  // Those of the task's arguments that are files.
-  std::vector<std::string> files_of_task(const PlannedRun& run) const {
-    std::vector<std::string> files;
-    std::error_code error;
-    if (!run.evaluation.task.empty())
-      for (const std::string& word : run.evaluation.task_arguments)
-        if (fs::is_regular_file(commands_.in_folder(word), error)) files.push_back(word);
-    return files;
+  // The texts that the task's arguments name.
+  static std::vector<std::string> texts_of_task(const PlannedRun& run) {
+    std::vector<std::string> texts;
+    bool named = false;
+    if (run.evaluation.task.empty()) return texts;
+    for (const std::string& word : run.evaluation.task_arguments) {
+      if (word.starts_with("--")) {
+        const size_t value = word.find('=');
+        const std::string flag = word.substr(0, value);
+        named = flag == "--data" || flag == "--filler";
+        if (named && value != word.npos) texts.push_back(word.substr(value + 1));
+      } else if (named) {
+        texts.push_back(word);
+      }
+    }
+    return texts;
   }
 
   // Before the first run: later each only looks them up.
   void identify_files(const PlannedRun& run) {
-    for (const auto& texts : {run.config.data.train, run.config.data.valid, run.texts(), files_of_task(run)})
+    for (const auto& texts : {run.config.data.train, run.config.data.valid, run.texts(), texts_of_task(run)})
       if (!texts.empty() && !hashes_.count(texts)) hashes_[texts] = hash_of_texts(in_folder(texts));
     const std::string& tokenizer = run.config.data.tokenizer;
     std::error_code error;
-    if (!hashes_.count({tokenizer}) && fs::exists(tokenizer, error))
+    const bool is_file = tokenizer != "bytes" && !tokenizer.starts_with("bpe:");
+    if (is_file && !hashes_.count({tokenizer}) && fs::exists(tokenizer, error))
       hashes_[{tokenizer}] = load_tokenizer(tokenizer)->hash();
   }
   TextHashes hashes_of(const PlannedRun& run) const {
@@ -268,37 +284,61 @@ class Runner {
     };
     const auto tokenizer = hashes_.find({run.config.data.tokenizer});
     return {hash(run.config.data.train), hash(run.config.data.valid), hash(run.texts()),
-            tokenizer == hashes_.end() ? "" : tokenizer->second, hash(files_of_task(run))};
+            tokenizer == hashes_.end() ? "" : tokenizer->second, hash(texts_of_task(run))};
   }
 
   // Whether anything was made there; a start that failed before leaves an empty folder.
   static bool holds_a_run(const fs::path& folder) {
-    return is_there(folder / "run.toml") || is_there(folder / "result.json") ||
-           (is_there(folder) && !checkpoint_steps(folder).empty());
+    std::error_code error;
+    return fs::is_directory(folder, error) &&
+           (is_there(folder / "run.toml") || is_there(folder / "result.json") ||
+            !checkpoint_steps(folder).empty());
+  }
+
+  fs::path plan_of(const PlannedRun& run) const { return out_ / "plans" / (run.id + ".toml"); }
+
+  RunConfig config_in_folder(const PlannedRun& run) const {
+    RunConfig config = run.config;
+    for (std::vector<std::string>* texts : {&config.data.train, &config.data.valid})
+      *texts = in_folder(std::move(*texts));
+    return config;
+  }
+
+  // How the plan of a run has changed since its results were made. Throws Error where they are others' by
+  // now.
+  PlanChange expect_same_plan(const PlannedRun& run) const {
+    const fs::path folder = out_ / "runs" / run.id, plan = plan_of(run);
+    if (!is_there(plan)) {
+      if (holds_a_run(folder))
+        fail(
+            "{}: there is no {}, which would tell what it was made with; take its folder away, and it is run "
+            "again",
+            folder.string(), plan.string());
+      return PlanChange::none;
+    }
+    const std::string planned = run_plan_text(run, config_in_folder(run), plan_.prepare, hashes_of(run));
+    const PlanChange change = plan_change(read_file(plan, kLargestPlan), planned, plan.string());
+    if (change == PlanChange::training && holds_a_run(folder))
+      fail(
+          "{}: was made with other settings, texts or another tokenizer than {} has now ({}); name another "
+          "folder with "
+          "--out",
+          folder.string(), plan_.name, plan.string());
+    return change;
+  }
+  // Before any of them is begun: what is made then stands beside what is there.
+  void expect_same_plans(const std::vector<PlannedRun>& runs) const {
+    for (const PlannedRun& run : runs) expect_same_plan(run);
   }
 
   // Trains and measures, unless that was done before. Returns the bits per byte of the first measurement;
   // none where the run diverged or nothing was measured.
   std::optional<double> take(const PlannedRun& run, size_t number) {
-    const fs::path folder = out_ / "runs" / run.id, plan = out_ / "plans" / (run.id + ".toml");
+    const fs::path folder = out_ / "runs" / run.id, plan = plan_of(run);
     const fs::path result = folder / "result.json";
-    RunConfig config = run.config;
-    for (std::vector<std::string>* texts : {&config.data.train, &config.data.valid})
-      *texts = in_folder(std::move(*texts));
+    const RunConfig config = config_in_folder(run);
     const std::string planned = run_plan_text(run, config, plan_.prepare, hashes_of(run));
-    const PlanChange change = is_there(plan)
-                                  ? plan_change(read_file(plan, kLargestPlan), planned, plan.string())
-                                  : PlanChange::none;
-    if (!is_there(plan) && holds_a_run(folder))
-      fail(
-          "{}: there is no {}, which would tell what it was made with; take its folder away, and it is run "
-          "again",
-          folder.string(), plan.string());
-    if (change == PlanChange::training && holds_a_run(folder))
-      fail(
-          "{}: was made with other settings or other texts than {} has now ({}); name another folder with "
-          "--out",
-          folder.string(), plan_.name, plan.string());
+    const PlanChange change = expect_same_plan(run);
     if (!is_there(result)) {
       write_file(plan, planned);
       write_file(out_ / "settings" / (run.id + ".toml"), config.to_toml());

@@ -176,9 +176,9 @@ class Drawing {
           "class=\"end\">{}</text>\n",
           frame_.left, y, frame_.right, frame_.left - 7, y + 4.5, escaped(tick.label));
     }
-    if (chart_.zero_line && y_.holds_zero())
-      result += fmt::format("<path class=\"zero\" d=\"M{:.1f},{:.1f}H{:.1f}\"/>\n", frame_.left, at_y(0),
-                            frame_.right);
+    if (y_.reaches_over(chart_.reference))
+      result += fmt::format("<path class=\"zero\" d=\"M{:.1f},{:.1f}H{:.1f}\"/>\n", frame_.left,
+                            at_y(chart_.reference), frame_.right);
     return result;
   }
 

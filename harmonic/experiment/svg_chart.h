@@ -30,8 +30,9 @@ struct Chart {
   ChartAxis x, y;
   // Those of one name and colour are one in the legend.
   std::vector<ChartSeries> series;
-  bool named = true;       // whether series are named; else what stands under them does
-  bool zero_line = false;  // when y reaches over it
+  bool named = true;  // whether series are named; else what stands under them does
+  // A line across at this figure, where y reaches over it; NaN: there is none.
+  double reference = std::numeric_limits<double>::quiet_NaN();
 };
 
 // A <figure> with its caption, its legend (where the lines cannot be named at their ends) and the drawing;
