@@ -301,11 +301,12 @@ class Examiner {
     tokens.resize(static_cast<size_t>(length));
     Parameter& table = *model_.parameters().find("embed.weight");
     std::string failure;
+    MemorySource* const source = model_.backend().memory;
+    Arena scratch(source), memory(source);
+    GradientPool pool(source);
+    Context context{pool_, scratch};
     for (int64_t t = 0; t < length && failure.empty(); t += t < 34 ? 1 : 13) {
-      MemorySource* const source = model_.backend().memory;
-      Arena scratch(source), memory(source);
-      GradientPool pool(source);
-      Context context{pool_, scratch};
+      const ArenaScope scope(memory);
       Tape tape(model_.backend(), context, memory, &pool);
       const StateRows states = make_state_rows(memory, model_.state_layout(), 1);
       const StateRows after = make_state_rows(memory, model_.state_layout(), 1);
