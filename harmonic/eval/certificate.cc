@@ -20,7 +20,8 @@ using Tokens = std::vector<int32_t>;
 constexpr int64_t kTokensAPhase = 64;     // of noise at least: the standard error of fewer says too little
 constexpr int64_t kMostPhases = 1 << 12;  // told apart in noise; a longer stride's are taken several together
 constexpr int64_t kLongestStride = 1 << 16;  // whose blocks the texts are long enough to cross
-constexpr int64_t kShortText = 1 << 12;      // so long a text may be for every prefix that is tried
+constexpr int64_t kShortText = 1 << 9;       // so long a text may be for every prefix that is tried
+constexpr int64_t kMostGradients = 1 << 12;  // tokens of a text, whose positions each cost a pass back
 
 // What is kept of a row of logits: a hash of its bits; and sums with random signs, which tell how far apart
 // two rows are where bits need not be equal.
@@ -212,6 +213,9 @@ class Examiner {
     for (int64_t border : borders)
       for (int64_t k = 1; k <= 3 && border <= kLongestStride; ++k)
         for (int64_t beside = -1; beside <= 1; ++beside) add(k * border + beside, border);
+    // And far on in the whole, where a window has forgotten keys.
+    for (const int64_t prefix : {length_ / 2, length_ - 33})
+      if (prefix >= 1) result[prefix] = length_;
     return result;
   }
 
@@ -286,7 +290,9 @@ class Examiner {
   // Tokens are all different here, so that each row of the embedding's gradient belongs to one position: the
   // text is no longer than the vocabulary.
   void gradients() {
-    const int64_t length = std::min({length_, vocabulary_, kShortText});
+    // A window of attention asks for no longer one: each position costs a pass back through all of it.
+    const int64_t length =
+        std::min({length_, length_for(model_.strides().back()), vocabulary_, kMostGradients});
     const std::string failure = gradients_within(length);
     certificate_.tests.push_back(
         {"no gradient flows from a logit to a later embedding", failure.empty(),
@@ -306,6 +312,7 @@ class Examiner {
     GradientPool pool(source);
     Context context{pool_, scratch};
     for (int64_t t = 0; t < length && failure.empty(); t += t < 34 ? 1 : 13) {
+      stop_if_interrupted();
       const ArenaScope scope(memory);
       Tape tape(model_.backend(), context, memory, &pool);
       const StateRows states = make_state_rows(memory, model_.state_layout(), 1);
