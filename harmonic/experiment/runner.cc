@@ -89,23 +89,10 @@ class Runner {
     describe();
     warn_of_strangers();
     if (!counted.front().evaluation.task.empty()) commands_.check_task(counted.front());
-    const std::vector<std::optional<double>> bits = take_all(tuning);
-    std::map<std::string, double> factors;
-    std::map<std::string, double> best;
-    for (size_t i = 0; i < tuning.size(); ++i) {
-      const std::string& variant = tuning[i].variant;
-      if (bits[i] && (!best.count(variant) || *bits[i] < best[variant])) {
-        best[variant] = *bits[i];
-        factors[variant] = tuning[i].lr_factor;
-      }
-    }
+    const std::map<std::string, double> factors = best_factors(tuning, take_all(tuning));
     std::set<std::string> lost;  // variants of which no rate was good
     for (const PlannedRun& run : tuning)
       if (!factors.count(run.variant)) lost.insert(run.variant);
-    for (const auto& [variant, factor] : factors) {
-      log("{}: learning rates times {:g}", variant, factor);
-      warn_at_the_edge(tuning, variant, factor);
-    }
     std::vector<PlannedRun> runs = plan_.runs(factors);
     std::erase_if(runs, [&](const PlannedRun& run) { return lost.count(run.variant) > 0; });
     expect_same_plans(runs);
@@ -118,7 +105,26 @@ class Runner {
   }
 
  private:
-  // `jobs_` at a time, in their order. When one fails those under way come to their end first.
+  // Of each variant, by the bits that its runs have come to.
+  static std::map<std::string, double> best_factors(const std::vector<PlannedRun>& tuning,
+                                                    const std::vector<std::optional<double>>& bits) {
+    std::map<std::string, double> factors, best;
+    for (size_t i = 0; i < tuning.size(); ++i) {
+      const std::string& variant = tuning[i].variant;
+      if (bits[i] && (!best.count(variant) || *bits[i] < best[variant])) {
+        best[variant] = *bits[i];
+        factors[variant] = tuning[i].lr_factor;
+      }
+    }
+    for (const auto& [variant, factor] : factors) {
+      log("{}: learning rates times {:g}", variant, factor);
+      warn_at_the_edge(tuning, variant, factor);
+    }
+    return factors;
+  }
+
+  // As many at a time as there are jobs, in their order. When one fails those under way come to their end
+  // first.
   std::vector<std::optional<double>> take_all(const std::vector<PlannedRun>& runs) {
     std::vector<std::optional<double>> bits(runs.size());
     std::atomic<size_t> next = 0;
@@ -275,16 +281,16 @@ class Runner {
     const std::string& tokenizer = run.config.data.tokenizer;
     std::error_code error;
     const bool is_file = tokenizer != "bytes" && !tokenizer.starts_with("bpe:");
-    if (is_file && !hashes_.count({tokenizer}) && fs::exists(tokenizer, error))
-      hashes_[{tokenizer}] = load_tokenizer(tokenizer)->hash();
+    if (is_file && !tokenizers_.count(tokenizer) && fs::exists(tokenizer, error))
+      tokenizers_[tokenizer] = load_tokenizer(tokenizer)->hash();
   }
   TextHashes hashes_of(const PlannedRun& run) const {
     const auto hash = [&](const std::vector<std::string>& texts) {
       return texts.empty() ? std::string() : hashes_.at(texts);
     };
-    const auto tokenizer = hashes_.find({run.config.data.tokenizer});
+    const auto tokenizer = tokenizers_.find(run.config.data.tokenizer);
     return {hash(run.config.data.train), hash(run.config.data.valid), hash(run.texts()),
-            tokenizer == hashes_.end() ? "" : tokenizer->second, hash(texts_of_task(run))};
+            tokenizer == tokenizers_.end() ? "" : tokenizer->second, hash(texts_of_task(run))};
   }
 
   // Whether anything was made there; a start that failed before leaves an empty folder.
@@ -304,6 +310,10 @@ class Runner {
     return config;
   }
 
+  std::string text_of_plan(const PlannedRun& run) const {
+    return run_plan_text(run, config_in_folder(run), plan_.prepare, hashes_of(run));
+  }
+
   // How the plan of a run has changed since its results were made. Throws Error where they are others' by
   // now.
   PlanChange expect_same_plan(const PlannedRun& run) const {
@@ -316,13 +326,11 @@ class Runner {
             folder.string(), plan.string());
       return PlanChange::none;
     }
-    const std::string planned = run_plan_text(run, config_in_folder(run), plan_.prepare, hashes_of(run));
-    const PlanChange change = plan_change(read_file(plan, kLargestPlan), planned, plan.string());
+    const PlanChange change = plan_change(read_file(plan, kLargestPlan), text_of_plan(run), plan.string());
     if (change == PlanChange::training && holds_a_run(folder))
       fail(
           "{}: was made with other settings, texts or another tokenizer than {} has now ({}); name another "
-          "folder with "
-          "--out",
+          "folder with --out",
           folder.string(), plan_.name, plan.string());
     return change;
   }
@@ -337,7 +345,7 @@ class Runner {
     const fs::path folder = out_ / "runs" / run.id, plan = plan_of(run);
     const fs::path result = folder / "result.json";
     const RunConfig config = config_in_folder(run);
-    const std::string planned = run_plan_text(run, config, plan_.prepare, hashes_of(run));
+    const std::string planned = text_of_plan(run);
     const PlanChange change = expect_same_plan(run);
     if (!is_there(result)) {
       write_file(plan, planned);
@@ -378,7 +386,8 @@ class Runner {
   fs::path out_;
   ExperimentMeans means_;
   RunCommands commands_;
-  std::map<std::vector<std::string>, std::string> hashes_;  // of files, by their names in the plan
+  std::map<std::vector<std::string>, std::string> hashes_;  // of texts, by their names in the plan
+  std::map<std::string, std::string> tokenizers_;           // hashes of those that are files
   FileLock lock_;
   size_t taken_ = 0, total_ = 0;
 };
