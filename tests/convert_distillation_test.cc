@@ -3,9 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include "emulated_cuda.h"
 #include "harmonic/base/error.h"
 #include "harmonic/convert/distill_plan.h"
 #include "harmonic/convert/surgery.h"
+#include "harmonic/ops/cuda_plugin.h"
 #include "harmonic/train/backpropagation.h"
 #include "harmonic/train/optimizer.h"
 #include "tests/model_folder_fixture.h"
@@ -24,18 +26,19 @@ ModelConfig teacher_config() {
   return config;
 }
 
-// A teacher, and a student made of it, on the backend of double precision.
+// A teacher, and a student made of it, by default on the backend of double precision.
 struct Pair {
   // `replaced`: layers; all where there are none.
-  explicit Pair(std::vector<int64_t> replaced = {}) : teacher(teacher_config(), reference_backend(), false) {
+  explicit Pair(std::vector<int64_t> replaced = {}, const Backend& backend = reference_backend())
+      : teacher(teacher_config(), backend, false) {
     initialise_for_test(teacher, 5);
     SurgeryOptions options;
     options.layers = std::move(replaced);
     const Surgery surgery = replace_attention(teacher, options);
-    student = std::make_unique<Model>(surgery.model->config(), reference_backend(), true);
+    student = std::make_unique<Model>(surgery.model->config(), backend, true);
     for (size_t i = 0; i < student->parameters().size(); ++i) {
       const Tensor &from = surgery.model->parameters()[i].value, &to = student->parameters()[i].value;
-      std::memcpy(to.data, from.data, static_cast<size_t>(from.size()) * sizeof(double));
+      std::memcpy(to.data, from.data, static_cast<size_t>(from.size() * size_of(from.dtype)));
     }
     const std::vector<int32_t> text = random_text(41, 30, 1);
     batch.tokens.assign(text.begin(), text.end() - 1);
@@ -94,6 +97,38 @@ TEST(Distillation, GradientsOfBothObjectivesEqualCentralDifferences) {
     SCOPED_TRACE(kind);
     Pair pair;
     expect_gradients_equal_differences(pair, *pair.distance(kind, 0.7));
+  }
+}
+
+// Of every parameter, one after the other.
+std::vector<float> gradients(const Model& model) {
+  std::vector<float> all;
+  for (size_t i = 0; i < model.parameters().size(); ++i)
+    if (const Tensor& grad = model.parameters()[i].grad; grad)
+      all.insert(all.end(), grad.as<float>(), grad.as<float>() + grad.size());
+  return all;
+}
+
+TEST(Distillation, OnADeviceIsThatOnTheProcessor) {
+  std::vector<const Backend*> devices = {&emulated_cuda_device_backend()};
+  if (a_card_is_tested()) devices.push_back(cuda_plugin().f32);
+  for (const Backend* device : devices) {
+    for (const char* kind : {"layers", "teacher"}) {
+      SCOPED_TRACE(fmt::format("{}, {}", device->name, kind));
+      Pair expected({}, cpu_backend()), found({}, *device);
+      const double loss = expected.loss(*expected.distance(kind, 0.7));
+      EXPECT_GT(loss, 0);
+      EXPECT_NEAR(found.loss(*found.distance(kind, 0.7)), loss, 1e-4 * loss);
+      const std::vector<float> of_cpu = gradients(*expected.student), of_device = gradients(*found.student);
+      ASSERT_EQ(of_device.size(), of_cpu.size());
+      double distance = 0, length = 0;
+      for (size_t i = 0; i < of_cpu.size(); ++i) {
+        distance += (of_device[i] - of_cpu[i]) * (of_device[i] - of_cpu[i]);
+        length += of_cpu[i] * of_cpu[i];
+      }
+      EXPECT_GT(length, 0);
+      EXPECT_LT(distance, 1e-6 * length);
+    }
   }
 }
 

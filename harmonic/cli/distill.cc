@@ -13,7 +13,6 @@
 #include "harmonic/convert/surgery.h"
 #include "harmonic/eval/model_folder.h"
 #include "harmonic/model/weights.h"
-#include "harmonic/ops/device_choice.h"
 #include "harmonic/train/run_folder.h"
 #include "harmonic/train/trainer.h"
 
@@ -46,6 +45,8 @@ class Distill : public Command {
     options.add_settings(&overrides_, Options::Environment::does_not);
   }
 
+  bool uses_device() const override { return true; }
+
   int run(const CommandContext& context) override {
     watch_for_interrupts();
     expect_another_folder("--teacher", teacher_);
@@ -59,8 +60,8 @@ class Distill : public Command {
            teacher_);
     const std::vector<DistillPhase> plan =
         load_distill_plan(config_, student.model->config(), data_, valid_, overrides_);
-    if (const std::string precision = precision_of(plan); precision != "f32") {
-      teacher = load_model_folder(teacher_, backend_for("cpu", precision));
+    if (const Backend& backend = context.backend(precision_of(plan)); &backend != &cpu_backend()) {
+      teacher = load_model_folder(teacher_, backend);
       student = first_student(teacher);
     }
     DistillFolder folder(out_, resume_, {identity_of(*teacher.model), identity_of(*student.model)});

@@ -10,7 +10,7 @@
 namespace harmonic {
 namespace {
 
-// A model's texts from their beginning, without gradients.
+// A model's texts from their beginning, without gradients; memory is the backend's.
 struct TeacherPass {
   TeacherPass(const Model& teacher, Context& context, Arena& memory, const Segments& segments)
       : tape(teacher.backend(), context, memory, nullptr),
@@ -42,13 +42,15 @@ class LayerObjective : public Objective {
     if (layers_.empty())
       fail_usage(
           "objective \"layers\": the student has the teacher's mixers; convert --replace changes them");
-    Arena memory, scratch;
+    const Backend& backend = teacher.backend();
+    Arena memory(backend.memory), scratch(backend.memory);
     Context context{pool, scratch};
     const BatchPiece piece = piece_of(sample, 0, sample.rows(), memory);
     TeacherPass pass(teacher_, context, memory, piece.segments);
     const Tensor tokens{
         const_cast<int32_t*>(sample.tokens.data()), 1, sample.rows(), sample.rows(), DType::i32, Device::cpu};
     follow(pass, tokens, [&](size_t layer, const Tensor&, const Tensor& output) {
+      backend.synchronize();
       layers_[layer].mean_square = mean_square(output);
     });
   }
