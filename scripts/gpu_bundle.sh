@@ -9,7 +9,7 @@ out=${1:?usage: scripts/gpu_bundle.sh OUT [PRESET]}
 preset=${2:-release}
 root=$(cd "$(dirname "$0")/.." && pwd)
 build=$root/build/$preset
-tests=(ops_tests model_tests eval_tests train_tests)
+tests=(ops_tests model_tests eval_tests train_tests convert_tests)
 
 (cd "$root" && cmake --preset "$preset" > /dev/null)
 cmake --build "$build" --target harmonic harmonic_cuda "${tests[@]}"

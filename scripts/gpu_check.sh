@@ -62,6 +62,7 @@ train() { # MIXER LENGTHS VOCABULARY MB RUNS
   tests 3 train_tests 'CudaTraining.*'
   tests 1 model_tests 'RunningStates*'
   tests 2 eval_tests 'CertificateOnADevice.*'
+  tests 1 convert_tests 'Distillation.OnADevice*'
   unset HARMONIC_TEST_DEVICE
   step 60 harmonic train --config "$bundle/demo.toml" --data "$bundle/docs" --out "$bundle/results/model-$$" \
     --train.tokens 200K --device cuda --profile

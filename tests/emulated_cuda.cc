@@ -87,7 +87,19 @@ void compute(const Product& product, bool rounds) {
 void multiply(Context&, const Product& product) {
   for (const Tensor* tensor : {&product.a, &product.b, &product.result, &product.base, &product.bias})
     cuda_on_cpu::expect_reachable(tensor->data);
-  cuda_on_cpu::submit([product, rounds = used == Precision::bf16] { compute(product, rounds); });
+  cuda_on_cpu::submit([product, rounds = used == Precision::bf16] {
+    const auto part = [&](const Tensor& tensor, int64_t i) {
+      const int64_t rows = tensor.rows / product.batch;
+      return tensor ? tensor.rows_of(i * rows, rows) : tensor;
+    };
+    for (int64_t i = 0; i < product.batch; ++i) {
+      Product one = product;
+      one.batch = 1;
+      for (Tensor Product::*tensor : {&Product::a, &Product::b, &Product::result, &Product::base})
+        one.*tensor = part(product.*tensor, i);
+      compute(one, rounds);
+    }
+  });
 }
 
 void fill_zero(void* memory, int64_t rows, int64_t row_bytes, int64_t stride_bytes) {

@@ -57,8 +57,8 @@ class Trial {
     for (int64_t c = 0; c < stored.tensor.cols; ++c) set(stored.tensor, row, c, kNan);
     stored.before = stored.now();
   }
-  double* output_number(const std::string& name) {
-    return store(name, Role::output, 1, 1, kNan, kNan, DType::f64).as<double>();
+  double* output_numbers(const std::string& name, int64_t count) {
+    return store(name, Role::output, 1, count, kNan, kNan, DType::f64).as<double>();
   }
   // The packed form of a weight; null where the backend has none of f32.
   Tensor packed(const Tensor& weight) {

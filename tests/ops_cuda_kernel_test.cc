@@ -73,11 +73,11 @@ TEST(CudaKernel, AStateIsFoundBehindTilesThatHaveToldTheirEffectsAlone) {
       for (int64_t k = nearest; k < n; ++k) {
         const float decay = k % 3 == 0 ? 0 : 0.75f + static_cast<float>(k) / 512;
         const auto added = static_cast<float>(k - 2 * c);
-        look_back.effects[k * kChannels + c] = LookBack::effect_word(decay, added);
+        look_back.words[k * kChannels + c] = LookBack::effect_word(decay, added);
         if (k > nearest) s = std::fma(decay, s, added);
       }
-      look_back.states[nearest * kChannels + c] = LookBack::state_word(static_cast<float>(c) - 7.5f);
-      look_back.states[(nearest - 1) * kChannels + c] = LookBack::state_word(NAN);
+      look_back.words[nearest * kChannels + c] = LookBack::state_word(static_cast<float>(c) - 7.5f);
+      look_back.words[(nearest - 1) * kChannels + c] = LookBack::state_word(NAN);
       expected[static_cast<size_t>(c)] = s;
     }
     float* to = found.data();
@@ -88,9 +88,18 @@ TEST(CudaKernel, AStateIsFoundBehindTilesThatHaveToldTheirEffectsAlone) {
       if (threadIdx.x < 32 && c < kChannels) to[c] = s;
     });
     EXPECT_EQ(found, expected) << "state of tile " << nearest;
-    EXPECT_EQ(look_back.effects[n * kChannels + 34], LookBack::effect_word(0.5f, 1));
-    EXPECT_EQ(look_back.states[n * kChannels + 34], LookBack::state_word(std::fma(0.5f, expected[34], 1.0f)));
+    EXPECT_EQ(look_back.words[n * kChannels + 34], LookBack::state_word(std::fma(0.5f, expected[34], 1.0f)));
   }
+}
+
+TEST(CudaKernel, SoftplusIsThatOfDoubleButForRounding) {
+  for (float x = -80; x < 80; x += 0.0137f) {
+    const double exact = x, expected = std::max(exact, 0.0) + std::log1p(std::exp(-std::abs(exact)));
+    // The exponent is rounded once before the power is taken.
+    EXPECT_NEAR(fast_softplus(x), expected, (5e-7 + 1e-7 * std::abs(exact)) * expected) << x;
+  }
+  EXPECT_EQ(fast_softplus(-INFINITY), 0.0f);
+  EXPECT_EQ(fast_softplus(INFINITY), INFINITY);
 }
 
 TEST(CudaKernel, F16IsTheNearestWithTiesToEven) {

@@ -25,10 +25,14 @@ void adamw(Trial& trial, int64_t rows, int64_t cols, int64_t step) {
 }
 
 void muon(Trial& trial, int64_t rows, int64_t cols) {
-  trial(Muon{
+  const MuonMatrix matrix{
       .value = trial.changed("value", rows, cols),
       .grad = trial.changed("grad", rows, cols, -3, 3),
       .m = trial.changed("m", rows, cols),
+  };
+  trial(Muon{
+      .matrices = &matrix,
+      .count = 1,
       .gradient_scale = 0.75,
       .lr = 0.5,
       .momentum = 0.9375,
@@ -37,7 +41,8 @@ void muon(Trial& trial, int64_t rows, int64_t cols) {
 }
 
 void sum_of_squares(Trial& trial, int64_t rows, int64_t cols) {
-  trial(SumOfSquares{.x = trial.input("x", rows, cols), .result = trial.output_number("sum")});
+  const Tensor x = trial.input("x", rows, cols);
+  trial(SumsOfSquares{.tensors = &x, .count = 1, .results = trial.output_numbers("sum", 1)});
 }
 
 TEST(AdamW, MatchesTheReferenceInValueAndMomentsAndClearsTheGradient) {
@@ -73,14 +78,14 @@ TEST(AdamW, GivesTheSameBitsWithAnyThreadsAndVectorInstructions) {
                                       fmt::format("{} columns", cols));
 }
 
-TEST(SumOfSquares, MatchesTheReferenceInDouble) {
+TEST(SumsOfSquares, MatchesTheReferenceInDouble) {
   for_all_sizes([](int64_t rows, int64_t cols, const std::string& where) {
     expect_matches_reference([&](Trial& trial) { sum_of_squares(trial, rows, cols); }, where,
                              {{"sum", 1e-7}});  // accumulated in double from numbers that are exact
   });
 }
 
-TEST(SumOfSquares, GivesTheSameBitsWithAnyThreadsAndVectorInstructions) {
+TEST(SumsOfSquares, GivesTheSameBitsWithAnyThreadsAndVectorInstructions) {
   for (const int64_t cols : {1, 33, 130, 9000})
     expect_same_bits_on_every_machine([&](Trial& trial) { sum_of_squares(trial, 100, cols); },
                                       fmt::format("{} columns", cols));
@@ -102,13 +107,45 @@ TEST(Muon, MatchesTheReferenceInValueAndMomentumAndClearsTheGradient) {
   }
 }
 
+// As many as a model has of one shape.
+TEST(Muon, OfSeveralMatricesIsThatOfEach) {
+  for (const auto& [rows, cols] : kMuonShapes)
+    expect_matches_reference(
+        [&](Trial& trial) {
+          std::vector<MuonMatrix> matrices;
+          for (int i = 0; i < 3; ++i) {
+            const double size = i == 1 ? 0 : 1 + i;  // one of zeros
+            matrices.push_back({.value = trial.changed(fmt::format("value {}", i), rows, cols),
+                                .grad = trial.changed(fmt::format("grad {}", i), rows, cols, -size, size),
+                                .m = trial.changed(fmt::format("m {}", i), rows, cols, -size, size)});
+          }
+          trial(Muon{.matrices = matrices.data(), .count = 3, .lr = 0.5, .weight_decay = 0.25});
+        },
+        fmt::format("{} x {}", rows, cols), {{"value 0", 10}, {"value 1", 10}, {"value 2", 10}});
+}
+
+TEST(SumsOfSquares, OfSeveralTensorsAreThoseOfEach) {
+  expect_matches_reference(
+      [](Trial& trial) {
+        std::vector<Tensor> tensors;
+        for (const int64_t rows : {1, 300, 2, 70})
+          tensors.push_back(trial.input(fmt::format("x {}", rows), rows, 61));
+        trial(SumsOfSquares{tensors.data(), 4, trial.output_numbers("sums", 4)});
+      },
+      "", {{"sums", 1e-7}});
+}
+
 TEST(Muon, MatchesTheReferenceOnTinyGradients) {
   expect_matches_reference(
       [](Trial& trial) {
-        trial(Muon{
+        const MuonMatrix matrix{
             .value = trial.changed("value", 20, 33),
             .grad = trial.changed("grad", 20, 33, -1e-9, 1e-9),
             .m = trial.changed("m", 20, 33, -1e-9, 1e-9),
+        };
+        trial(Muon{
+            .matrices = &matrix,
+            .count = 1,
             .lr = 0.5,
         });
       },
@@ -124,10 +161,14 @@ TEST(Muon, GivesTheSameBitsWithAnyThreadsAndVectorInstructions) {
 TEST(Muon, AMatrixOfZerosStaysAsItIs) {
   for (const TestedBackend& tested : tested_backends()) {
     Trial trial(tested.backend, 1);
-    trial(Muon{
+    const MuonMatrix matrix{
         .value = trial.changed("value", 4, 6, 0.5, 0.5),
         .grad = trial.changed("grad", 4, 6, 0, 0),
         .m = trial.changed("m", 4, 6, 0, 0),
+    };
+    trial(Muon{
+        .matrices = &matrix,
+        .count = 1,
         .lr = 1,
     });
     EXPECT_EQ(trial.values("value"), std::vector<double>(24, 0.5)) << tested.backend.name;
@@ -156,10 +197,14 @@ TEST(Muon, TheUpdateIsNearOrthogonalWhateverTheSizeOfTheGradient) {
     for (const double size : {1e-8, 1.0, 1e8}) {
       constexpr size_t kRows = 16, kCols = 48;
       Trial trial(tested.backend, 1);
-      trial(Muon{
+      const MuonMatrix matrix{
           .value = trial.changed("value", kRows, kCols, 0, 0),
           .grad = trial.changed("grad", kRows, kCols, -size, size),
           .m = trial.changed("m", kRows, kCols, 0, 0),
+      };
+      trial(Muon{
+          .matrices = &matrix,
+          .count = 1,
           .lr = 1,
       });
       const std::vector<double> o = trial.values("value");  // -O

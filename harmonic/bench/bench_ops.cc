@@ -37,6 +37,11 @@ class Workbench {
     outputs_.push_back(memory_.zeros(rows, cols, backend_.dtype));
     return outputs_.back();
   }
+  // A copy that lies here.
+  template <typename T>
+  T* keep(const T& value) {
+    return new (memory_.allocate_array<T>(1)) T(value);
+  }
   double* number() {
     outputs_.push_back(memory_.zeros(1, 1, DType::f64));
     return outputs_.back().as<double>();
@@ -315,7 +320,7 @@ void attentions(OpsRun& run, int64_t R, int64_t C) {
 
 void updates(OpsRun& run, int64_t C) {
   run.op("squares of a gradient", 4 * C, C, [](Workbench& w, int64_t r, int64_t c) {
-    return SumOfSquares{w.input("x", r, c), w.number()};
+    return SumsOfSquares{w.keep(w.input("x", r, c)), 1, w.number()};
   });
   run.op("adamw", 4 * C, C, [](Workbench& w, int64_t r, int64_t c) {
     const Tensor value = w.output(r, c);
@@ -323,7 +328,8 @@ void updates(OpsRun& run, int64_t C) {
         .value = value, .grad = w.input("g", r, c), .m = w.output(r, c), .v = w.output(r, c), .lr = 1e-3};
   });
   run.op("muon", 4 * C, C, [](Workbench& w, int64_t r, int64_t c) {
-    return Muon{.value = w.output(r, c), .grad = w.input("g", r, c), .m = w.output(r, c), .lr = 1e-3};
+    const Tensor value = w.output(r, c), grad = w.input("g", r, c);
+    return Muon{.matrices = w.keep(MuonMatrix{value, grad, w.output(r, c)}), .count = 1, .lr = 1e-3};
   });
 }
 

@@ -21,7 +21,7 @@ using AllOps =
             HoldBlocksBackward, CausalUpsample, CausalUpsampleBackward, Add, Gate, GateBackward, RotaryTable,
             Rotate, Attention, AttentionBackward, KeepKeys, KeepKeysBackward, FeatureMap, FeatureMapBackward,
             SquaredError, MatrixScan, MatrixScanBackward, WeightedMean, WeightedMeanBackward,
-            LinearCrossEntropy, ChooseTokens, SumOfSquares, AdamW, Muon>;
+            LinearCrossEntropy, ChooseTokens, SumsOfSquares, AdamW, Muon>;
 
 // Is told of every op that a backend runs, before and after.
 class OpObserver {

@@ -133,6 +133,7 @@ class ManagedMemory : public MemorySource {
 
 constexpr size_t kWorkspaceBytes = 32 << 20;
 
+// One of a batch of matrices, the next of which has its rows below this one's.
 struct Matrix {
   const void* data;
   cudaDataType_t type;
@@ -155,9 +156,17 @@ struct Owned {
 using Layout = Owned<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
 
 // cuBLASLt's matrices have columns that lie together: rows of ours are columns of its.
-void make_layout(Layout& layout, const Matrix& matrix) {
+void make_layout(Layout& layout, const Matrix& matrix, int32_t batch) {
   check(cublasLtMatrixLayoutCreate(&layout.handle, matrix.type, static_cast<uint64_t>(matrix.cols),
                                    static_cast<uint64_t>(matrix.rows), matrix.stride),
+        "a matrix product");
+  if (batch == 1) return;
+  const int64_t distance = matrix.rows * matrix.stride;
+  check(cublasLtMatrixLayoutSetAttribute(layout.handle, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &batch,
+                                         sizeof(batch)),
+        "a matrix product");
+  check(cublasLtMatrixLayoutSetAttribute(layout.handle, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
+                                         &distance, sizeof(distance)),
         "a matrix product");
 }
 
@@ -171,7 +180,7 @@ class Products {
   // result^T = factor * op(b)^T op(a)^T + base^T, as the library sees it. False where it has no way to add a
   // bias in the same launch.
   bool run(const Matrix& a, bool a_transposed, const Matrix& b, bool b_transposed, const Matrix& base,
-           const Matrix& result, float factor, bool adds, const float* bias) {
+           const Matrix& result, float factor, bool adds, const float* bias, int32_t batch) {
     const std::lock_guard lock(mutex_);
     Owned<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy> description;
     check(cublasLtMatmulDescCreate(&description.handle, CUBLAS_COMPUTE_32F, CUDA_R_32F), "a matrix product");
@@ -186,16 +195,31 @@ class Products {
       set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
     }
     Layout first, second, third, fourth;
-    make_layout(first, b);
-    make_layout(second, a);
-    make_layout(third, base);
-    make_layout(fourth, result);
+    make_layout(first, b, batch);
+    make_layout(second, a, batch);
+    make_layout(third, base, batch);
+    make_layout(fourth, result, batch);
     const uint32_t aligned[] = {alignment_of(a.data), alignment_of(b.data), alignment_of(base.data),
                                 alignment_of(result.data)};
-    const Key key{
-        a.rows,          a.cols,        a.stride,     b.rows,     b.cols,          b.stride,
-        base.stride,     result.stride, aligned[0],   aligned[1], aligned[2],      aligned[3],
-        int64_t{a.type}, a_transposed,  b_transposed, adds,       bias != nullptr, int64_t{result.type}};
+    const Key key{a.rows,
+                  a.cols,
+                  a.stride,
+                  b.rows,
+                  b.cols,
+                  b.stride,
+                  base.stride,
+                  result.stride,
+                  aligned[0],
+                  aligned[1],
+                  aligned[2],
+                  aligned[3],
+                  int64_t{a.type},
+                  a_transposed,
+                  b_transposed,
+                  adds,
+                  bias != nullptr,
+                  int64_t{result.type},
+                  batch};
     auto found = chosen_.find(key);
     if (found == chosen_.end())
       found = chosen_.emplace(key, choose(description.handle, first, second, third, fourth, aligned)).first;
@@ -217,7 +241,7 @@ class Products {
     cublasLtMatmulAlgo_t algorithm = {};
   };
   // All that the choice depends on. An array: comparing a tuple of as many takes nvcc minutes.
-  using Key = std::array<int64_t, 18>;
+  using Key = std::array<int64_t, 19>;
 
   Choice choose(cublasLtMatmulDesc_t description, const Layout& b, const Layout& a, const Layout& base,
                 const Layout& result, const uint32_t* aligned) {
@@ -250,11 +274,11 @@ class Products {
   std::map<Key, Choice> chosen_;
 };
 
-Matrix as_it_is(const Tensor& tensor) {
+Matrix as_it_is(const Tensor& tensor, int64_t batch) {
   const cudaDataType_t type = tensor.dtype == DType::bf16  ? CUDA_R_16BF
                               : tensor.dtype == DType::f16 ? CUDA_R_16F
                                                            : CUDA_R_32F;
-  return {tensor.data, type, tensor.rows, tensor.cols, std::max(tensor.stride, tensor.cols)};
+  return {tensor.data, type, tensor.rows / batch, tensor.cols, std::max(tensor.stride, tensor.cols)};
 }
 
 // result = base + bias
@@ -293,18 +317,20 @@ void fill_zero(void* memory, int64_t rows, int64_t row_bytes, int64_t stride_byt
 void multiply(Context& context, const Product& product) {
   static Products products;
   const Tensor& result = product.result;
-  const int64_t inner = product.a_transposed ? product.a.rows : product.a.cols;
+  const int64_t batch = product.batch, inner = product.a_transposed ? product.a.rows : product.a.cols;
+  HARMONIC_ASSERT(batch == 1 || !product.bias);
   if (result.size() == 0) return;
   if (inner == 0) return write_base(product);
   const ArenaScope scope(context.scratch);
   const auto input = [&](const Tensor& tensor) {
     const bool rounds = precision() == Precision::bf16 && tensor.dtype == DType::f32;
-    return as_it_is(rounds ? rounded_to_bf16(context, tensor) : tensor);
+    return as_it_is(rounds ? rounded_to_bf16(context, tensor) : tensor, batch);
   };
   const Matrix a = input(product.a), b = input(product.b);
   const auto run = [&](const Tensor& base, const float* bias) {
-    return products.run(a, product.a_transposed, b, product.b_transposed, as_it_is(base ? base : result),
-                        as_it_is(result), product.factor, static_cast<bool>(base), bias);
+    return products.run(a, product.a_transposed, b, product.b_transposed,
+                        as_it_is(base ? base : result, batch), as_it_is(result, batch), product.factor,
+                        static_cast<bool>(base), bias, static_cast<int32_t>(batch));
   };
   if (run(product.base, product.bias ? product.bias.as<float>() : nullptr)) return;
   write_base(product);

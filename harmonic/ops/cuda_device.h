@@ -43,7 +43,8 @@ class UsePrecision {
   Precision before_;
 };
 
-// result = factor * op(a) op(b) + base, of matrices of rows.
+// result = factor * op(a) op(b) + base, of matrices of rows. With batch > 1 each tensor but the bias, which
+// is null then, has so many of equal size, one below the other, and the i-th are multiplied.
 struct Product {
   Tensor a;       // [M, K], or [K, M] when transposed
   Tensor b;       // [K, N], or [N, K] when transposed
@@ -52,6 +53,7 @@ struct Product {
   float factor = 1;
   Tensor base = {};  // [M, N] or null (zero); may be the result itself
   Tensor bias = {};  // [1, N] or null, added to each row
+  int64_t batch = 1;
 };
 void multiply(Context& context, const Product& product);
 

@@ -87,22 +87,21 @@ void scan_over_tiles(const ScanTiles& tiles, int64_t width, bool reversed, Start
 // that run or are done. A block tells what its tile does to a state (a decay and a sum), then looks back for
 // the nearest tile whose state is known and goes forward from there, tile by tile: the same operations in the
 // same order as those tiles do, so that the result does not depend on which is found. What is told of a tile
-// and channel is one word, zero before.
+// and channel is one word, zero before: its effect, which its state then replaces.
 struct LookBack {
   static constexpr int kChannels = kWarpSize;
   static constexpr int kWindow = 32;  // tiles that are looked at together
 
-  uint64_t *states = nullptr, *effects = nullptr;  // [tiles in the order of the recurrence, channels]
+  uint64_t* words = nullptr;  // [tiles in the order of the recurrence, channels]
   int64_t count = 0, channels = 0, blocks_across = 0;
 
   // Without words where no segment has more than one tile: nothing is handed on then.
   LookBack(Context& context, const ScanTiles& tiles, int64_t of_channels)
       : count(tiles.count), channels(of_channels), blocks_across((of_channels + kChannels - 1) / kChannels) {
     if (tiles.alone) return;
-    const int64_t words = count * channels, bytes = 2 * words * static_cast<int64_t>(sizeof(uint64_t));
-    states = static_cast<uint64_t*>(context.scratch.tensor(2, words, DType::f64).data);
-    effects = states + words;
-    fill_zero(states, 1, bytes, bytes);
+    const int64_t bytes = count * channels * static_cast<int64_t>(sizeof(uint64_t));
+    words = static_cast<uint64_t*>(context.scratch.tensor(count, channels, DType::f64).data);
+    fill_zero(words, 1, bytes, bytes);
   }
 
   int64_t blocks() const { return count * blocks_across; }
@@ -116,30 +115,32 @@ struct LookBack {
     return {tile, blockIdx.x - tile * blocks_across};
   }
 
-  // A decay is never below zero: its sign says that it has been told.
-  static constexpr uint64_t kEffectTold = uint64_t{1} << 63, kStateTold = uint64_t{1} << 63;
-  __device__ static uint64_t state_word(float state) { return kStateTold | bits_of(state); }
+  // The upper half is a decay, which is never below zero and whose sign says that it has been told; or, of a
+  // state, what no decay is but one that is not a number, whose states are none either.
+  static constexpr uint32_t kTold = 1u << 31, kIsState = 0xffffffffu;
+  __device__ static uint64_t state_word(float state) { return uint64_t{kIsState} << 32 | bits_of(state); }
   __device__ static uint64_t effect_word(float decay, float added) {
-    return kEffectTold | uint64_t{bits_of(decay)} << 32 | bits_of(added);
+    return uint64_t{kTold | bits_of(decay)} << 32 | bits_of(added);
   }
+  __device__ static bool is_state(uint64_t word) { return static_cast<uint32_t>(word >> 32) == kIsState; }
 
   // What the threads of a block tell each other meanwhile.
   struct Shared {
     bool found;
-    uint64_t states[kWindow][kChannels], effects[kWindow][kChannels];
+    uint64_t words[kWindow][kChannels];
   };
   // The state that enters a tile, for the first warp of its block, whose lanes have a channel each and know
   // what the tile does to it. A segment's first tile `starts` from a state. By all threads.
   __device__ float enter(Shared& shared, const Place& place, bool starts, float start, float own_decay,
                          float own_added) const {
-    if (!states) return start;
+    if (!words) return start;
     const int warp = static_cast<int>(threadIdx.x) / kWarpSize,
               lane = static_cast<int>(threadIdx.x) % kWarpSize;
     const int64_t n = place.tile, c = place.across * kChannels + lane;
     const bool there = c < channels;
     float s = start;
     if (!starts) {
-      if (warp == 0 && there) tell(effects + n * channels + c, effect_word(own_decay, own_added));
+      if (warp == 0 && there) tell(words + n * channels + c, effect_word(own_decay, own_added));
       do {
         look(shared, n, c, warp, lane);
         __syncthreads();
@@ -152,7 +153,7 @@ struct LookBack {
         __syncthreads();
       } while (!shared.found);
     }
-    if (warp == 0 && there) tell(states + n * channels + c, state_word(after(s, own_decay, own_added)));
+    if (warp == 0 && there) tell(words + n * channels + c, state_word(after(s, own_decay, own_added)));
     return s;
   }
 
@@ -164,9 +165,7 @@ struct LookBack {
     const int warps = static_cast<int>(blockDim.x) / kWarpSize;
     for (int back = warp; back < kWindow; back += warps) {
       const int64_t at = (n - 1 - back) * channels + c;
-      const bool is_read = back < n && c < channels;
-      shared.states[back][lane] = is_read ? told(states + at) : 0;
-      shared.effects[back][lane] = is_read ? told(effects + at) : 0;
+      shared.words[back][lane] = back < n && c < channels ? told(words + at) : 0;
     }
   }
 
@@ -174,17 +173,17 @@ struct LookBack {
   // segment's first tile tells its state at once, so that no other segment's is found.
   __device__ static int nearest_state(const Shared& shared, int64_t n, int lane) {
     for (int back = 0; back < kWindow && back < n; ++back) {
-      if (shared.states[back][lane] != 0) return back;
-      if (shared.effects[back][lane] == 0) break;
+      if (is_state(shared.words[back][lane])) return back;
+      if (shared.words[back][lane] == 0) break;
     }
     return -1;
   }
 
   __device__ static float forward(const Shared& shared, int nearest, int lane) {
-    float s = float_of(static_cast<uint32_t>(shared.states[nearest][lane]));
+    float s = float_of(static_cast<uint32_t>(shared.words[nearest][lane]));
     for (int back = nearest - 1; back >= 0; --back) {
-      const uint64_t effect = shared.effects[back][lane];
-      s = after(s, float_of(static_cast<uint32_t>(effect >> 32) & 0x7fffffffu),
+      const uint64_t effect = shared.words[back][lane];
+      s = after(s, float_of(static_cast<uint32_t>(effect >> 32) & ~kTold),
                 float_of(static_cast<uint32_t>(effect)));
     }
     return s;

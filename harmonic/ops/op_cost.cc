@@ -264,20 +264,26 @@ OpCost cost_of(const LinearCrossEntropy& op) {
           bytes(op.x, op.weight, op.teacher.x, op.teacher.weight, op.dx, summed(op.dweight))};
 }
 
-OpCost cost_of(const SumOfSquares& op) { return {"sum_of_squares", OpWay::update, 0, 0, 0, bytes(op.x)}; }
+OpCost cost_of(const SumsOfSquares& op) {
+  OpCost cost{"sums_of_squares", OpWay::update, 0, 0, 0, 0};
+  for (int64_t i = 0; i < op.count; ++i) cost.bytes += bytes(op.tensors[i]);
+  return cost;
+}
 OpCost cost_of(const AdamW& op) {
   return {"adamw", OpWay::update, 0, 0, 0, 2 * bytes(op.value, op.grad, op.m, op.v)};
 }
 OpCost cost_of(const Muon& op) {
   // Five Newton-Schulz steps: X X^T, its square, and their sum times X, on the shorter side.
-  const int64_t small = std::min(op.value.rows, op.value.cols);
-  const int64_t large = std::max(op.value.rows, op.value.cols);
+  const MuonMatrix& one = op.matrices[0];
+  const auto count = static_cast<double>(op.count);
+  const int64_t small = std::min(one.value.rows, one.value.cols);
+  const int64_t large = std::max(one.value.rows, one.value.cols);
   return {"muon",
           OpWay::update,
-          op.value.cols,
-          op.value.rows,
-          5 * (2 * product(small, small, large) + product(small, small, small)),
-          2 * bytes(op.value, op.grad, op.m)};
+          one.value.cols,
+          one.value.rows,
+          count * 5 * (2 * product(small, small, large) + product(small, small, small)),
+          count * 2 * bytes(one.value, one.grad, one.m)};
 }
 
 }  // namespace harmonic

@@ -79,7 +79,7 @@ OpCost cost_of(const WeightedMeanBackward& op);
 OpCost cost_of(const SquaredError& op);
 OpCost cost_of(const LinearCrossEntropy& op);
 OpCost cost_of(const ChooseTokens& op);
-OpCost cost_of(const SumOfSquares& op);
+OpCost cost_of(const SumsOfSquares& op);
 OpCost cost_of(const AdamW& op);
 OpCost cost_of(const Muon& op);
 

@@ -5,10 +5,11 @@
 
 namespace harmonic {
 
-// *result = sum of squares, accumulated in double in a fixed order.
-struct SumOfSquares {
-  Tensor x;                  // [R, C]
-  double* result = nullptr;  // in the backend's memory
+// results[i] = the sum of the squares of tensor i, accumulated in double in a fixed order.
+struct SumsOfSquares {
+  const Tensor* tensors = nullptr;
+  int64_t count = 0;
+  double* results = nullptr;  // in the backend's memory
 };
 
 // AdamW (Loshchilov and Hutter, arXiv 1711.05101), in one pass over memory:
@@ -26,14 +27,18 @@ struct AdamW {
 // quintic Newton-Schulz steps (3.4445, -4.7750, 2.0315) on M / ||M||:
 //   m = momentum m + g;  M = g + momentum m  (Nesterov);  O = newton_schulz(M)
 //   value = value (1 - lr weight_decay) - lr sqrt(max(1, R / C)) O
-struct Muon {
+struct MuonMatrix {
   Tensor value, grad;  // [R, C]
   Tensor m;            // [R, C]
+};
+struct Muon {
+  const MuonMatrix* matrices = nullptr;  // all of one shape
+  int64_t count = 0;
   double gradient_scale = 1;
   double lr = 0, momentum = 0.95, weight_decay = 0;
 };
 
-HARMONIC_DECLARE_OP(SumOfSquares);
+HARMONIC_DECLARE_OP(SumsOfSquares);
 HARMONIC_DECLARE_OP(AdamW);
 HARMONIC_DECLARE_OP(Muon);
 

@@ -191,9 +191,9 @@ const float* orthogonalize(Context& context, int64_t R, int64_t C, float* x, flo
 
 }  // namespace
 
-void run(Context& context, const SumOfSquares& op) {
+void run(Context& context, const SumsOfSquares& op) {
   const FlushToZero mode;
-  *op.result = sum_of_squares(context, op.x);
+  for (int64_t i = 0; i < op.count; ++i) op.results[i] = sum_of_squares(context, op.tensors[i]);
 }
 
 void run(Context& context, const AdamW& op) {
@@ -219,8 +219,10 @@ void run(Context& context, const AdamW& op) {
                     });
 }
 
-void run(Context& context, const Muon& op) {
-  const Tensor &value = op.value, &grad = op.grad, &m = op.m;
+namespace {
+
+void update(Context& context, const Muon& op, const MuonMatrix& matrix) {
+  const auto& [value, grad, m] = matrix;
   const int64_t R = value.rows, C = value.cols;
   HARMONIC_ASSERT(same_shape(value, grad) && same_shape(value, m));
   if (value.size() == 0) return;
@@ -241,15 +243,21 @@ void run(Context& context, const Muon& op) {
   parallel_elements(context.pool, R, C, true, [&](int64_t, int64_t i, int64_t n) {
     HWY_DYNAMIC_DISPATCH(ScaleRun)(n, scale, x + i);
   });
-  const float* update = orthogonalize(context, R, C, x, other);
+  const float* direction_of = orthogonalize(context, R, C, x, other);
 
   const double ratio = static_cast<double>(R) / static_cast<double>(C);
   const auto decay = static_cast<float>(1 - op.lr * op.weight_decay);
   const auto rate = static_cast<float>(-op.lr * std::sqrt(std::max(1.0, ratio)));
   parallel_elements(context.pool, R, C, value.contiguous(), [&](int64_t row, int64_t column, int64_t n) {
     float* to = value.row<float>(row) + column;
-    HWY_DYNAMIC_DISPATCH(BlendRun)(n, decay, to, rate, update + row * C + column, to);
+    HWY_DYNAMIC_DISPATCH(BlendRun)(n, decay, to, rate, direction_of + row * C + column, to);
   });
+}
+
+}  // namespace
+
+void run(Context& context, const Muon& op) {
+  for (int64_t i = 0; i < op.count; ++i) update(context, op, op.matrices[i]);
 }
 
 }  // namespace harmonic::cpu

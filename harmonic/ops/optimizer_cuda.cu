@@ -1,6 +1,7 @@
 #include "harmonic/ops/optimizer.h"
 
 #include <cmath>
+#include <vector>
 
 #include "harmonic/ops/cuda_kernel.h"
 
@@ -26,33 +27,54 @@ __device__ void sum_by_block(int64_t first, int64_t last, Number number, double*
   if (threadIdx.x == 0) *result = sums[0];
 }
 
-// Of all elements, in double: parts of so many by a block each, then the parts by one.
-void sum_of_squares(Context& context, const Tensor& tensor, double* result) {
-  const Rows x = rows_of(tensor);
-  const bool is_one_row = tensor.rows <= 1 || tensor.stride == tensor.cols;
-  const int64_t count = tensor.size(), columns = tensor.cols;
-  const int64_t chunks = std::max<int64_t>(1, (count + kSumChunk - 1) / kSumChunk);
-  auto* partial = context.scratch.tensor(1, chunks, DType::f64).as<double>();
-  launch<kThreads>({chunks}, kThreads * 8, [=] __device__() {
-    const int64_t first = static_cast<int64_t>(blockIdx.x) * kSumChunk;
+// A tensor that a kernel adds up.
+struct Summed {
+  Rows x;
+  int64_t count, columns;  // numbers; of a row, or of all where they lie together
+};
+
+// A matrix that Muon updates.
+struct Matrix {
+  Rows value, grad, m;
+};
+
+// Of each tensor, in double: parts of so many numbers by a block each, then a tensor's parts by one.
+void sum_squares(Context& context, const std::vector<Tensor>& tensors, double* results) {
+  const auto count = static_cast<int64_t>(tensors.size());
+  std::vector<Summed> all;
+  std::vector<int64_t> offsets = {0};  // of the parts
+  for (const Tensor& tensor : tensors) {
+    all.push_back({rows_of(tensor), tensor.size(), tensor.contiguous() ? tensor.size() : tensor.cols});
+    offsets.push_back(offsets.back() + (tensor.size() + kSumChunk - 1) / kSumChunk);
+  }
+  const Summed* summed = staged(all.data(), count);
+  const SegmentRows parts = staged(Segments{offsets.data(), count});
+  auto* sums = context.scratch.tensor(1, std::max<int64_t>(1, offsets.back()), DType::f64).as<double>();
+  launch<kThreads>({offsets.back()}, kThreads * 8, [=] __device__() {
+    const int64_t part = blockIdx.x, which = parts.of(part);
+    const Summed& of = summed[which];
+    const int64_t first = (part - parts.begin(which)) * kSumChunk;
     sum_by_block(
-        first, first + kSumChunk < count ? first + kSumChunk : count,
+        first, first + kSumChunk < of.count ? first + kSumChunk : of.count,
         [&](int64_t i) {
-          const int64_t r = is_one_row ? 0 : quotient(i, columns);
-          const double number = x[r][i - r * columns];
+          const int64_t r = of.columns == of.count ? 0 : quotient(i, of.columns);
+          const double number = of.x[r][i - r * of.columns];
           return number * number;
         },
-        partial + blockIdx.x);
+        sums + part);
   });
-  launch<kThreads>({1}, kThreads * 8, [=] __device__() {
+  launch<kThreads>({count}, kThreads * 8, [=] __device__() {
+    const int64_t first = parts.begin(blockIdx.x);
     sum_by_block(
-        0, chunks, [&](int64_t i) { return partial[i]; }, result);
+        first, first + parts.length(blockIdx.x), [&](int64_t i) { return sums[i]; }, results + blockIdx.x);
   });
 }
 
 }  // namespace
 
-void run(Context& context, const SumOfSquares& op) { sum_of_squares(context, op.x, op.result); }
+void run(Context& context, const SumsOfSquares& op) {
+  sum_squares(context, {op.tensors, op.tensors + op.count}, op.results);
+}
 
 void run(Context&, const AdamW& op) {
   const Rows value = rows_of(op.value), grad = rows_of(op.grad), m = rows_of(op.m), v = rows_of(op.v);
@@ -92,52 +114,73 @@ void run(Context&, const AdamW& op) {
   });
 }
 
-// Five times X = a X + (b A + c A A) X with A = X X^T, from X = M / ||M||; of a matrix with more rows than
-// columns, the transposed. Products are in the backend's precision.
+// Five times X = a X + (b A + c A A) X with A = X X^T, from X = M / ||M||; of matrices with more rows than
+// columns, the transposed. Products are in the backend's precision, and of all matrices at once.
 void run(Context& context, const Muon& op) {
-  const int64_t rows = op.value.rows, columns = op.value.cols;
+  if (op.count == 0) return;
+  const int64_t count = op.count, rows = op.matrices[0].value.rows, columns = op.matrices[0].value.cols;
   const bool tall = rows > columns;
   const int64_t side = tall ? columns : rows, length = tall ? rows : columns;
-  const Rows value = rows_of(op.value), grad = rows_of(op.grad), m = rows_of(op.m);
+  std::vector<Matrix> all;
+  for (int64_t i = 0; i < count; ++i) {
+    const MuonMatrix& matrix = op.matrices[i];
+    HARMONIC_ASSERT(matrix.value.rows == rows && matrix.value.cols == columns);
+    all.push_back({rows_of(matrix.value), rows_of(matrix.grad), rows_of(matrix.m)});
+  }
+  const Matrix* matrices = staged(all.data(), count);
   const auto scale = static_cast<float>(op.gradient_scale), momentum = static_cast<float>(op.momentum);
-  Tensor x = scratch_tensor(context, side, length), next = scratch_tensor(context, side, length);
+  // One after the other.
+  Tensor x = scratch_tensor(context, count * side, length),
+         next = scratch_tensor(context, count * side, length);
+  // Where number (r, c) of matrix n lies in them.
+  const auto place = [=] __host__ __device__(int64_t n, int64_t r, int64_t c) {
+    return tall ? (n * side + c) * length + r : (n * side + r) * length + c;
+  };
   {
-    const Rows to = rows_of(x);
-    for_each_element(op.value.rows, columns, [=] __device__(int64_t r, int64_t c) {
-      const float g = scale * grad[r][c], moved = momentum * m[r][c] + g;
-      m[r][c] = moved;
-      grad[r][c] = 0;
-      (tall ? to[c][r] : to[r][c]) = g + momentum * moved;
+    float* to = x.as<float>();
+    for_each_element(count * rows, columns, [=] __device__(int64_t i, int64_t c) {
+      const int64_t n = quotient(i, rows), r = i - n * rows;
+      const Matrix& matrix = matrices[n];
+      const float g = scale * matrix.grad[r][c], moved = momentum * matrix.m[r][c] + g;
+      matrix.m[r][c] = moved;
+      matrix.grad[r][c] = 0;
+      to[place(n, r, c)] = g + momentum * moved;
     });
   }
-  auto* squares = context.scratch.tensor(1, 1, DType::f64).as<double>();
-  sum_of_squares(context, x, squares);
+  auto* squares = context.scratch.tensor(1, count, DType::f64).as<double>();
   {
+    std::vector<Tensor> parts;
+    for (int64_t n = 0; n < count; ++n) parts.push_back(x.rows_of(n * side, side));
+    sum_squares(context, parts, squares);
     const Rows to = rows_of(x);
-    for_each_element(side, length, [=] __device__(int64_t r, int64_t c) {
-      float& number = to[r][c];
+    for_each_element(count * side, length, [=] __device__(int64_t i, int64_t c) {
+      const double sum = squares[quotient(i, side)];
       // Of a matrix of zeros, zeros.
-      number = *squares > 0 ? static_cast<float>(number / sqrt(*squares)) : 0;
+      to[i][c] = sum > 0 ? static_cast<float>(to[i][c] / sqrt(sum)) : 0;
     });
   }
-  const Tensor gram = scratch_tensor(context, side, side), square = scratch_tensor(context, side, side);
+  const Tensor gram = scratch_tensor(context, count * side, side),
+               square = scratch_tensor(context, count * side, side);
   for (int step = 0; step < 5; ++step) {
-    multiply(context, {.a = x, .b = x, .result = gram, .b_transposed = true});
-    multiply(context, {.a = gram, .b = gram, .result = square});
+    multiply(context, {.a = x, .b = x, .result = gram, .b_transposed = true, .batch = count});
+    multiply(context, {.a = gram, .b = gram, .result = square, .batch = count});
     const Rows a = rows_of(gram), aa = rows_of(square), from = rows_of(x), to = rows_of(next);
     for_each_element(gram.rows, side, [=] __device__(int64_t r, int64_t c) {
       aa[r][c] = -4.7750f * a[r][c] + 2.0315f * aa[r][c];
     });
-    for_each_element(side, length, [=] __device__(int64_t r, int64_t c) { to[r][c] = 3.4445f * from[r][c]; });
-    multiply(context, {.a = square, .b = x, .result = next, .base = next});
+    for_each_element(x.rows, length,
+                     [=] __device__(int64_t r, int64_t c) { to[r][c] = 3.4445f * from[r][c]; });
+    multiply(context, {.a = square, .b = x, .result = next, .base = next, .batch = count});
     std::swap(x, next);
   }
-  const Rows o = rows_of(x);
+  const float* o = x.as<float>();
   const auto kept = static_cast<float>(1 - op.lr * op.weight_decay);
   const auto size = static_cast<float>(
       op.lr * std::sqrt(std::max(1.0, static_cast<double>(rows) / static_cast<double>(columns))));
-  for_each_element(op.value.rows, columns, [=] __device__(int64_t r, int64_t c) {
-    value[r][c] = value[r][c] * kept - size * (tall ? o[c][r] : o[r][c]);
+  for_each_element(count * rows, columns, [=] __device__(int64_t i, int64_t c) {
+    const int64_t n = quotient(i, rows), r = i - n * rows;
+    float& number = matrices[n].value[r][c];
+    number = number * kept - size * o[place(n, r, c)];
   });
 }
 

@@ -47,10 +47,13 @@ Matrix newton_schulz(Matrix x) {
 
 }  // namespace
 
-void run(Context&, const SumOfSquares& op) {
-  *op.result = 0;
-  for (int64_t r = 0; r < op.x.rows; ++r)
-    for (int64_t c = 0; c < op.x.cols; ++c) *op.result += op.x.row<double>(r)[c] * op.x.row<double>(r)[c];
+void run(Context&, const SumsOfSquares& op) {
+  for (int64_t i = 0; i < op.count; ++i) {
+    const Tensor& x = op.tensors[i];
+    op.results[i] = 0;
+    for (int64_t r = 0; r < x.rows; ++r)
+      for (int64_t c = 0; c < x.cols; ++c) op.results[i] += x.row<double>(r)[c] * x.row<double>(r)[c];
+  }
 }
 
 void run(Context&, const AdamW& op) {
@@ -70,13 +73,15 @@ void run(Context&, const AdamW& op) {
   }
 }
 
-void run(Context&, const Muon& op) {
-  const auto rows = static_cast<size_t>(op.value.rows), cols = static_cast<size_t>(op.value.cols);
+namespace {
+
+void update(const Muon& op, const MuonMatrix& matrix) {
+  const auto rows = static_cast<size_t>(matrix.value.rows), cols = static_cast<size_t>(matrix.value.cols);
   Matrix direction(rows, std::vector<double>(cols));
   for (size_t r = 0; r < rows; ++r) {
     for (size_t c = 0; c < cols; ++c) {
-      double& grad = op.grad.row<double>(static_cast<int64_t>(r))[c];
-      double& m = op.m.row<double>(static_cast<int64_t>(r))[c];
+      double& grad = matrix.grad.row<double>(static_cast<int64_t>(r))[c];
+      double& m = matrix.m.row<double>(static_cast<int64_t>(r))[c];
       const double g = op.gradient_scale * grad;
       m = op.momentum * m + g;
       direction[r][c] = g + op.momentum * m;
@@ -87,10 +92,16 @@ void run(Context&, const Muon& op) {
   const double size = op.lr * std::sqrt(std::max(1.0, static_cast<double>(rows) / static_cast<double>(cols)));
   for (size_t r = 0; r < rows; ++r) {
     for (size_t c = 0; c < cols; ++c) {
-      double& value = op.value.row<double>(static_cast<int64_t>(r))[c];
+      double& value = matrix.value.row<double>(static_cast<int64_t>(r))[c];
       value = value * (1 - op.lr * op.weight_decay) - size * o[r][c];
     }
   }
+}
+
+}  // namespace
+
+void run(Context&, const Muon& op) {
+  for (int64_t i = 0; i < op.count; ++i) update(op, op.matrices[i]);
 }
 
 }  // namespace harmonic::reference

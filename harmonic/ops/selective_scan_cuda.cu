@@ -130,7 +130,7 @@ void run(Context& context, const SelectiveScan& op) {
         next_u.load(tile, sub + 1, u_rows, at.c, 0);
 #pragma unroll
         for (int t = 0; t < kSubTile; ++t) {
-          const float delta = softplus(dt[t]);
+          const float delta = fast_softplus(dt[t]);
           sum += delta;
           rates.decays(delta, decay);
           advance(s, decay, delta * u[t], keys.key(sub * kSubTile + t));
@@ -172,13 +172,13 @@ void run(Context& context, const SelectiveScan& op) {
 #pragma unroll
       for (int t = 0; t < kSubTile; ++t) {
         const int row = sub * kSubTile + t;
-        const float delta = softplus(dt[t]);
+        const float delta = fast_softplus(dt[t]);
         rates.decays(delta, decay);
         advance(s, decay, delta * u[t], keys.key(row));
         float read = d * u[t];
 #pragma unroll
         for (int i = 0; i < kNumbers; ++i) read += s[i] * keys.query(row)[i];
-        if (at.active && row < tile.rows) y[tile.row + row][at.c] = read * silu(z[t]);
+        if (at.active && row < tile.rows) y[tile.row + row][at.c] = read * z[t] * fast_sigmoid(z[t]);
       }
     }
     if (!at.active || !tile.is_last) return;
@@ -205,11 +205,11 @@ __device__ float sum_across_lanes(float* values) {
   return values[0];
 }
 
-// What a block keeps on the way back: the states before each sub-tile, and before each row of the one at
-// hand.
+// What a block keeps on the way back: the states before each sub-tile but the last, and before each row but
+// the first of the one at hand. So six of them fit a multiprocessor.
 struct WayBack {
   KeysAndQueries keys;
-  float kept[kSubTiles][kNumbers][kThreads], before[kSubTile][kNumbers][kThreads];
+  float kept[kSubTiles - 1][kNumbers][kThreads], before[kSubTile - 1][kNumbers][kThreads];
 };
 
 }  // namespace
@@ -250,7 +250,7 @@ void run(Context& context, const SelectiveScanBackward& op) {
       load_next(sub - 1);
 #pragma unroll
       for (int t = kSubTile - 1; t >= 0; --t) {
-        const float delta = softplus(dt[t]), d = dy[t] * silu(z[t]);
+        const float delta = fast_softplus(dt[t]), d = dy[t] * z[t] * fast_sigmoid(z[t]);
         sum += delta;
         rates.decays(delta, decay);
         const float* read = keys.query(sub * kSubTile + t);
@@ -277,7 +277,17 @@ void run(Context& context, const SelectiveScanBackward& op) {
     const int64_t group = at.own / kThreads;
     const ScanTile tile = tiles.tiles[at.n];
     const int subs = (tile.rows + kSubTile - 1) / kSubTile;
-    Inputs dt, u, z, dy;
+    Inputs dt, u, z, dy, next_dt, next_u, next_z, next_dy;
+    const auto load_next = [&](int sub) {
+      next_dt.load(tile, sub, dt_rows, at.c, kNoStep);
+      next_u.load(tile, sub, u_rows, at.c, 0);
+    };
+    const auto load_all_next = [&](int sub) {
+      load_next(sub);
+      next_z.load(tile, sub, z_rows, at.c, 0);
+      next_dy.load(tile, sub, dy_rows, at.c, 0);
+    };
+    load_next(0);
     shared.keys.load(tile, key, query);
     const Rates rates(a_log, at.c);
     float s[kNumbers], ds[kNumbers], of_rate[kNumbers] = {}, decay[kNumbers], skipped = 0;
@@ -286,32 +296,40 @@ void run(Context& context, const SelectiveScanBackward& op) {
       s[i] = borders[at.n][i * channels + at.c];
       ds[i] = added[at.n][i * channels + at.c];
     }
-    for (int sub = 0; sub < subs; ++sub) {
+    for (int sub = 0; sub + 1 < subs; ++sub) {
+      dt = next_dt;
+      u = next_u;
+      load_next(sub + 1);
 #pragma unroll
       for (int i = 0; i < kNumbers; ++i) shared.kept[sub][i][lane] = s[i];
-      if (sub + 1 == subs) break;
-      dt.load(tile, sub, dt_rows, at.c, kNoStep);
-      u.load(tile, sub, u_rows, at.c, 0);
 #pragma unroll
       for (int t = 0; t < kSubTile; ++t) {
-        const float delta = softplus(dt[t]);
+        const float delta = fast_softplus(dt[t]);
         rates.decays(delta, decay);
         advance(s, decay, delta * u[t], shared.keys.key(sub * kSubTile + t));
       }
     }
+    load_all_next(subs - 1);
     const float d = skip[0][at.c];
     for (int sub = subs - 1; sub >= 0; --sub) {
-      dt.load(tile, sub, dt_rows, at.c, kNoStep);
-      u.load(tile, sub, u_rows, at.c, 0);
-      z.load(tile, sub, z_rows, at.c, 0);
-      dy.load(tile, sub, dy_rows, at.c, 0);
+      dt = next_dt;
+      u = next_u;
+      z = next_z;
+      dy = next_dy;
+      if (sub > 0) load_all_next(sub - 1);
+      float first[kNumbers];
 #pragma unroll
-      for (int i = 0; i < kNumbers; ++i) s[i] = shared.kept[sub][i][lane];
+      for (int i = 0; i < kNumbers; ++i) {
+        if (sub + 1 < subs) s[i] = shared.kept[sub][i][lane];
+        first[i] = s[i];
+      }
 #pragma unroll
       for (int t = 0; t < kSubTile; ++t) {
+        if (t > 0) {
 #pragma unroll
-        for (int i = 0; i < kNumbers; ++i) shared.before[t][i][lane] = s[i];
-        const float delta = softplus(dt[t]);
+          for (int i = 0; i < kNumbers; ++i) shared.before[t - 1][i][lane] = s[i];
+        }
+        const float delta = fast_softplus(dt[t]);
         rates.decays(delta, decay);
         advance(s, decay, delta * u[t], shared.keys.key(sub * kSubTile + t));
       }
@@ -319,13 +337,13 @@ void run(Context& context, const SelectiveScanBackward& op) {
       for (int t = kSubTile - 1; t >= 0; --t) {
         const int row = sub * kSubTile + t;
         const float *k = shared.keys.key(row), *q = shared.keys.query(row);
-        const float in = u[t], delta = softplus(dt[t]), gate = fast_sigmoid(z[t]);
+        const float in = u[t], delta = fast_softplus(dt[t]), gate = fast_sigmoid(z[t]);
         const float gradient = at.active ? dy[t] : 0, inner = gradient * z[t] * gate;
         rates.decays(delta, decay);
         float read = d * in, of_u = inner * d, of_delta = 0, of_row[2 * kNumbers];
 #pragma unroll
         for (int i = 0; i < kNumbers; ++i) {
-          const float entered = shared.before[t][i][lane];
+          const float entered = t > 0 ? shared.before[t - 1][i][lane] : first[i];
           read += s[i] * q[i];
           of_row[kNumbers + i] = inner * s[i];
           ds[i] += inner * q[i];

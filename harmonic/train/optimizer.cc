@@ -1,5 +1,6 @@
 #include "harmonic/train/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -43,14 +44,14 @@ Optimizer::Optimizer(Parameters& parameters, const Backend& backend, const Train
         std::memset(tensor->data, 0, static_cast<size_t>(tensor->size() * size_of(tensor->dtype)));
     }
     for (const Slot& slot : slots_)
-      if (slot.role == role) add_piece(slot);
+      if (slot.role == role) slot.group.muon ? add_matrix(slot) : add_piece(slot);
   }
 }
 
 void Optimizer::add_piece(const Slot& slot) {
   const Piece next{slot.parameter->value, slot.parameter->grad, slot.m, slot.v, slot.role, slot.group};
   // Those of another role are apart, even where they happen to lie side by side: sums have one order.
-  if (!next.group.muon && !pieces_.empty() && pieces_.back().role == next.role) {
+  if (!pieces_.empty() && pieces_.back().role == next.role) {
     Piece& last = pieces_.back();
     const Piece both{joined(last.value, next.value),
                      joined(last.grad, next.grad),
@@ -60,18 +61,32 @@ void Optimizer::add_piece(const Slot& slot) {
                      next.group};
     if (both.value && both.grad && both.m && both.v) {
       last = both;
+      gradients_.back() = both.grad;
       return;
     }
   }
   pieces_.push_back(next);
+  gradients_.push_back(next.grad);
+}
+
+void Optimizer::add_matrix(const Slot& slot) {
+  constexpr int64_t kMostNumbers = 1 << 24;  // together
+  const Tensor& value = slot.parameter->value;
+  const auto has_room = [&](const Matrices& matrices) {
+    return same_shape(matrices.all[0].value, value) &&
+           (static_cast<int64_t>(matrices.all.size()) + 1) * value.size() <= kMostNumbers;
+  };
+  auto to = std::find_if(matrices_.begin(), matrices_.end(), has_room);
+  if (to == matrices_.end()) to = matrices_.insert(to, Matrices{{}, slot.group});
+  to->all.push_back({value, slot.parameter->grad, slot.m});
+  gradients_.push_back(slot.parameter->grad);
 }
 
 double Optimizer::gradient_norm(Context& context) const {
   const ArenaScope scope(context.scratch);
-  const auto count = static_cast<int64_t>(pieces_.size());
+  const auto count = static_cast<int64_t>(gradients_.size());
   auto* squares = context.scratch.tensor(1, count, DType::f64, MemoryUse::shared).as<double>();
-  for (int64_t i = 0; i < count; ++i)
-    backend_(context, SumOfSquares{pieces_[static_cast<size_t>(i)].grad, squares + i});
+  backend_(context, SumsOfSquares{gradients_.data(), count, squares});
   backend_.synchronize();
   return std::sqrt(std::accumulate(squares, squares + count, 0.0));
 }
@@ -79,22 +94,20 @@ double Optimizer::gradient_norm(Context& context) const {
 void Optimizer::update(Context& context, int64_t step, double lr_share, double gradient_scale) {
   for (const Tensor& gradient : unused_) backend_.zero(gradient);
   for (const Piece& piece : pieces_) {
-    const double lr = piece.group.peak_lr * lr_share;
-    if (piece.group.muon) {
-      Muon op{piece.value, piece.grad, piece.m};
-      op.gradient_scale = gradient_scale;
-      op.lr = lr;
-      op.weight_decay = piece.group.weight_decay;
-      backend_(context, op);
-      continue;
-    }
     AdamW op{piece.value, piece.grad, piece.m, piece.v};
     op.gradient_scale = gradient_scale;
-    op.lr = lr;
+    op.lr = piece.group.peak_lr * lr_share;
     op.beta1 = beta1_;
     op.beta2 = beta2_;
     op.weight_decay = piece.group.weight_decay;
     op.step = step;
+    backend_(context, op);
+  }
+  for (const Matrices& matrices : matrices_) {
+    Muon op{matrices.all.data(), static_cast<int64_t>(matrices.all.size())};
+    op.gradient_scale = gradient_scale;
+    op.lr = matrices.group.peak_lr * lr_share;
+    op.weight_decay = matrices.group.weight_decay;
     backend_(context, op);
   }
   backend_.synchronize();  // the program may read or save the parameters now

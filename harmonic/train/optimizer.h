@@ -48,19 +48,28 @@ class Optimizer {
     ParameterGroup group;
     Tensor m, v;  // v is null for Muon
   };
-  // What is updated by one op: a matrix by Muon, or as many neighbours in memory as AdamW treats alike.
+  // What AdamW updates in one op: as many neighbours in memory as it treats alike.
   struct Piece {
     Tensor value, grad, m, v;
     Role role;
     ParameterGroup group;
   };
+  // What Muon does: matrices of one shape, as many as do not take too much memory at once.
+  struct Matrices {
+    std::vector<MuonMatrix> all;
+    ParameterGroup group;
+  };
   void add_piece(const Slot& slot);
+  void add_matrix(const Slot& slot);
   const Backend& backend_;
   double beta1_, beta2_;
   Arena memory_;
-  std::vector<Slot> slots_;     // in the parameters' order
-  std::vector<Piece> pieces_;   // role by role, whatever the addresses
-  std::vector<Tensor> unused_;  // gradients of what is not trained
+  std::vector<Slot> slots_;  // in the parameters' order
+  // Role by role, whatever the addresses.
+  std::vector<Piece> pieces_;
+  std::vector<Matrices> matrices_;
+  std::vector<Tensor> gradients_;  // of every piece and matrix
+  std::vector<Tensor> unused_;     // gradients of what is not trained
 };
 
 }  // namespace harmonic
