@@ -58,7 +58,7 @@ train() { # MIXER LENGTHS VOCABULARY MB RUNS
 
   step 30 harmonic bench ops --device cuda --d-model 16 --rows 64 --vocab 64 --runs 1 # is there a card at all?
   export HARMONIC_TEST_DEVICE=cuda
-  tests 8 ops_tests '*MatchesTheReference*:*ExtremeGates*:*ARowWithoutATarget*:*NothingRead*:*ATeacherThatIs*:*OnADevice*:ChooseTokens*'
+  tests 8 ops_tests '*MatchesTheReference*:*ExtremeGates*:*ARowWithoutATarget*:*NothingRead*:*ATeacherThatIs*:*OnADevice*:ChooseTokens*:Muon.*:SumsOfSquares.*'
   tests 3 train_tests 'CudaTraining.*'
   tests 1 model_tests 'RunningStates*'
   tests 2 eval_tests 'CertificateOnADevice.*'
@@ -67,6 +67,16 @@ train() { # MIXER LENGTHS VOCABULARY MB RUNS
   step 60 harmonic train --config "$bundle/demo.toml" --data "$bundle/docs" --out "$bundle/results/model-$$" \
     --train.tokens 200K --device cuda --profile
   step 30 harmonic check --model "$bundle/results/model-$$" --random-tokens 4096 --device cuda
+  for device in cpu cuda; do
+    measure 60 harmonic train --config "$bundle/demo.toml" --data "$bundle/docs" --out "$bundle/results/steps-$$-$device" \
+      --train.steps 200 --train.tokens 0 --train.eval_every 0 --device "$device"
+  done
+  losses() { grep -o '"loss":[0-9.e-]*' "$bundle/results/steps-$$-$1/metrics.jsonl" | cut -d: -f2; }
+  paste <(losses cpu) <(losses cuda) | awk -F'\t' '
+    !($1 > 0 && $2 > 0) {missing = 1; next}
+    {d = $1 > $2 ? $1 - $2 : $2 - $1; if (d / $1 > most) most = d / $1}
+    END {printf "losses of cpu and cuda over %d steps: within %.1e of each other\n", NR, most; exit missing || NR != 200 || most > 2e-3}' ||
+    missing+=("losses of both devices within 2e-3 over 200 steps")
 
   train harmonic 8192,16384,32768,65536 50257 16384 9
   train harmonic 8192 256 16384 9

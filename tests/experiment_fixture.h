@@ -9,6 +9,8 @@
 #include "harmonic/base/files.h"
 #include "harmonic/base/json.h"
 #include "harmonic/base/random.h"
+#include "harmonic/experiment/report.h"
+#include "harmonic/experiment/results.h"
 #include "tests/model_folder_fixture.h"
 
 namespace harmonic {
@@ -227,5 +229,20 @@ class RealisticExperiment {
   Random random_{7, 1};
   uint64_t draws_ = 0;
 };
+
+inline bool has(const std::string& text, std::string_view part) { return text.find(part) != text.npos; }
+
+inline ExperimentResults results_of(const ExperimentFixture& fixture) {
+  return read_results({fixture.path()})[0];
+}
+
+inline std::string error_of(const std::filesystem::path& folder) {
+  try {
+    report_page(read_results({folder}));
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
 
 }  // namespace harmonic

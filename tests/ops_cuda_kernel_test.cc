@@ -100,6 +100,7 @@ TEST(CudaKernel, SoftplusIsThatOfDoubleButForRounding) {
   }
   EXPECT_EQ(fast_softplus(-INFINITY), 0.0f);
   EXPECT_EQ(fast_softplus(INFINITY), INFINITY);
+  EXPECT_TRUE(std::isnan(fast_softplus(NAN)));
 }
 
 TEST(CudaKernel, F16IsTheNearestWithTiesToEven) {

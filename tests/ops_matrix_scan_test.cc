@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "harmonic/ops/weighted_mean.h"
 #include "op_check.h"
 #include "op_split_check.h"
@@ -10,8 +13,7 @@ namespace harmonic {
 namespace {
 
 // Segments begin at different places in their open blocks.
-void matrix_scan(Trial& trial, const std::vector<int64_t>& lengths, const MatrixShape& shape,
-                 bool with_states) {
+MatrixScan forward_of(Trial& trial, const std::vector<int64_t>& lengths, const MatrixShape& shape) {
   const Segments segments = trial.segments(lengths);
   std::vector<int64_t> phases, closed;
   for (int64_t b = 0; b < segments.count; ++b) {
@@ -20,7 +22,7 @@ void matrix_scan(Trial& trial, const std::vector<int64_t>& lengths, const Matrix
   }
   const Segments blocks = trial.segments(closed);
   const int64_t rows = segments.rows(), block_rows = blocks.rows();
-  const MatrixScan forward = {
+  return {
       .q = trial.input("q", rows, shape.heads * shape.features),
       .k = trial.input("k", block_rows, shape.kv_heads * shape.features),
       .v = trial.input("v", block_rows, shape.kv_heads * shape.values),
@@ -35,6 +37,11 @@ void matrix_scan(Trial& trial, const std::vector<int64_t>& lengths, const Matrix
       .state_out = trial.output("state_out", segments.count, shape.state()),
       .borders = trial.output("borders", matrix_tiles(blocks), shape.state()),
   };
+}
+
+void matrix_scan(Trial& trial, const std::vector<int64_t>& lengths, const MatrixShape& shape,
+                 bool with_states) {
+  const MatrixScan forward = forward_of(trial, lengths, shape);
   trial(forward);
   trial(MatrixScanBackward{
       .q = forward.q,
@@ -42,8 +49,8 @@ void matrix_scan(Trial& trial, const std::vector<int64_t>& lengths, const Matrix
       .v = forward.v,
       .g = forward.g,
       .log_gain = forward.log_gain,
-      .segments = segments,
-      .blocks = blocks,
+      .segments = forward.segments,
+      .blocks = forward.blocks,
       .phases = forward.phases,
       .shape = shape,
       .borders = forward.borders,
@@ -83,6 +90,34 @@ TEST(MatrixScan, MatchesTheReferenceInEveryOutputStateAndGradient) {
         expect_matches_reference(
             [&](Trial& trial) { matrix_scan(trial, sequence_lengths(rows), shape, with_states); },
             fmt::format("{} rows, {}", rows, named(shape)), {{"gradient of g", 5}});
+}
+
+// Of more features and values than are taken together on a card, and more blocks than a tile has.
+TEST(MatrixScan, OfWideHeadsMatchesTheReferenceOverSeveralTiles) {
+  for (const auto& [shape, rows] : std::vector<std::pair<MatrixShape, int64_t>>{
+           {{.heads = 2, .kv_heads = 1, .features = 130, .values = 90, .stride = 1}, 70},
+           {{.heads = 3, .kv_heads = 1, .features = 70, .values = 16, .stride = 20}, 700}})
+    expect_matches_reference(
+        [&](Trial& trial) {
+          matrix_scan(trial, {rows, 3}, shape, true);
+        },
+        named(shape), {{"gradient of g", 5}});
+}
+
+TEST(MatrixScan, NoTokenSeesWhatIsNotANumberInALaterBlock) {
+  constexpr int64_t kRows = 20;
+  for (const TestedBackend& tested : tested_backends()) {
+    Trial trial(tested.backend, 1);
+    const MatrixScan op =
+        forward_of(trial, {kRows}, {.heads = 2, .kv_heads = 1, .features = 6, .values = 5, .stride = 1});
+    trial.poison_row("v", kRows - 1);
+    trial(op);
+    const std::vector<double> y = trial.values("y");
+    const auto before = y.end() - op.y.cols;
+    EXPECT_TRUE(std::all_of(y.begin(), before, [](double number) { return std::isfinite(number); }))
+        << tested.backend.name;
+    EXPECT_TRUE(std::isnan(*before)) << tested.backend.name;
+  }
 }
 
 TEST(MatrixScan, GradientsEqualCentralDifferences) {

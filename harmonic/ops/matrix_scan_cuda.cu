@@ -76,8 +76,9 @@ TileOfHead tile_of(const Op& op) {
 }
 
 // put(r, c, sum over k of a(r, k) b(k, c)) for so many rows and columns, by all threads of a block: a thread
-// sums kRows by kColumns of them at a time in registers, neighbours having neighbouring columns.
-template <int kRows, int kColumns, typename A, typename B, typename Put>
+// sums kRows by kColumns of them at a time in registers, neighbours having neighbouring columns. What a is
+// zero for, masked, adds nothing whatever b is: no token sees what is not a number in a later one.
+template <int kRows, int kColumns, bool kMasked = false, typename A, typename B, typename Put>
 __device__ void multiply(int rows, int columns, int inner, A a, B b, Put put) {
   const int across = (columns + kColumns - 1) / kColumns, down = (rows + kRows - 1) / kRows;
   for (int n = static_cast<int>(threadIdx.x); n < across * down; n += static_cast<int>(blockDim.x)) {
@@ -99,7 +100,8 @@ __device__ void multiply(int rows, int columns, int inner, A a, B b, Put put) {
 #pragma unroll
       for (int i = 0; i < kRows; ++i)
 #pragma unroll
-        for (int j = 0; j < kColumns; ++j) sum[i][j] += left[i] * right[j];
+        for (int j = 0; j < kColumns; ++j)
+          if (!kMasked || left[i] != 0) sum[i][j] += left[i] * right[j];
     }
 #pragma unroll
     for (int i = 0; i < kRows; ++i)
@@ -271,29 +273,34 @@ __device__ float decay_between(const TileOfHead& of, int from, int to) {
   return left;
 }
 
-// So much memory do a block's threads share on the way back, at most.
+// So much memory can a block's threads share.
 constexpr int64_t kMostSharedBytes = 227 << 10;
-// Features of a state that are at hand together there.
+// Features of a state that are at hand together on the way back.
 constexpr int kSlice = 64;
+int64_t bytes_forward(int F, int E) {
+  return 4 * (Queries::floats(F) + TileMemory::floats(F, E) + Table::floats(kPairs, kBlocks));
+}
 int64_t bytes_back(int F, int E) {
   return 4 * (Queries::floats(F) + TileMemory::floats(F, E) + Table::floats(kPairs, E) +
               3 * Table::floats(kPairs, kBlocks) + Table::floats(kSlice, E) + Table::floats(kPairs, kSlice) +
               Table::floats(kWarps, kBlocks) + 2 * kBlocks + kThreads);
 }
-void check_size(const TileOfHead& of) {
-  if (const int64_t bytes = bytes_back(of.F, of.E()); bytes > kMostSharedBytes)
+int64_t checked(int64_t bytes, const TileOfHead& of, const char* what) {
+  if (bytes > kMostSharedBytes)
     fail(
-        "the matrix cell on a card: a head of {} features and {} values takes {} bytes of the memory that "
+        "{} of the matrix cell on a card: a head of {} features and {} values takes {} bytes of the memory "
+        "that "
         "threads share, expected {} at most; --device cpu has no limit",
-        of.F, of.D, bytes, kMostSharedBytes);
+        what, of.F, of.D, bytes, kMostSharedBytes);
+  return bytes;
 }
 
 }  // namespace
 
 void run(Context& context, const MatrixScan& op) {
   const TileOfHead of = tile_of(op);
-  check_size(of);
   const int F = of.F, E = of.E();
+  const int64_t bytes = checked(bytes_forward(F, E), of, "the pass forward");
   const int64_t tiles = of.tiles.count, width = op.shape.state();
   const Rows first = rows_of(op.state_in), last = rows_of(op.state_out), y = rows_of(op.y);
   const Rows borders = rows_of(op.borders ? op.borders : scratch_tensor(context, tiles, width));
@@ -318,7 +325,6 @@ void run(Context& context, const MatrixScan& op) {
       [=] __device__(int64_t b, int64_t i, float s) { last[b][i] = s; });
   // Queries know nothing of each other: several blocks of threads share those of a tile of long blocks.
   const int sharers = std::min(of.stride, 16);
-  const int64_t bytes = 4 * (Queries::floats(F) + TileMemory::floats(F, E) + Table::floats(kPairs, kBlocks));
   launch<kThreads>({tiles, of.kv_heads, sharers}, bytes, [=] __device__() {
     TakeTables take{dynamic_shared<float>()};
     Queries queries(of, take);
@@ -343,7 +349,7 @@ void run(Context& context, const MatrixScan& op) {
           [&](int f, int e) { return entering[f * E + e]; },
           [&](int p, int e, float sum) { out(p)[e] = sum * memory.decay(queries.ones[p].behind, kBlocks); });
       __syncthreads();
-      multiply<2, 3>(
+      multiply<2, 3, true>(
           queries.count, E, kBlocks, [&](int p, int j) { return scores[p][j]; },
           [&](int j, int e) { return memory.values[j][e]; },
           [&](int p, int e, float sum) { out(p)[e] = queries.ones[p].gain * (out(p)[e] + sum); });
@@ -353,8 +359,8 @@ void run(Context& context, const MatrixScan& op) {
 
 void run(Context& context, const MatrixScanBackward& op) {
   const TileOfHead of = tile_of(op);
-  check_size(of);
   const int F = of.F, D = of.D, E = of.E();
+  const int64_t bytes = checked(bytes_back(F, E), of, "the pass backward");
   const int64_t tiles = of.tiles.count, width = op.shape.state();
   const Rows borders = rows_of(op.borders), y = rows_of(op.y), dy = rows_of(op.dy);
   const Rows dlast = rows_of(op.dstate_out), dfirst = rows_of(op.dstate_in);
@@ -392,7 +398,7 @@ void run(Context& context, const MatrixScanBackward& op) {
       [=] __device__(int64_t b, int64_t i, float ds) {
         if (dfirst) dfirst[b][i] = ds;
       });
-  launch<kThreads>({tiles, of.kv_heads}, bytes_back(F, E), [=] __device__() {
+  launch<kThreads>({tiles, of.kv_heads}, bytes, [=] __device__() {
     TakeTables take{dynamic_shared<float>()};
     Queries queries(of, take);
     const TileMemory memory(of, take);
@@ -407,7 +413,7 @@ void run(Context& context, const MatrixScanBackward& op) {
     const float *entering = of.state(borders), *dafter = of.state(added);
     const auto dkey = [&](int j) -> float* { return dk[tile.row + j] + of.head() * F; };
     const auto dvalue = [&](int j) -> float* { return dv[tile.row + j] + of.head() * D; };
-    // Copies features of a state from f0 on; all threads wait for each other.
+    // Copies features of a state from f0 on; all threads wait for each other, before and after.
     const auto load_state = [&](const float* from, int f0) {
       __syncthreads();
       fill(state, kSlice, E, [&](int f, int e) { return f0 + f < F ? from[(f0 + f) * E + e] : 0; });
@@ -416,7 +422,7 @@ void run(Context& context, const MatrixScanBackward& op) {
     // What goes by the state that leaves the tile: to keys and values, and to the gates by what entered it.
     float through = 0;
     for (int i = static_cast<int>(threadIdx.x); i < F * E; i += kThreads) through += dafter[i] * entering[i];
-    __syncthreads();
+    __syncthreads();  // the tile's memory is there
     of_threads[threadIdx.x] = through * memory.decay(count, kBlocks);
     for (int f0 = 0; f0 < F && count > 0; f0 += kSlice) {
       load_state(dafter, f0);

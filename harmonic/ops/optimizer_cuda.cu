@@ -124,7 +124,8 @@ void run(Context& context, const Muon& op) {
   std::vector<Matrix> all;
   for (int64_t i = 0; i < count; ++i) {
     const MuonMatrix& matrix = op.matrices[i];
-    HARMONIC_ASSERT(matrix.value.rows == rows && matrix.value.cols == columns);
+    for (const Tensor* tensor : {&matrix.value, &matrix.grad, &matrix.m})
+      HARMONIC_ASSERT(tensor->rows == rows && tensor->cols == columns);
     all.push_back({rows_of(matrix.value), rows_of(matrix.grad), rows_of(matrix.m)});
   }
   const Matrix* matrices = staged(all.data(), count);

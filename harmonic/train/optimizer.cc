@@ -51,6 +51,7 @@ Optimizer::Optimizer(Parameters& parameters, const Backend& backend, const Train
 void Optimizer::add_piece(const Slot& slot) {
   const Piece next{slot.parameter->value, slot.parameter->grad, slot.m, slot.v, slot.role, slot.group};
   // Those of another role are apart, even where they happen to lie side by side: sums have one order.
+  // Only the matrices' role has gradients that are no piece's, and it comes last.
   if (!pieces_.empty() && pieces_.back().role == next.role) {
     Piece& last = pieces_.back();
     const Piece both{joined(last.value, next.value),
@@ -70,7 +71,8 @@ void Optimizer::add_piece(const Slot& slot) {
 }
 
 void Optimizer::add_matrix(const Slot& slot) {
-  constexpr int64_t kMostNumbers = 1 << 24;  // together
+  // Together: what Muon needs meanwhile is not counted in train.memory_mb.
+  constexpr int64_t kMostNumbers = 1 << 22;
   const Tensor& value = slot.parameter->value;
   const auto has_room = [&](const Matrices& matrices) {
     return same_shape(matrices.all[0].value, value) &&
