@@ -61,19 +61,21 @@ void scan_over_tiles(const ScanTiles& tiles, int64_t width, bool reversed, Start
     float s = start(b, i);
     for (int64_t done = 0; done < count; done += kTilesAhead) {
       float decays[kTilesAhead], sums[kTilesAhead];
+      // Where there is no tile the last is asked for again: with a branch around each they would be waited
+      // for one after the other.
+      const auto tile_at = [&](int64_t at) {
+        const int64_t there = at < count ? at : count - 1;
+        return begin + (reversed ? count - 1 - there : there);
+      };
 #pragma unroll
       for (int k = 0; k < kTilesAhead; ++k) {
-        const int64_t at = done + k;
-        if (at >= count) continue;
-        const int64_t tile = begin + (reversed ? count - 1 - at : at);
-        decays[k] = decay(tile, i);
-        sums[k] = added(tile, i);
+        decays[k] = decay(tile_at(done + k), i);
+        sums[k] = added(tile_at(done + k), i);
       }
 #pragma unroll
       for (int k = 0; k < kTilesAhead; ++k) {
-        const int64_t at = done + k;
-        if (at >= count) continue;
-        before(begin + (reversed ? count - 1 - at : at), i, s);
+        if (done + k >= count) continue;
+        before(tile_at(done + k), i, s);
         s = decays[k] * s + sums[k];
       }
     }

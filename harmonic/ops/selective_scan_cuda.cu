@@ -90,7 +90,7 @@ void scan_tiles_of(const Op& op, const ScanTiles& tiles, bool reversed, const Ro
       [=] __device__(int64_t b, int64_t n) { return start ? start[b][n] : 0; },
       [=] __device__(int64_t tile, int64_t n) {
         const int64_t i = quotient(n, channels), c = n - i * channels;
-        return expf(-deltas[tile][c] * (a_log ? expf(a_log[c][i]) : 1));
+        return fast_exp(-deltas[tile][c] * (a_log ? fast_exp(a_log[c][i]) : 1));
       },
       [=] __device__(int64_t tile, int64_t n) { return added[tile][n]; },
       [=] __device__(int64_t tile, int64_t n, float s) { before[tile][n] = s; },
@@ -189,19 +189,18 @@ void run(Context& context, const SelectiveScan& op) {
 
 namespace {
 
-// Of 32 values that each lane of a warp has, lane l is left with the sum over all lanes of number l.
-__device__ float sum_across_lanes(float* values) {
-  const int lane = static_cast<int>(threadIdx.x % kWarpSize);
+// Of 32 values that each lane of a warp has, lane l is left with the sum over all lanes of number l. In
+// registers: where a value stands is known to the compiler.
+template <int kHalf = kWarpSize / 2>
+__device__ float sum_across_lanes(float (&values)[kWarpSize]) {
+  const bool upper = (static_cast<int>(threadIdx.x) & kHalf) != 0;
 #pragma unroll
-  for (int half = kWarpSize / 2; half > 0; half /= 2) {
-    const bool upper = (lane & half) != 0;
-#pragma unroll
-    for (int j = 0; j < half; ++j) {
-      const float kept = upper ? values[j + half] : values[j];
-      const float given = upper ? values[j] : values[j + half];
-      values[j] = kept + __shfl_xor_sync(kAllLanes, given, half);
-    }
+  for (int j = 0; j < kHalf; ++j) {
+    const float kept = upper ? values[j + kHalf] : values[j];
+    const float given = upper ? values[j] : values[j + kHalf];
+    values[j] = kept + __shfl_xor_sync(kAllLanes, given, kHalf);
   }
+  if constexpr (kHalf > 1) return sum_across_lanes<kHalf / 2>(values);
   return values[0];
 }
 
