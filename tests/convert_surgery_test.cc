@@ -128,6 +128,31 @@ TEST(Surgery, TheMatrixFormGivesAttentionsOutputForASingleToken) {
     EXPECT_NEAR(number_at(found, 0, i), number_at(expected, 0, i), 1e-3) << i;
 }
 
+// An evaluation stretches the positions of the attention that stays, and no cell's.
+TEST(Surgery, CellsTurnAsTheyDidWhereAttentionIsStretched) {
+  const auto source = attention_model();
+  const Surgery surgery = replace_attention(*source, {});
+  ThreadPool pool(1);
+  const std::vector<int32_t> text = random_text(20, 40, 1);
+  const auto logit_after = [&](const ModelConfig& config) {
+    Model model(config, cpu_backend(), false);
+    for (size_t i = 0; i < model.parameters().size(); ++i) {
+      const Tensor &from = surgery.model->parameters()[i].value, &to = model.parameters()[i].value;
+      std::memcpy(to.data, from.data, static_cast<size_t>(from.size()) * sizeof(float));
+    }
+    Inference inference(model, pool);
+    State state(model.state_layout());
+    return number_at(inference.advance(state, text.data(), 20), 0, 0);
+  };
+  ModelConfig config = surgery.model->config();
+  const double expected = logit_after(config);
+  config.matrix.rotation = config.attention;
+  config.attention.rope = {.kind = "linear", .factor = 4, .context = 64};
+  EXPECT_EQ(logit_after(config), expected);
+  config.matrix.rotation.reset();
+  EXPECT_NE(logit_after(config), expected);
+}
+
 TEST(Surgery, WhatCannotBeReplacedIsRefused) {
   const auto source = attention_model();
   const auto refusal = [&](const Model& model, SurgeryOptions options) -> std::string {
@@ -146,6 +171,9 @@ TEST(Surgery, WhatCannotBeReplacedIsRefused) {
   options = {};
   options.window = 8;
   EXPECT_NE(refusal(*source, options).find("no attention stays"), std::string::npos);
+  options.layers = {0};
+  options.window = 65;
+  EXPECT_NE(refusal(*source, options).find("attention was made for 64 tokens"), std::string::npos);
   const Surgery surgery = replace_attention(*source, {});
   EXPECT_NE(refusal(*surgery.model, {}).find("constant state already"), std::string::npos);
 }

@@ -53,6 +53,9 @@ TEST(ContextCurves, WhatIsNoEvaluationByContextIsRefused) {
             "a", folder.file("c.json", fmt::format(R"({{"results": [{{"targets": 8, {}}}]}})", wrong))),
         Error)
         << wrong;
+  const std::string failed =
+      R"({"certificate": "failed", "results": [{"targets": 8, "context": 8, "bits_per_token": 1}]})";
+  EXPECT_THROW(read_context_curve("a", folder.file("d.json", failed)), Error);
   EXPECT_EQ(run_harmonic({"curves", "a.json"}).status, 2);
 }
 
@@ -79,7 +82,16 @@ TEST(ContextCurves, EvalWritesWhatTheyRead) {
     if (std::string(how) == "--window") words.push_back("16");
     const Outcome run = evaluate(words);
     EXPECT_EQ(run.status, 0) << run.err;
+    const Json json = read_json(folder / "a.json");
+    EXPECT_EQ(json.contains("window"), std::string(how) == "--window");
+    EXPECT_EQ(json.contains("beyond_limit"), std::string(how) == "--beyond-limit");
   }
+  const Outcome wide = evaluate({"--model", a, "--contexts", "32", "--window", "65"});
+  EXPECT_EQ(wide.status, 2);
+  EXPECT_NE(wide.err.find("was made for 64 tokens"), std::string::npos) << wide.err;
+  const Outcome neither = evaluate({"--model", b, "--against", b, "--contexts", "32", "--window", "5"});
+  EXPECT_EQ(neither.status, 2);
+  EXPECT_NE(neither.err.find("has no attention to look back"), std::string::npos) << neither.err;
   const Outcome alone = run_harmonic({"eval", "--model", a, "--data", text, "--targets", "8"});
   EXPECT_EQ(alone.status, 2);
   EXPECT_NE(alone.err.find("--targets belongs to --contexts"), std::string::npos) << alone.err;

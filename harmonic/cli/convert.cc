@@ -131,6 +131,8 @@ class Convert : public Command {
   Surgery operate(const LoadedModel& loaded) {
     SurgeryOptions options = surgery_;
     options.seed = static_cast<uint64_t>(seed_);
+    if (replace_ != "all" && replace_.find_first_not_of("0123456789, ") != std::string::npos)
+      fail_usage("--replace {}: expected all, or layers' numbers from 0, as 0,1,3", replace_);
     if (replace_ != "all")
       set_field(Field("replace", &options.layers, "layers").at_least(0), replace_, "--replace", "--replace");
     Surgery surgery = replace_attention(*loaded.model, options);
@@ -147,6 +149,9 @@ class Convert : public Command {
                                   surgery.fresh, surgery.dropped));
     row("state", fmt::format("{} bytes; before, keys and values of {} tokens took {}", now.bytes(),
                              source.config().attention.cached_tokens(), before.bytes()));
+    if (const int64_t limit = surgery.model->config().longest_text(); limit > 0)
+      row("limit",
+          fmt::format("{} tokens of a text, for the attention that stays; --window lifts it", limit));
     row("written to", out_);
   }
 

@@ -136,7 +136,7 @@ class Distill : public Command {
       const std::optional<Checkpoint>& checkpoint =
           stage.run.emplace(folder.phase(stages.size()), true).checkpoint();
       const int64_t done = checkpoint ? checkpoint->record.step : 0, total = config.train.total_steps();
-      if (checkpoint) check_same_run(*checkpoint, config);
+      if (checkpoint) naming(phase, [&] { check_same_run(*checkpoint, config); });
       stage.is_done = done == total;
       if (!stage.is_done && stages.size() < begun)
         fail_usage(
@@ -153,13 +153,21 @@ class Distill : public Command {
     const TrainConfig& train = stage.phase.config.train;
     stage.data = texts_of(stage.phase.config.data, pool);
     const TokenCorpus& texts = stage.data->train;
-    try {
+    naming(stage.phase, [&] {
       if (train.objective != "text")
         stage.distance = make_distillation(train.objective, teacher, student, train.teacher_share,
                                            sample_of(texts, teacher, train.seq_len), pool);
       Learner(student, stage.phase.config, texts, pool, stage.objective());
+    });
+  }
+
+  // What goes wrong in act() is of this phase.
+  template <typename Act>
+  static void naming(const DistillPhase& phase, const Act& act) {
+    try {
+      act();
     } catch (const Error& error) {
-      throw Error(fmt::format("phase {}: {}", stage.phase.name, error.what()), error.kind());
+      throw Error(fmt::format("phase {}: {}", phase.name, error.what()), error.kind());
     }
   }
 

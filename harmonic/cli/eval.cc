@@ -117,6 +117,9 @@ class Eval : public Command {
     reader.format = document_format_of(format_);
     reader.json_field = text_field_;
     Json json = {{"model", model_.path()}, {"weights", model_.weights()}, {"certificate", certificate}};
+    if (window_ > 0) json["window"] = window_;
+    if (stretch_ != "none") json["stretch"] = stretch_;
+    if (beyond_limit_) json["beyond_limit"] = true;
     if (task_ == "text") {
       const TokenCorpus corpus =
           load_corpus(data_, *loaded.tokenizer, pool, {reader}, {settings.cache, settings.cache_gb});
@@ -216,12 +219,21 @@ class Eval : public Command {
 
   // What is asked of the attention of the model at `path` for a context (0: one it was made for).
   std::function<void(ModelConfig&)> change_of(const std::string& path, int64_t context = 0) const {
-    return [this, path, context](ModelConfig& config) {
-      if (!config.uses("attention") && against_.empty()) {
+    // Of two models one may have none.
+    const bool is_alone =
+        against_.empty() || !load_model_config(path == against_ ? model_.path() : against_).uses("attention");
+    return [this, path, context, is_alone](ModelConfig& config) {
+      if (!config.uses("attention") && is_alone) {
         if (window_ > 0) fail_usage("--window {}: {} has no attention to look back", window_, path);
         if (stretch_ != "none")
           fail_usage("--stretch {}: {} has no attention whose positions could be stretched", stretch_, path);
       }
+      if (window_ > config.attention.context && config.uses("attention") && !beyond_limit_)
+        fail_usage(
+            "--window {}: the attention of {} was made for {} tokens; expected no more, or --contexts and "
+            "--beyond-limit",
+            window_, path, config.attention.context);
+      config.matrix.rotation = config.attention;
       if (window_ > 0) config.attention.window = window_;
       if ((beyond_limit_ || stretch_ != "none") && !contexts_.empty()) {
         // What positions are stretched from stays the context that the model was made for.

@@ -45,7 +45,11 @@ std::vector<DistillPhase> load_distill_plan(const std::filesystem::path& path, c
     config.model = student;
     if (!data.empty()) config.data.train = data;
     if (!valid.empty()) config.data.valid = valid;
-    config.validate();
+    try {
+      config.validate();
+    } catch (const Error& error) {
+      throw Error(fmt::format("{}: phase {}: {}", path.string(), name, error.what()), error.kind());
+    }
     config.data = config.data.with_absolute_paths();
     plan.push_back({name, config});
   }

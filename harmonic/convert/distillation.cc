@@ -62,7 +62,7 @@ class LayerObjective : public Objective {
       match(pass, layers_[layer], input, output);
     });
   }
-  LossUnit unit() const override { return LossUnit::ratio; }
+  LossUnit unit() const override { return LossUnit::other; }
   bool reaches(const Parameter& parameter) const override {
     return std::any_of(layers_.begin(), layers_.end(), [&](const Layer& layer) {
       return parameter.name.starts_with(fmt::format("layers.{}.mixer.", layer.number));
@@ -119,6 +119,7 @@ class LogitObjective : public Objective {
                          {theirs.value, teacher_.head().value, share_});
     tape.backward();
   }
+  LossUnit unit() const override { return share_ > 0 ? LossUnit::other : LossUnit::nats; }
   bool takes_pieces() const override { return false; }
   int64_t longest_text() const override { return teacher_.config().longest_text(); }
 

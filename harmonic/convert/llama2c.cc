@@ -49,8 +49,11 @@ LlamaShape read_header(std::span<const uint8_t> file, const std::string& name) {
     numbers[i] = number_at(file, i);
     const int64_t found = i == 5 ? std::abs(numbers[i]) : numbers[i];
     if (found < 1 || found > kMost[i])
-      fail("{}: not a llama2.c checkpoint: {} is {}; expected 1 to {}", name, kNames[i], numbers[i],
-           kMost[i]);
+      fail(
+          "{}: neither a GGUF file nor a llama2.c checkpoint, whose {} would be {}, not 1 to {}; expected "
+          "one "
+          "of these or a Hugging Face folder",
+          name, kNames[i], numbers[i], kMost[i]);
   }
   LlamaShape shape;
   shape.width = numbers[0];

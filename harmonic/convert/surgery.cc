@@ -43,6 +43,9 @@ ModelConfig changed_config(const ModelConfig& source, const SurgeryOptions& opti
   if (options.window > 0) {
     if (!config.uses("attention"))
       fail_usage("--window {}: no attention stays; name the layers to replace by --replace", options.window);
+    if (options.window > source.attention.context)
+      fail_usage("--window {}: attention was made for {} tokens; expected no more", options.window,
+                 source.attention.context);
     config.attention.window = options.window;
   }
   return config;

@@ -16,6 +16,10 @@ ContextCurve read_context_curve(const std::string& name, const std::filesystem::
   const Json json = read_json(path, 1 << 24);
   ContextCurve curve{name, 0, {}};
   try {
+    if (const auto certificate = json.find("certificate");
+        certificate != json.end() && certificate->get<std::string>() != "passed")
+      fail("{}: the model's certificate has {}: its bits are no evidence; harmonic check says where",
+           path.string(), certificate->get<std::string>());
     for (const Json& result : json.at("results")) {
       constexpr int64_t kLongest = int64_t{1} << 40;
       constexpr double kMostBits = 1e6;

@@ -33,8 +33,11 @@ class AttentionMixer : public Mixer {
     for (int64_t b = 0; context_ > 0 && b < step.segments().count; ++b)
       if (const int64_t end = step.position(b) + step.segments().length(b); end > context_)
         fail(
-            "attention remembers {} tokens of a text and this one has {}; raise attention.context in the "
-            "model's config.json (model.attention.context of a run), or cut the text",
+            "attention remembers {} tokens of a text and this one has {}; cut the text, or take a model "
+            "whose "
+            "attention looks back over a window (attention.window; harmonic convert --window), or was "
+            "trained "
+            "for more (attention.context)",
             context_, end);
     const Tensor table = step.rotary_table(frequencies_);
     const Variable q = rotate(tape, linear(tape, x, q_proj_), table);

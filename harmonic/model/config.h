@@ -64,10 +64,12 @@ struct AttentionConfig {
 };
 
 // The mixer "matrix": attention's heads with a state of constant size. Its levels have the strides, taus and
-// the convolution of HarmonicConfig, its heads and rope_base are AttentionConfig's.
+// the convolution of HarmonicConfig, its heads and its rotation are AttentionConfig's.
 struct MatrixConfig {
   int64_t features = 0;         // of a head's queries and keys, even; 0 is twice the head's width
   int64_t rope_wavelength = 0;  // tokens; frequencies of longer waves do not turn: 0 is none at all
+  // Of an evaluation that stretches attention's positions, and no setting: the rotation that stays as it was.
+  std::optional<AttentionConfig> rotation = std::nullopt;
 };
 
 struct ModelConfig {

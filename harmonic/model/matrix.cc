@@ -83,7 +83,8 @@ class MatrixMixer : public Mixer {
         q_conv_(convolution(config, builder, "q_conv", config.d_model)),
         k_conv_(convolution(config, builder, "k_conv", kv_width(config))),
         v_conv_(convolution(config, builder, "v_conv", kv_width(config))),
-        frequencies_(rotary_frequencies(config.attention, config.head_width(),
+        frequencies_(rotary_frequencies(config.matrix.rotation.value_or(config.attention),
+                                        config.head_width(),
                                         static_cast<double>(config.matrix.rope_wavelength))) {
     for (int64_t number = 1; number <= config.harmonic.levels(); ++number)
       levels_.emplace_back(config, number, builder);

@@ -23,7 +23,7 @@ struct ObjectivePass {
 // What a loss is counted in.
 enum class LossUnit : uint8_t {
   nats,   // of a target, which are bits of the text's bytes too
-  ratio,  // of two squares: no bits of anything
+  other,  // a ratio of squares, a divergence: no bits of the text
 };
 
 class Objective {

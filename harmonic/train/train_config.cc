@@ -196,7 +196,7 @@ void RunConfig::validate() const {
     if (train.carry_state)
       fail_usage(
           "train.carry_state = true: attention remembers {} tokens, not a stream; set "
-          "model.attention.window or train without",
+          "model.attention.window (harmonic convert --window of a converted model) or train without",
           longest);
     if (train.seq_len > longest)
       fail_usage("train.seq_len = {}: attention remembers {} tokens; raise model.attention.context",
