@@ -29,6 +29,7 @@ TEST_F(DeviceFlag, CudaWithoutACardSaysSoAndWhatTheDriverAnswers) {
   EXPECT_EQ(outcome.status, 1);
   EXPECT_NE(outcome.err.find("there is no CUDA device: the driver answers error 35"), std::string::npos)
       << outcome.err;
+  EXPECT_NE(outcome.err.find("--device cpu computes without a card"), std::string::npos) << outcome.err;
 }
 
 TEST_F(DeviceFlag, AutoWithoutACardComputesOnTheCpuAndSaysSo) {

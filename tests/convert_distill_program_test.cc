@@ -169,6 +169,7 @@ TEST_F(Distill, AResumedPhaseFollowsFromTheOneBefore) {
   const std::string longer =
       "[phase.1]\nobjective = \"layers\"\nsteps = 5\n[phase.2]\nobjective = \"teacher\"\n";
   expect_refused(distill(longer, {"--resume"}), "phase 1 has 5 steps in it and has taken 2");
+  expect_refused(distill(std::string(kTwoPhases) + "lr = 0.25\n", {"--resume"}), "phase 2: train.lr = 0.25");
   expect_refused(distill("[phase.1]\nobjective = \"layers\"\n", {"--resume"}),
                  "has 1 phases, and 2 are there");
   const std::string first = out_ + "/phase-1", aside = folder_ / "aside";
@@ -205,6 +206,7 @@ TEST_F(Distill, WhatNoPhaseCanDoIsRefusedBeforeTheFirstStep) {
                  "phase 2: a sequence of 32 tokens does not fit train.memory_mb");
   expect_refused(distill(second("objective = \"layers\"\n"), {"--student", teacher_}),
                  "phase 2: objective \"layers\": the student has the teacher's mixers");
+  expect_refused(distill(second("carry_state = true\n")), "phase 2: train.carry_state = true");
   expect_refused(distill(second("precision = \"bf16\"\n")),
                  "phase 2: train.precision = \"bf16\": phase 1 has \"f32\"");
   EXPECT_FALSE(is_there(out_));

@@ -41,14 +41,15 @@ std::vector<DistillPhase> load_distill_plan(const std::filesystem::path& path, c
                     [](const auto& entry) { return entry.first == "data"; });
     }
     merge(run.at("train"), changes);
-    RunConfig config = run_config_of(run, overrides);
-    config.model = student;
-    if (!data.empty()) config.data.train = data;
-    if (!valid.empty()) config.data.valid = valid;
+    RunConfig config;
     try {
+      config = run_config_of(run, overrides);
+      config.model = student;
+      if (!data.empty()) config.data.train = data;
+      if (!valid.empty()) config.data.valid = valid;
       config.validate();
     } catch (const Error& error) {
-      throw Error(fmt::format("{}: phase {}: {}", path.string(), name, error.what()), error.kind());
+      throw Error(fmt::format("phase {}: {}", name, error.what()), error.kind());
     }
     config.data = config.data.with_absolute_paths();
     plan.push_back({name, config});

@@ -30,7 +30,13 @@ const Backend& cpu_backend_for(std::string_view precision) {
 }  // namespace
 
 const Backend& backend_for(std::string_view device, std::string_view precision) {
-  if (device == "cuda") return cuda_backend(precision);
+  if (device == "cuda") {
+    try {
+      return cuda_backend(precision);
+    } catch (const Error& error) {
+      throw Error(fmt::format("{}; --device cpu computes without a card", error.what()), error.kind());
+    }
+  }
   if (device == "auto" && a_card_may_be_there()) {
     try {
       return cuda_backend(precision);
