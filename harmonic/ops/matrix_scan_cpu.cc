@@ -3,32 +3,145 @@
 // rows padded with zeros to whole groups of 16 columns, unless the tokens are few.
 #include "harmonic/ops/matrix_scan.h"
 
+#include <algorithm>
+
+#include "harmonic/ops/row_product.h"
 #include "harmonic/ops/simd_targets.h"
+
+#ifndef HARMONIC_OPS_MATRIX_SCAN_CPU_ONCE_
+#define HARMONIC_OPS_MATRIX_SCAN_CPU_ONCE_
+namespace harmonic {
+
+constexpr int64_t kRowsAtOnce = 32;
+
+// What a block writes, if it does (key), and the reads of the state after it.
+struct MatrixStep {
+  const float* key = nullptr;    // [F]
+  const float* value = nullptr;  // [width]
+  float kept = 1;                // a
+  const RowProduct* reads = nullptr;
+  int64_t read_count = 0;
+};
+
+}  // namespace harmonic
+#endif
+
 //
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "harmonic/ops/matrix_scan_cpu.cc"
 #include <hwy/foreach_target.h>
 //
-#include "harmonic/ops/row_products-inl.h"
 #include "harmonic/ops/simd_math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace harmonic {
 namespace HWY_NAMESPACE {
 
-// state [F, width] = a state + key value^T.
-void MatrixUpdate(int64_t F, int64_t width, float gate, const float* key, const float* value, float* state) {
+// Rows of a state, `width` numbers each, through one step of the scan: where it has a key, they are written,
+//   state = a state + key value^T,
+// and then read, y += row state. kCount reads at once, and kGroups groups of 16 columns from `column` on.
+template <bool kWrites, int64_t kCount, int64_t kGroups>
+HWY_INLINE void StepGroups(int64_t rows, int64_t width, int64_t column, const MatrixStep& step,
+                           const RowProduct* reads, int64_t first_row, float* state) {
   const hn::CappedTag<float, 16> d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  const auto a = Sigmoid(d, hn::Set(d, -gate));
-  const float kept = hn::GetLane(a);
-  for (int64_t f = 0; f < F; ++f) {
-    const auto k = hn::Set(d, key[f]);
-    float* row = state + f * width;
-    int64_t e = 0;
-    for (; e + lanes <= width; e += lanes)
-      hn::StoreU(hn::MulAdd(k, hn::LoadU(d, value + e), hn::Mul(a, hn::LoadU(d, row + e))), d, row + e);
-    for (; e < width; ++e) row[e] = std::fma(key[f], value[e], kept * row[e]);
+  constexpr int64_t kLanes = hn::MaxLanes(d);
+  constexpr int64_t kVectors = kGroups * 16 / kLanes;
+  const auto a = hn::Set(d, step.kept);
+  hn::Vec<decltype(d)> sums[std::max<int64_t>(1, kCount)][kVectors];
+#pragma GCC unroll 3
+  for (int64_t i = 0; i < kCount; ++i)
+#pragma GCC unroll 5
+    for (int64_t v = 0; v < kVectors; ++v) sums[i][v] = hn::LoadU(d, reads[i].y + column + v * kLanes);
+  for (int64_t f = 0; f < rows; ++f) {
+    float* at = state + f * width + column;
+    hn::Vec<decltype(d)> row[kVectors];
+#pragma GCC unroll 5
+    for (int64_t v = 0; v < kVectors; ++v) {
+      row[v] = hn::LoadU(d, at + v * kLanes);
+      if constexpr (kWrites) {
+        const auto value = hn::LoadU(d, step.value + column + v * kLanes);
+        row[v] = hn::MulAdd(hn::Set(d, step.key[first_row + f]), value, hn::Mul(a, row[v]));
+        hn::StoreU(row[v], d, at + v * kLanes);
+      }
+    }
+#pragma GCC unroll 3
+    for (int64_t i = 0; i < kCount; ++i) {
+      const auto x = hn::Set(d, reads[i].row[first_row + f]);
+#pragma GCC unroll 5
+      for (int64_t v = 0; v < kVectors; ++v) sums[i][v] = hn::MulAdd(x, row[v], sums[i][v]);
+    }
+  }
+#pragma GCC unroll 3
+  for (int64_t i = 0; i < kCount; ++i)
+#pragma GCC unroll 5
+    for (int64_t v = 0; v < kVectors; ++v) hn::StoreU(sums[i][v], d, reads[i].y + column + v * kLanes);
+}
+
+template <bool kWrites, int64_t kCount>
+void StepRows(int64_t rows, int64_t width, const MatrixStep& step, const RowProduct* reads, int64_t first_row,
+              float* state) {
+  constexpr int64_t kLanes = hn::MaxLanes(hn::CappedTag<float, 16>());
+  constexpr int64_t kGroups = kLanes == 16 ? 5 : kLanes == 8 ? 2 : 1;  // as many as the registers hold
+  int64_t column = 0;
+  for (; column + kGroups * 16 <= width; column += kGroups * 16)
+    StepGroups<kWrites, kCount, kGroups>(rows, width, column, step, reads, first_row, state);
+  if constexpr (kGroups == 5) {
+    if (column + 64 <= width) {
+      StepGroups<kWrites, kCount, 4>(rows, width, column, step, reads, first_row, state);
+      column += 64;
+    }
+  }
+  for (; column + 16 <= width; column += 16)
+    StepGroups<kWrites, kCount, 1>(rows, width, column, step, reads, first_row, state);
+  for (; column < width; ++column) {
+    for (int64_t f = 0; f < rows; ++f) {
+      float& number = state[f * width + column];
+      if constexpr (kWrites)
+        number = std::fma(step.key[first_row + f], step.value[column], step.kept * number);
+      for (int64_t i = 0; i < kCount; ++i)
+        reads[i].y[column] = std::fma(reads[i].row[first_row + f], number, reads[i].y[column]);
+    }
+  }
+}
+
+// A step's reads by threes, the first of them while it writes.
+template <bool kWrites>
+void OneStep(int64_t rows, int64_t width, const MatrixStep& step, int64_t first_row, float* state) {
+  const RowProduct* reads = step.reads;
+  int64_t left = step.read_count;
+  if constexpr (kWrites) {
+    switch (std::min<int64_t>(left, 3)) {
+      case 0:
+        StepRows<true, 0>(rows, width, step, reads, first_row, state);
+        return;
+      case 1:
+        StepRows<true, 1>(rows, width, step, reads, first_row, state);
+        return;
+      case 2:
+        StepRows<true, 2>(rows, width, step, reads, first_row, state);
+        return;
+      default:
+        StepRows<true, 3>(rows, width, step, reads, first_row, state);
+    }
+    reads += 3;
+    left -= 3;
+  }
+  for (; left >= 3; left -= 3, reads += 3) StepRows<false, 3>(rows, width, step, reads, first_row, state);
+  if (left == 2) StepRows<false, 2>(rows, width, step, reads, first_row, state);
+  if (left == 1) StepRows<false, 1>(rows, width, step, reads, first_row, state);
+}
+
+// state [F, width] through `count` steps, some rows through all of them before the next: these stay in the
+// cache. The sums over features are cut there, not reordered.
+void MatrixSteps(int64_t F, int64_t width, int64_t count, const MatrixStep* steps, float* state) {
+  for (int64_t f = 0; f < F; f += kRowsAtOnce) {
+    const int64_t rows = std::min(kRowsAtOnce, F - f);
+    for (int64_t s = 0; s < count; ++s) {
+      if (steps[s].key)
+        OneStep<true>(rows, width, steps[s], f, state + f * width);
+      else
+        OneStep<false>(rows, width, steps[s], f, state + f * width);
+    }
   }
 }
 
@@ -85,8 +198,7 @@ HWY_AFTER_NAMESPACE();
 namespace harmonic::cpu {
 namespace {
 
-HWY_EXPORT(MatrixUpdate);
-HWY_EXPORT(MultiplyRows);
+HWY_EXPORT(MatrixSteps);
 HWY_EXPORT(MatrixDot);
 HWY_EXPORT(MatrixScale);
 HWY_EXPORT(MatrixAdd);
@@ -145,6 +257,14 @@ const float* gains(Context& context, const Tensor& log_gain) {
 
 // Of up to so many tokens the states are worked on where they lie.
 constexpr int64_t kFewTokens = 8;
+constexpr int64_t kTokensAtOnce = 16;
+
+// The factors a of a segment's blocks, and sigmoid(g).
+void gates_of(const auto& head, int64_t first, int64_t count, float* a, float* rise) {
+  for (int64_t j = 0; j < count; ++j)
+    rise[j] = head.op.g.template row<float>(head.op.blocks.begin(head.b) + first + j)[head.head];
+  HWY_DYNAMIC_DISPATCH(MatrixGates)(count, rise, a, rise);
+}
 
 void forward(const Head<MatrixScan>& head, const float* gain, MatmulWorker& worker) {
   const MatrixScan& op = head.op;
@@ -163,31 +283,47 @@ void forward(const Head<MatrixScan>& head, const float* gain, MatmulWorker& work
     for (int64_t f = 0; f < F; ++f) std::copy_n(state + f * width, E, to + f * E);
   };
   if (op.borders) store(head.state(op.borders, head.tile));
-  float* value = worker.memory.zeros(1, width, DType::f32).as<float>();
-  value[D] = 1;
-  const int64_t at_once = group * std::min(op.shape.stride, std::max<int64_t>(1, head.tokens()));
-  RowProduct* reads = worker.memory.allocate_array<RowProduct>(at_once);
-  float* y = worker.memory.allocate_array<float>(at_once * width);
+
+  float* kept = worker.memory.allocate_array<float>(2 * head.blocks());
+  gates_of(head, 0, head.blocks(), kept, kept + head.blocks());
+  const int64_t at_once = std::min(kTokensAtOnce, head.tokens());
+  float* values = worker.memory.zeros(at_once, width, DType::f32).as<float>();
+  float* y = worker.memory.allocate_array<float>(at_once * group * width);
+  MatrixStep* steps = worker.memory.allocate_array<MatrixStep>(at_once);
+  RowProduct* reads = worker.memory.allocate_array<RowProduct>(at_once * group);
   int64_t done = 0;
-  for (int64_t t = 0; t < head.tokens();) {
-    for (; done < head.read(t); ++done) {
-      if (op.borders && done % kMatrixTile == 0)
-        store(head.state(op.borders, head.tile + done / kMatrixTile));
-      std::copy_n(head.value(done), D, value);
-      HWY_DYNAMIC_DISPATCH(MatrixUpdate)
-      (F, width, op.g.row<float>(op.blocks.begin(head.b) + done)[head.head], head.key(done), value, state);
+  for (int64_t first = 0, t = 0; t < head.tokens(); first = t) {
+    int64_t count = 0;
+    while (t < std::min(first + at_once, head.tokens())) {
+      MatrixStep step;
+      if (done < head.read(t)) {
+        if (op.borders && done % kMatrixTile == 0) {
+          if (count > 0) break;
+          store(head.state(op.borders, head.tile + done / kMatrixTile));
+        }
+        float* value = values + count * width;
+        std::copy_n(head.value(done), D, value);
+        value[D] = 1;
+        step = {.key = head.key(done), .value = value, .kept = kept[done]};
+        ++done;
+      }
+      // The tokens up to `end` read the same state.
+      const int64_t end =
+          std::min({std::max(t + 1, head.first_reader(done + 1)), first + at_once, head.tokens()});
+      step.reads = reads + (t - first) * group;
+      step.read_count = (end - t) * group;
+      steps[count++] = step;
+      t = end;
     }
-    // The tokens up to `end` read the same state.
-    const int64_t end = std::max(t + 1, head.first_reader(done + 1));
-    const int64_t count = (end - t) * group, row = op.segments.begin(head.b) + t;
-    for (int64_t i = 0; i < count; ++i) {
+    const int64_t row = op.segments.begin(head.b) + first, all = (t - first) * group;
+    for (int64_t i = 0; i < all; ++i)
+      reads[i] = {op.q.row<float>(row + i / group) + (head.head * group + i % group) * F, y + i * width, 1};
+    std::fill_n(y, all * width, 0.0f);
+    HWY_DYNAMIC_DISPATCH(MatrixSteps)(F, width, count, steps, state);
+    for (int64_t i = 0; i < all; ++i) {
       const int64_t h = head.head * group + i % group;
-      reads[i] = {op.q.row<float>(row + i / group) + h * F, y + i * width, gain[h]};
+      HWY_DYNAMIC_DISPATCH(MatrixScale)(E, gain[h], y + i * width, op.y.row<float>(row + i / group) + h * E);
     }
-    HWY_DYNAMIC_DISPATCH(MultiplyRows)(F, width, width, state, count, reads);
-    for (int64_t i = 0; i < count; ++i)
-      std::copy_n(reads[i].y, E, op.y.row<float>(row + i / group) + (head.head * group + i % group) * E);
-    t = end;
   }
   if (!in_place) store(after);
 }
@@ -236,13 +372,11 @@ class TileBackward {
     flow_ = numbers(kSide, kSide);
     a_ = numbers(1, kSide);
     rise_ = numbers(1, kSide);
-    float* g = numbers(1, kSide);
     for (int64_t s = 1; s <= n_; ++s) {
       std::copy_n(head_.value(first_ + s - 1), D_, values_ + (s - 1) * E_);
       values_[(s - 1) * E_ + D_] = 1;
-      g[s] = op_.g.row<float>(op_.blocks.begin(head_.b) + first_ + s - 1)[head_.head];
     }
-    HWY_DYNAMIC_DISPATCH(MatrixGates)(kSide, g, a_, rise_);
+    gates_of(head_, first_, n_, a_ + 1, rise_ + 1);
     // kept(m, s): what is left after block m of what block s (or the state before) put there.
     for (int64_t m = 0; m <= n_; ++m) {
       kept(m, m) = 1;

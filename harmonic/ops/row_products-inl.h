@@ -31,17 +31,24 @@ HWY_INLINE void MultiplyGroups(int64_t K, int64_t stride, const float* matrix, i
   constexpr int64_t kLanes = hn::MaxLanes(d);
   constexpr int64_t kVectors = kGroups * 16 / kLanes;
   hn::Vec<decltype(d)> sums[kCount][kVectors];
+#pragma GCC unroll 3
   for (int64_t i = 0; i < kCount; ++i)
+#pragma GCC unroll 5
     for (int64_t v = 0; v < kVectors; ++v) sums[i][v] = hn::Zero(d);
   for (int64_t k = 0; k < K; ++k) {
     hn::Vec<decltype(d)> row[kVectors];
+#pragma GCC unroll 5
     for (int64_t v = 0; v < kVectors; ++v) row[v] = hn::LoadU(d, matrix + k * stride + column + v * kLanes);
+#pragma GCC unroll 3
     for (int64_t i = 0; i < kCount; ++i) {
       const auto x = hn::Set(d, products[i].row[k]);
+#pragma GCC unroll 5
       for (int64_t v = 0; v < kVectors; ++v) sums[i][v] = hn::MulAdd(x, row[v], sums[i][v]);
     }
   }
+#pragma GCC unroll 3
   for (int64_t i = 0; i < kCount; ++i)
+#pragma GCC unroll 5
     for (int64_t v = 0; v < kVectors; ++v)
       hn::StoreU(hn::Mul(sums[i][v], hn::Set(d, products[i].gain)), d, products[i].y + column + v * kLanes);
 }
