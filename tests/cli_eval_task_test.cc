@@ -131,7 +131,11 @@ TEST_F(EvalTask, AnAttentionModelRefusesTextsLongerThanItsContext) {
       json_of({"--task", "recall", "--distances", "64", "--pairs", "1", "--examples", "2"})["results"].size(),
       1u);
   expect_holds(error({"--task", "recall", "--distances", "64,1000", "--examples", "2"}, 1),
-               "attention remembers 100 tokens");
+               "example 3: attention remembers 100 tokens");
+  const std::string passages = folder_.file(
+      "long.jsonl", "{\"text\": \"one word\"}\n{\"text\": \"" + std::string(100, 'x') + " word\"}\n");
+  expect_holds(error({"--task", "lambada", "--data", passages}, 1),
+               "example 2: attention remembers 100 tokens");
 }
 
 TEST_F(EvalTask, OfATextWritesItsBitsByContextAndByPhase) {

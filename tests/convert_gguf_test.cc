@@ -342,6 +342,7 @@ TEST_F(Gguf, WhatIsNotSupportedIsRefusedByName) {
   const auto merge_list = HandMade::list(8, merges, [](const auto& text) { return text_of(text); });
   const std::pair<std::function<void(HandMade&)>, const char*> cases[] = {
       {set("general.architecture", HandMade::text("qwen2")), "qwen2"},
+      {set("llama.rope.scaling.factor", HandMade::real(0.5)), "llama.rope.scaling.factor"},
       {set("general.architecture", HandMade::text("two\nlines" + std::string(500, 'x'))), "two?lines"},
       {[](HandMade& f) { f.erase("general.architecture"); }, "general.architecture"},
       {[](HandMade& f) { f.erase("llama.block_count"); }, "llama.block_count"},

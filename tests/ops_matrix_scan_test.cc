@@ -73,6 +73,8 @@ const std::vector<MatrixShape>& shapes() {
       {.heads = 3, .kv_heads = 1, .features = 7, .values = 33, .stride = 4},
       {.heads = 2, .kv_heads = 2, .features = 64, .values = 16, .stride = 3},
       {.heads = 2, .kv_heads = 1, .features = 5, .values = 15, .stride = 100},
+      {.heads = 5, .kv_heads = 1, .features = 40, .values = 64, .stride = 1},
+      {.heads = 2, .kv_heads = 2, .features = 33, .values = 90, .stride = 2},
   };
   return all;
 }
@@ -165,6 +167,24 @@ TEST(MatrixScan, AnySplitOfTheRowsGivesTheSameBits) {
       });
     });
   }
+}
+
+TEST(MatrixScan, KeepingBordersChangesNoBit) {
+  for (const TestedBackend& tested : tested_backends())
+    for (const MatrixShape& shape : shapes()) {
+      std::vector<double> results[2];
+      for (const bool with_borders : {true, false}) {
+        Trial trial(tested.backend, 1);
+        MatrixScan op = forward_of(trial, {70, 5}, shape);
+        if (!with_borders) op.borders = {};
+        trial(op);
+        std::vector<double>& result = results[with_borders];
+        result = trial.values("y");
+        const std::vector<double> state = trial.values("state_out");
+        result.insert(result.end(), state.begin(), state.end());
+      }
+      EXPECT_EQ(results[0], results[1]) << tested.backend.name << ", " << named(shape);
+    }
 }
 
 // exp(log_gain) and the gates must not overflow into NaN; a closed gate forgets all, an open one nothing.

@@ -56,16 +56,50 @@ TEST(Arena, WhatStandsBeforeAMarkSurvivesTheRewind) {
   for (int i = 0; i < 1000; ++i) ASSERT_EQ(numbers[i], i);
 }
 
+int64_t resident() {
+  std::ifstream file("/proc/self/statm");
+  int64_t all = 0, there = 0;
+  file >> all >> there;
+  return there * ::sysconf(_SC_PAGESIZE);
+}
+
 TEST(Arena, ALoopThatRewindsTakesNothingMoreAfterItsFirstTurn) {
   Arena arena;
-  std::vector<void*> first;
+  std::vector<void*> second;
   for (int turn = 0; turn < 5; ++turn) {
     const ArenaScope scope(arena);
     std::vector<void*> pieces;
     for (int i = 0; i < 100; ++i) pieces.push_back(arena.allocate((i * 7919 % 13) * 100'000));
-    if (turn == 0) first = pieces;
-    EXPECT_EQ(pieces, first) << "turn " << turn;  // the same addresses: no new memory
+    if (turn == 1) second = pieces;
+    if (turn > 1) {
+      EXPECT_EQ(pieces, second) << "turn " << turn;  // the same addresses: no new memory
+    }
   }
+}
+
+// Blocks that are too small for what comes later would stay unused beside those that are not.
+TEST(Arena, PiecesThatGrowFromTurnToTurnTakeWhatTheLargestTurnDoes) {
+  constexpr int64_t kTurn = 60 << 20;
+  Arena arena;
+  const int64_t before = resident();
+  for (int64_t piece = 1 << 20; piece <= 20 << 20; piece += 1 << 20) {
+    const ArenaScope scope(arena);
+    for (int64_t used = 0; used + piece <= kTurn; used += piece)
+      std::memset(arena.allocate(piece), 1, static_cast<size_t>(piece));
+  }
+  EXPECT_LE(arena.peak(), kTurn);
+  EXPECT_LT(resident(), before + kTurn + (16 << 20));
+}
+
+TEST(Arena, WhatIsInUseStaysWhereItIsWhileBlocksAreAdded) {
+  Arena arena;
+  auto* number = arena.allocate_array<int>(1);
+  *number = 7;
+  for (int turn = 1; turn <= 3; ++turn) {
+    const ArenaScope scope(arena);
+    for (int i = 0; i < 4; ++i) std::memset(arena.allocate(turn * (9 << 20)), 1, 1000);
+  }
+  EXPECT_EQ(*number, 7);
 }
 
 TEST(Arena, ScopesNest) {
@@ -125,12 +159,6 @@ TEST(Arena, MoreThanTheMachineHasIsAnError) {
 
 TEST(Arena, GivesBackThePagesOfWhatIsForgottenAndNoOthers) {
   constexpr int64_t kBytes = 64 << 20;
-  const auto resident = [] {
-    std::ifstream file("/proc/self/statm");
-    int64_t all = 0, there = 0;
-    file >> all >> there;
-    return there * ::sysconf(_SC_PAGESIZE);
-  };
   Arena arena;
   char* before = arena.allocate_array<char>(100);
   char* middle = arena.allocate_array<char>(kBytes);

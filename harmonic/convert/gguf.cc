@@ -18,8 +18,8 @@ constexpr const char* kArchitecture = "llama";
 void read_rope(GgufValues& values, LlamaShape& shape) {
   shape.rope_base = values.number("llama.rope.freq_base", 10000.0);
   RopeScaling& rope = shape.rope;
-  const std::string key = "llama.rope.scaling.type";
-  const double factor = values.number("llama.rope.scaling.factor", 1.0);
+  const std::string key = "llama.rope.scaling.type", factor_key = "llama.rope.scaling.factor";
+  const double factor = values.number(factor_key, 1.0);
   // llama.cpp takes a factor without a kind as linear, and 0 as none.
   rope.kind = values.text(key, factor == 0 || factor == 1 ? "none" : "linear");
   if (rope.kind != "none" && rope.kind != "linear" && rope.kind != "yarn")
@@ -27,6 +27,7 @@ void read_rope(GgufValues& values, LlamaShape& shape) {
   const int64_t context = values.integer("llama.rope.scaling.original_context_length", 0, 1 << 30, 0);
   values.ignore("llama.rope.scaling.finetuned");
   if (rope.kind == "none") return;
+  if (!(factor >= 1 && factor <= 1e6)) values.wrong(factor_key, fmt::format("{}", factor), "1 to 1000000");
   rope.factor = factor;
   if (rope.kind == "yarn") rope.context = context;
 }

@@ -45,6 +45,7 @@ class TaskRun {
     groups_.clear();
     for (TaskExample example; batch_.rows() < BatchForward::kRowsPerPass &&
                               (batch_size == 0 || batch_.sequences < batch_size) && task_.next(example);) {
+      expect_room(example);
       append(batch_, example);
       groups_.push_back(example.group);
       TaskResult& result = results_.at(example.group);
@@ -70,6 +71,16 @@ class TaskRun {
   }
 
  private:
+  void expect_room(const TaskExample& example) const {
+    const auto tokens = static_cast<int64_t>(example.prefix.size() + example.target.size()) - 1;
+    const int64_t limit = inference_.model().config().longest_text();
+    if (limit > 0 && tokens > limit)
+      fail(
+          "example {}: attention remembers {} tokens of a text and this one has {}; expected shorter ones "
+          "(recall: --distances), or a model whose attention looks back over a window",
+          done_ + batch_.sequences + 1, limit, tokens);
+  }
+
   // Only rows with a target meet the head: of long examples they are few.
   void score(const BatchForward::Pass& pass) {
     rows_.clear();

@@ -4,22 +4,30 @@
 #include "harmonic/ops/matrix_scan.h"
 
 #include <algorithm>
+#include <cmath>
 
-#include "harmonic/ops/row_product.h"
 #include "harmonic/ops/simd_targets.h"
 
 #ifndef HARMONIC_OPS_MATRIX_SCAN_CPU_ONCE_
 #define HARMONIC_OPS_MATRIX_SCAN_CPU_ONCE_
 namespace harmonic {
 
+// Some rows of a state, and what some tokens ask of it and have for it, are in the first cache together.
 constexpr int64_t kRowsAtOnce = 32;
+constexpr int64_t kTokensAtOnce = 16;
 
-// What a block writes, if it does (key), and the reads of the state after it.
+// y [width] += query [F] state.
+struct MatrixRead {
+  const float* query;
+  float* y;
+};
+
+// What a block writes, if it does (key), and the reads of the state after it, at least one.
 struct MatrixStep {
   const float* key = nullptr;    // [F]
   const float* value = nullptr;  // [width]
   float kept = 1;                // a
-  const RowProduct* reads = nullptr;
+  const MatrixRead* reads = nullptr;
   int64_t read_count = 0;
 };
 
@@ -37,38 +45,46 @@ HWY_BEFORE_NAMESPACE();
 namespace harmonic {
 namespace HWY_NAMESPACE {
 
-// Rows of a state, `width` numbers each, through one step of the scan: where it has a key, they are written,
+// Rows of a state, `width` numbers each, from row `first` on, through one step of the scan: where it has a
+// key, they are written,
 //   state = a state + key value^T,
-// and then read, y += row state. kCount reads at once, and kGroups groups of 16 columns from `column` on.
+// and then read. kCount reads at once, and kGroups groups of 16 columns from `column` on.
 template <bool kWrites, int64_t kCount, int64_t kGroups>
 HWY_INLINE void StepGroups(int64_t rows, int64_t width, int64_t column, const MatrixStep& step,
-                           const RowProduct* reads, int64_t first_row, float* state) {
+                           const MatrixRead* reads, int64_t first, float* state) {
   const hn::CappedTag<float, 16> d;
+  using V = hn::Vec<decltype(d)>;
   constexpr int64_t kLanes = hn::MaxLanes(d);
   constexpr int64_t kVectors = kGroups * 16 / kLanes;
-  const auto a = hn::Set(d, step.kept);
-  hn::Vec<decltype(d)> sums[std::max<int64_t>(1, kCount)][kVectors];
+  const V a = hn::Set(d, step.kept);
+  const float* key = kWrites ? step.key + first : nullptr;
+  const float* value = kWrites ? step.value + column : nullptr;
+  const float* query[kCount];
+  V sums[kCount][kVectors];
 #pragma GCC unroll 3
-  for (int64_t i = 0; i < kCount; ++i)
+  for (int64_t i = 0; i < kCount; ++i) {
+    query[i] = reads[i].query + first;
 #pragma GCC unroll 5
     for (int64_t v = 0; v < kVectors; ++v) sums[i][v] = hn::LoadU(d, reads[i].y + column + v * kLanes);
+  }
   for (int64_t f = 0; f < rows; ++f) {
     float* at = state + f * width + column;
-    hn::Vec<decltype(d)> row[kVectors];
+    V row[kVectors];
 #pragma GCC unroll 5
-    for (int64_t v = 0; v < kVectors; ++v) {
-      row[v] = hn::LoadU(d, at + v * kLanes);
-      if constexpr (kWrites) {
-        const auto value = hn::LoadU(d, step.value + column + v * kLanes);
-        row[v] = hn::MulAdd(hn::Set(d, step.key[first_row + f]), value, hn::Mul(a, row[v]));
+    for (int64_t v = 0; v < kVectors; ++v) row[v] = hn::LoadU(d, at + v * kLanes);
+    if constexpr (kWrites) {
+      const V k = hn::Set(d, key[f]);
+#pragma GCC unroll 5
+      for (int64_t v = 0; v < kVectors; ++v) {
+        row[v] = hn::MulAdd(k, hn::LoadU(d, value + v * kLanes), hn::Mul(a, row[v]));
         hn::StoreU(row[v], d, at + v * kLanes);
       }
     }
 #pragma GCC unroll 3
     for (int64_t i = 0; i < kCount; ++i) {
-      const auto x = hn::Set(d, reads[i].row[first_row + f]);
+      const V q = hn::Set(d, query[i][f]);
 #pragma GCC unroll 5
-      for (int64_t v = 0; v < kVectors; ++v) sums[i][v] = hn::MulAdd(x, row[v], sums[i][v]);
+      for (int64_t v = 0; v < kVectors; ++v) sums[i][v] = hn::MulAdd(q, row[v], sums[i][v]);
     }
   }
 #pragma GCC unroll 3
@@ -77,58 +93,62 @@ HWY_INLINE void StepGroups(int64_t rows, int64_t width, int64_t column, const Ma
     for (int64_t v = 0; v < kVectors; ++v) hn::StoreU(sums[i][v], d, reads[i].y + column + v * kLanes);
 }
 
+// The same of one column.
 template <bool kWrites, int64_t kCount>
-void StepRows(int64_t rows, int64_t width, const MatrixStep& step, const RowProduct* reads, int64_t first_row,
+HWY_INLINE void StepColumn(int64_t rows, int64_t width, int64_t column, const MatrixStep& step,
+                           const MatrixRead* reads, int64_t first, float* state) {
+  float sums[kCount];
+  for (int64_t i = 0; i < kCount; ++i) sums[i] = reads[i].y[column];
+  for (int64_t f = 0; f < rows; ++f) {
+    float number = state[f * width + column];
+    if constexpr (kWrites) {
+      number = std::fma(step.key[first + f], step.value[column], step.kept * number);
+      state[f * width + column] = number;
+    }
+    for (int64_t i = 0; i < kCount; ++i) sums[i] = std::fma(reads[i].query[first + f], number, sums[i]);
+  }
+  for (int64_t i = 0; i < kCount; ++i) reads[i].y[column] = sums[i];
+}
+
+constexpr int64_t kLanesOfState = hn::MaxLanes(hn::CappedTag<float, 16>());
+// As many as the registers hold.
+constexpr int64_t kReadsAtOnce = 3, kReadsWhileWriting = kLanesOfState == 16 ? 3 : 2;
+
+template <bool kWrites, int64_t kCount>
+void StepRows(int64_t rows, int64_t width, const MatrixStep& step, const MatrixRead* reads, int64_t first,
               float* state) {
-  constexpr int64_t kLanes = hn::MaxLanes(hn::CappedTag<float, 16>());
-  constexpr int64_t kGroups = kLanes == 16 ? 5 : kLanes == 8 ? 2 : 1;  // as many as the registers hold
+  constexpr int64_t kGroups = kLanesOfState == 16 ? 5 : kLanesOfState == 8 ? 2 : 1;
   int64_t column = 0;
   for (; column + kGroups * 16 <= width; column += kGroups * 16)
-    StepGroups<kWrites, kCount, kGroups>(rows, width, column, step, reads, first_row, state);
+    StepGroups<kWrites, kCount, kGroups>(rows, width, column, step, reads, first, state);
   if constexpr (kGroups == 5) {
     if (column + 64 <= width) {
-      StepGroups<kWrites, kCount, 4>(rows, width, column, step, reads, first_row, state);
+      StepGroups<kWrites, kCount, 4>(rows, width, column, step, reads, first, state);
       column += 64;
     }
   }
   for (; column + 16 <= width; column += 16)
-    StepGroups<kWrites, kCount, 1>(rows, width, column, step, reads, first_row, state);
-  for (; column < width; ++column) {
-    for (int64_t f = 0; f < rows; ++f) {
-      float& number = state[f * width + column];
-      if constexpr (kWrites)
-        number = std::fma(step.key[first_row + f], step.value[column], step.kept * number);
-      for (int64_t i = 0; i < kCount; ++i)
-        reads[i].y[column] = std::fma(reads[i].row[first_row + f], number, reads[i].y[column]);
-    }
-  }
+    StepGroups<kWrites, kCount, 1>(rows, width, column, step, reads, first, state);
+  for (; column < width; ++column)
+    StepColumn<kWrites, kCount>(rows, width, column, step, reads, first, state);
 }
 
-// A step's reads by threes, the first of them while it writes.
-template <bool kWrites>
-void OneStep(int64_t rows, int64_t width, const MatrixStep& step, int64_t first_row, float* state) {
-  const RowProduct* reads = step.reads;
+void OneStep(int64_t rows, int64_t width, const MatrixStep& step, int64_t first, float* state) {
+  const MatrixRead* reads = step.reads;
   int64_t left = step.read_count;
-  if constexpr (kWrites) {
-    switch (std::min<int64_t>(left, 3)) {
-      case 0:
-        StepRows<true, 0>(rows, width, step, reads, first_row, state);
-        return;
-      case 1:
-        StepRows<true, 1>(rows, width, step, reads, first_row, state);
-        return;
-      case 2:
-        StepRows<true, 2>(rows, width, step, reads, first_row, state);
-        return;
-      default:
-        StepRows<true, 3>(rows, width, step, reads, first_row, state);
-    }
-    reads += 3;
-    left -= 3;
+  if (step.key) {  // the first reads while it writes
+    const int64_t count = std::min(left, kReadsWhileWriting);
+    if (count == 1) StepRows<true, 1>(rows, width, step, reads, first, state);
+    if (count == 2) StepRows<true, 2>(rows, width, step, reads, first, state);
+    if constexpr (kReadsWhileWriting == 3)
+      if (count == 3) StepRows<true, 3>(rows, width, step, reads, first, state);
+    reads += count;
+    left -= count;
   }
-  for (; left >= 3; left -= 3, reads += 3) StepRows<false, 3>(rows, width, step, reads, first_row, state);
-  if (left == 2) StepRows<false, 2>(rows, width, step, reads, first_row, state);
-  if (left == 1) StepRows<false, 1>(rows, width, step, reads, first_row, state);
+  for (; left >= kReadsAtOnce; left -= kReadsAtOnce, reads += kReadsAtOnce)
+    StepRows<false, kReadsAtOnce>(rows, width, step, reads, first, state);
+  if (left == 2) StepRows<false, 2>(rows, width, step, reads, first, state);
+  if (left == 1) StepRows<false, 1>(rows, width, step, reads, first, state);
 }
 
 // state [F, width] through `count` steps, some rows through all of them before the next: these stay in the
@@ -136,12 +156,7 @@ void OneStep(int64_t rows, int64_t width, const MatrixStep& step, int64_t first_
 void MatrixSteps(int64_t F, int64_t width, int64_t count, const MatrixStep* steps, float* state) {
   for (int64_t f = 0; f < F; f += kRowsAtOnce) {
     const int64_t rows = std::min(kRowsAtOnce, F - f);
-    for (int64_t s = 0; s < count; ++s) {
-      if (steps[s].key)
-        OneStep<true>(rows, width, steps[s], f, state + f * width);
-      else
-        OneStep<false>(rows, width, steps[s], f, state + f * width);
-    }
+    for (int64_t s = 0; s < count; ++s) OneStep(rows, width, steps[s], f, state + f * width);
   }
 }
 
@@ -257,9 +272,8 @@ const float* gains(Context& context, const Tensor& log_gain) {
 
 // Of up to so many tokens the states are worked on where they lie.
 constexpr int64_t kFewTokens = 8;
-constexpr int64_t kTokensAtOnce = 16;
 
-// The factors a of a segment's blocks, and sigmoid(g).
+// The factors a of a segment's blocks from `first` on, and sigmoid(g).
 void gates_of(const auto& head, int64_t first, int64_t count, float* a, float* rise) {
   for (int64_t j = 0; j < count; ++j)
     rise[j] = head.op.g.template row<float>(head.op.blocks.begin(head.b) + first + j)[head.head];
@@ -284,15 +298,16 @@ void forward(const Head<MatrixScan>& head, const float* gain, MatmulWorker& work
   };
   if (op.borders) store(head.state(op.borders, head.tile));
 
-  float* kept = worker.memory.allocate_array<float>(2 * head.blocks());
-  gates_of(head, 0, head.blocks(), kept, kept + head.blocks());
   const int64_t at_once = std::min(kTokensAtOnce, head.tokens());
   float* values = worker.memory.zeros(at_once, width, DType::f32).as<float>();
   float* y = worker.memory.allocate_array<float>(at_once * group * width);
   MatrixStep* steps = worker.memory.allocate_array<MatrixStep>(at_once);
-  RowProduct* reads = worker.memory.allocate_array<RowProduct>(at_once * group);
+  MatrixRead* reads = worker.memory.allocate_array<MatrixRead>(at_once * group);
+  float* kept = worker.memory.allocate_array<float>(2 * at_once);
   int64_t done = 0;
   for (int64_t first = 0, t = 0; t < head.tokens(); first = t) {
+    const int64_t closed = done;
+    gates_of(head, closed, std::min(at_once, head.blocks() - closed), kept, kept + at_once);
     int64_t count = 0;
     while (t < std::min(first + at_once, head.tokens())) {
       MatrixStep step;
@@ -304,7 +319,7 @@ void forward(const Head<MatrixScan>& head, const float* gain, MatmulWorker& work
         float* value = values + count * width;
         std::copy_n(head.value(done), D, value);
         value[D] = 1;
-        step = {.key = head.key(done), .value = value, .kept = kept[done]};
+        step = {.key = head.key(done), .value = value, .kept = kept[done - closed]};
         ++done;
       }
       // The tokens up to `end` read the same state.
@@ -317,7 +332,7 @@ void forward(const Head<MatrixScan>& head, const float* gain, MatmulWorker& work
     }
     const int64_t row = op.segments.begin(head.b) + first, all = (t - first) * group;
     for (int64_t i = 0; i < all; ++i)
-      reads[i] = {op.q.row<float>(row + i / group) + (head.head * group + i % group) * F, y + i * width, 1};
+      reads[i] = {op.q.row<float>(row + i / group) + (head.head * group + i % group) * F, y + i * width};
     std::fill_n(y, all * width, 0.0f);
     HWY_DYNAMIC_DISPATCH(MatrixSteps)(F, width, count, steps, state);
     for (int64_t i = 0; i < all; ++i) {

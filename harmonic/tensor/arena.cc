@@ -15,93 +15,79 @@ namespace {
 constexpr int64_t kBlockBytes = 8 << 20;
 constexpr int64_t kHugePage = 2 << 20;
 constexpr int64_t kAlignment = 64;
-constexpr int64_t kGrowth = 64 << 20;  // of what may be written; it takes memory as it is touched
-
-int64_t aligned(int64_t bytes) { return round_up(std::max<int64_t>(bytes, 1), kAlignment); }
-
-[[noreturn]] void fail_for_memory(int64_t bytes) {
-  fail("out of memory: {} bytes were needed: {}", bytes, std::strerror(ENOMEM));
-}
 
 }  // namespace
 
 void Arena::draw_from(MemorySource* source) {
-  HARMONIC_ASSERT(!own_.mapping && blocks_[0].all.empty() && blocks_[1].all.empty());
+  HARMONIC_ASSERT(std::all_of(blocks_, blocks_ + kKinds, [](const Blocks& b) { return b.all.empty(); }));
   source_ = source;
 }
 
 void Arena::release() {
-  if (own_.mapping) ::munmap(own_.mapping, static_cast<size_t>(own_.reserved + kHugePage));
-  own_ = {};
-  for (const MemoryUse use : {MemoryUse::tensors, MemoryUse::shared}) {
-    Blocks& blocks = blocks_[static_cast<int>(use)];
-    for (const Block& block : blocks.all) source_->release(block.data, use);
+  for (Blocks& blocks : blocks_) {
+    for (const Block& block : blocks.all) {
+      if (&blocks == &blocks_[0]) {
+        ::munmap(block.data, static_cast<size_t>(block.size));
+      } else {
+        source_->release(block.data, use_of(blocks));
+      }
+    }
     blocks.all.clear();
   }
+  united_ = 0;
   clear();
   reset_peak();
 }
 
-// As many addresses as the machine has memory, or as many of them as the process may have.
-void Arena::reserve() {
-  own_.reserved = round_up(int64_t{::sysconf(_SC_PHYS_PAGES)} * ::sysconf(_SC_PAGESIZE), kHugePage);
-  void* mapping = MAP_FAILED;
-  for (; own_.reserved >= kHugePage; own_.reserved = round_up(own_.reserved / 2, kHugePage)) {
-    mapping = ::mmap(nullptr, static_cast<size_t>(own_.reserved + kHugePage), PROT_NONE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (mapping != MAP_FAILED || own_.reserved == kHugePage) break;
-  }
-  if (mapping == MAP_FAILED) fail_for_memory(kHugePage);
-  own_.mapping = static_cast<char*>(mapping);
-  const auto address = static_cast<int64_t>(reinterpret_cast<uintptr_t>(mapping));
-  own_.data = own_.mapping + (round_up(address, kHugePage) - address);
-  // A hint: fewer page faults where it is taken.
-  ::madvise(own_.data, static_cast<size_t>(own_.reserved), MADV_HUGEPAGE);
-}
-
-void Arena::count(int64_t bytes) {
-  total_ += bytes;
-  peak_ = std::max(peak_, total_);
-}
-
-void* Arena::allocate(int64_t bytes) {
-  HARMONIC_ASSERT(bytes >= 0);
-  bytes = aligned(bytes);
-  if (!own_.mapping) reserve();
-  if (bytes > own_.writable - own_.used) {
-    if (bytes > own_.reserved - own_.used) fail_for_memory(bytes);
-    const int64_t writable = std::min(own_.reserved, round_up(own_.used + bytes, kGrowth));
-    if (::mprotect(own_.data + own_.writable, static_cast<size_t>(writable - own_.writable),
-                   PROT_READ | PROT_WRITE) != 0)
-      fail_for_memory(bytes);
-    own_.writable = writable;
-  }
-  void* result = own_.data + own_.used;
-  own_.used += bytes;
-  count(bytes);
-  return result;
-}
-
 void* Arena::allocate(int64_t bytes, MemoryUse use) {
-  return source_ ? allocate_of_source(use, bytes) : allocate(bytes);
+  if (!source_) return allocate(bytes);
+  return allocate_in(blocks_[use == MemoryUse::tensors ? 1 : 2], bytes);
 }
 
-void* Arena::allocate_of_source(MemoryUse use, int64_t bytes) {
+int64_t Arena::own_bytes() const {
+  int64_t bytes = 0;
+  for (const Block& block : blocks_[0].all) bytes += block.size;
+  return bytes;
+}
+
+Arena::Block Arena::new_block(const Blocks& blocks, int64_t bytes) const {
+  const int64_t least = std::max(kBlockBytes, round_up(bytes, kHugePage));
+  if (&blocks != &blocks_[0]) return {static_cast<char*>(source_->allocate(least, use_of(blocks))), least};
+  // Pages that are not written take no memory. Where the system counts them all the same, it may have the
+  // least.
+  for (int64_t size = std::max({least, own_bytes(), united_});; size = least) {
+    void* data = ::mmap(nullptr, static_cast<size_t>(size), PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (data != MAP_FAILED) {
+      ::madvise(data, static_cast<size_t>(size), MADV_HUGEPAGE);  // a hint: fewer page faults
+      return {static_cast<char*>(data), size};
+    }
+    if (size == least) fail("out of memory: {} bytes were needed: {}", bytes, std::strerror(errno));
+  }
+}
+
+// One block is to come for all of the program's.
+void Arena::unite() {
+  united_ = own_bytes();
+  for (const Block& block : blocks_[0].all) ::munmap(block.data, static_cast<size_t>(block.size));
+  blocks_[0].all.clear();
+}
+
+void* Arena::allocate_in(Blocks& blocks, int64_t bytes) {
   HARMONIC_ASSERT(bytes >= 0);
-  bytes = aligned(bytes);
-  Blocks& blocks = blocks_[static_cast<int>(use)];
+  bytes = round_up(std::max<int64_t>(bytes, 1), kAlignment);
   while (blocks.current < blocks.all.size() && blocks.used + bytes > blocks.all[blocks.current].size) {
     ++blocks.current;
     blocks.used = 0;
   }
   if (blocks.current == blocks.all.size()) {
-    const int64_t size = std::max(kBlockBytes, round_up(bytes, kHugePage));
-    blocks.all.push_back({static_cast<char*>(source_->allocate(size, use)), size});
+    blocks.all.push_back(new_block(blocks, bytes));
     blocks.used = 0;
   }
   void* result = blocks.all[blocks.current].data + blocks.used;
   blocks.used += bytes;
-  count(bytes);
+  total_ += bytes;
+  peak_ = std::max(peak_, total_);
   return result;
 }
 
@@ -146,19 +132,23 @@ void Arena::forget(void* data, int64_t bytes) {
 }
 
 Arena::Mark Arena::mark() const {
-  return {.own = own_.used,
-          .block = {blocks_[0].current, blocks_[1].current},
-          .used = {blocks_[0].used, blocks_[1].used},
-          .total = total_};
+  Mark mark;
+  for (int i = 0; i < kKinds; ++i) {
+    mark.block[i] = blocks_[i].current;
+    mark.used[i] = blocks_[i].used;
+  }
+  mark.total = total_;
+  return mark;
 }
 
 void Arena::rewind(const Mark& mark) {
-  own_.used = mark.own;
-  for (int i = 0; i < 2; ++i) {
+  for (int i = 0; i < kKinds; ++i) {
     blocks_[i].current = mark.block[i];
     blocks_[i].used = mark.used[i];
   }
   total_ = mark.total;
+  const Blocks& own = blocks_[0];
+  if (own.all.size() > 1 && own.current == 0 && own.used == 0) unite();
 }
 
 }  // namespace harmonic

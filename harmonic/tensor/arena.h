@@ -1,4 +1,4 @@
-// Where activations live: memory handed out in order and taken back together.
+// Where activations live: blocks of memory handed out in order and taken back together.
 #pragma once
 
 #include <memory>
@@ -9,13 +9,14 @@
 
 namespace harmonic {
 
-// Allocation is a bump of a pointer; memory is returned by rewinding to a mark, never piece by piece. What
-// was taken from the system is kept and used again: of the program's own memory, which is one range of
-// addresses, as much as was ever in use at once. Not thread-safe. Memory is uninitialised and 64-byte
-// aligned.
+// Allocation is a bump of a pointer; memory is returned by rewinding to a mark, never piece by piece. The
+// blocks are kept and reused, so that a loop that rewinds each turn takes nothing more from the system after
+// its first turns. Each new block of the program's memory is at least as large as all before it, and when
+// none of it is in use, one takes the place of several: whatever the order of pieces, there come to be as
+// many pages as were ever in use at once. Not thread-safe. Memory is uninitialised and 64-byte aligned.
 //
-// With a source, tensors lie in its memory, in blocks, where a device reaches them; what allocate() gives is
-// always the program's own.
+// With a source, tensors lie in its memory, where a device reaches them; what allocate() gives is always the
+// program's own.
 class Arena {
  public:
   explicit Arena(MemorySource* source = nullptr) : source_(source) {}
@@ -27,7 +28,7 @@ class Arena {
   void draw_from(MemorySource* source);
   MemorySource* source() const { return source_; }
 
-  void* allocate(int64_t bytes);
+  void* allocate(int64_t bytes) { return allocate_in(blocks_[0], bytes); }
   template <typename T>
   T* allocate_array(int64_t count) {
     return static_cast<T*>(allocate(count * static_cast<int64_t>(sizeof(T))));
@@ -44,10 +45,13 @@ class Arena {
   // neighbours may be treated together (joined()): the program writes zeros between them.
   void side_by_side(const std::vector<Tensor*>& tensors, DType dtype);
 
+ private:
+  static constexpr int kKinds = 3;  // of blocks: the program's, and the source's two
+
+ public:
   struct Mark {
-    int64_t own = 0;  // of the program's memory
-    size_t block[2] = {};
-    int64_t used[2] = {}, total = 0;
+    size_t block[kKinds] = {};
+    int64_t used[kKinds] = {}, total = 0;
   };
   Mark mark() const;
   void rewind(const Mark& mark);
@@ -58,7 +62,7 @@ class Arena {
   // Gives the memory back to the system and forgets the peak; nothing may be in use.
   void release();
 
-  int64_t in_use() const { return total_; }  // bytes, gaps at the ends of a source's blocks not counted
+  int64_t in_use() const { return total_; }  // bytes since the start, gaps at the ends of blocks not counted
   int64_t peak() const { return peak_; }     // the largest in_use() so far
   void reset_peak() { peak_ = total_; }
 
@@ -67,26 +71,23 @@ class Arena {
     char* data;
     int64_t size;
   };
-  // Of a source, by use.
   struct Blocks {
     std::vector<Block> all;
     size_t current = 0;  // index of the block in use
     int64_t used = 0;    // bytes used of it
   };
-  // Addresses set aside, of which the first `writable` bytes may be used.
-  struct Range {
-    char* mapping = nullptr;
-    char* data = nullptr;                          // aligned to a huge page
-    int64_t reserved = 0, writable = 0, used = 0;  // bytes from `data` on
-  };
   Device device() const { return source_ ? Device::cuda : Device::cpu; }
-  void* allocate_of_source(MemoryUse use, int64_t bytes);
-  void reserve();
-  void count(int64_t bytes);
+  void* allocate_in(Blocks& blocks, int64_t bytes);
+  Block new_block(const Blocks& blocks, int64_t bytes) const;
+  int64_t own_bytes() const;
+  void unite();
+  MemoryUse use_of(const Blocks& blocks) const {
+    return &blocks == &blocks_[1] ? MemoryUse::tensors : MemoryUse::shared;
+  }
 
   MemorySource* source_;
-  Range own_;
-  Blocks blocks_[2];
+  Blocks blocks_[kKinds];
+  int64_t united_ = 0;  // bytes of the block that is to take the place of several
   int64_t total_ = 0, peak_ = 0;
 };
 
