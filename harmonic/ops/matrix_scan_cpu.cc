@@ -365,13 +365,16 @@ class TileBackward {
   // `dstate` [F, E], the gradient of the state after the tile, becomes that of the state before it.
   void run(float* dstate) {
     prepare();
-    for (int64_t h = head_.head * head_.group(); h < (head_.head + 1) * head_.group(); ++h) queries_of(h);
+    const int64_t at_once = std::max<int64_t>(1, kReadersAtOnce / head_.group());
+    for (int64_t i = 0; i < count_; i += at_once) queries(i, std::min(at_once, count_ - i));
     keys_and_values(dstate);
     gates();
   }
 
  private:
   static constexpr int64_t kSide = kMatrixTile + 1;
+  // Heads of queries of some tokens: enough to pack keys and states for, and few enough for the second cache.
+  static constexpr int64_t kReadersAtOnce = 128;
 
   float* numbers(int64_t rows, int64_t cols) {
     return worker_.memory.zeros(rows, cols, DType::f32).as<float>();
@@ -404,38 +407,42 @@ class TileBackward {
   float& flow(int64_t m, int64_t s) { return flow_[m * kSide + s]; }
   int64_t read(int64_t i) const { return head_.read(begin_ + i) - first_; }
 
-  void queries_of(int64_t h) {
-    if (count_ == 0) return;
+  // Of `count` of the tile's tokens from the i-th on, all heads of the group.
+  void queries(int64_t i, int64_t count) {
     const ArenaScope scope(worker_.memory);
-    const int64_t row = op_.segments.begin(head_.b) + begin_;
-    const float* q = op_.q.row<float>(row) + h * F_;
-    float* dq = op_.dq.row<float>(row) + h * F_;
-    float* dy = numbers(count_, E_);
-    for (int64_t i = 0; i < count_; ++i)
-      HWY_DYNAMIC_DISPATCH(MatrixScale)(E_, gain_[h], op_.dy.row<float>(row + i) + h * E_, dy + i * E_);
-    float* weights = numbers(count_, std::max<int64_t>(1, n_));   // q k
-    float* dweights = numbers(count_, std::max<int64_t>(1, n_));  // dy v
-    float* from_before = numbers(count_, F_);                     // S dy, S the state before the tile
-    float* decayed = numbers(count_, F_);
-    worker_.multiply(count_, n_, F_, rows_view(q, op_.q.stride), keys().transposed(), weights, n_);
-    worker_.multiply(count_, n_, E_, rows_view(dy, E_), rows_view(values_, E_).transposed(), dweights, n_);
-    worker_.multiply(count_, F_, E_, rows_view(dy, E_), rows_view(before_, E_).transposed(), from_before, F_);
-    for (int64_t i = 0; i < count_; ++i) {
-      const int64_t m = read(i);
-      HWY_DYNAMIC_DISPATCH(MatrixFlow)(n_, &kept(m, 1), weights + i * n_, dweights + i * n_, &flow(m, 1));
-      const float p = kept(m, 0);
-      const float* query = q + i * op_.q.stride;
-      flow(m, 0) += p * HWY_DYNAMIC_DISPATCH(MatrixDot)(F_, query, from_before + i * F_);
-      HWY_DYNAMIC_DISPATCH(MatrixScale)(F_, p, query, decayed + i * F_);
+    const int64_t group = head_.group(), rows = count * group;
+    const auto array = [&](int64_t cols) { return worker_.memory.allocate_array<float>(rows * cols); };
+    const auto token_of = [&](int64_t r) { return op_.segments.begin(head_.b) + begin_ + i + r / group; };
+    const auto head_of = [&](int64_t r) { return head_.head * group + r % group; };
+    const auto read_of = [&](int64_t r) { return read(i + r / group); };
+    float *q = array(F_), *dy = array(E_), *dq = array(F_);
+    float *weights = array(n_), *dweights = array(n_);  // q k, dy v
+    float* from_before = array(F_);                     // S dy, S the state before the tile
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t h = head_of(r);
+      std::copy_n(op_.q.row<float>(token_of(r)) + h * F_, F_, q + r * F_);
+      HWY_DYNAMIC_DISPATCH(MatrixScale)(E_, gain_[h], op_.dy.row<float>(token_of(r)) + h * E_, dy + r * E_);
     }
-    worker_.multiply(count_, F_, n_, rows_view(dweights, n_), keys(), dq, op_.dq.stride);
-    for (int64_t i = 0; i < count_; ++i) HWY_DYNAMIC_DISPATCH(MatrixAdd)
-    (F_, dq + i * op_.dq.stride, kept(read(i), 0), from_before + i * F_, dq + i * op_.dq.stride);
-    worker_.multiply(n_, F_, count_, rows_view(dweights, n_).transposed(), rows_view(q, op_.q.stride), dkeys_,
-                     F_, MatmulMode::accumulate);
-    worker_.multiply(n_, E_, count_, rows_view(weights, n_).transposed(), rows_view(dy, E_), dvalues_, E_,
+    worker_.multiply(rows, n_, F_, rows_view(q, F_), keys().transposed(), weights, n_);
+    worker_.multiply(rows, n_, E_, rows_view(dy, E_), rows_view(values_, E_).transposed(), dweights, n_);
+    worker_.multiply(rows, F_, E_, rows_view(dy, E_), rows_view(before_, E_).transposed(), from_before, F_);
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t m = read_of(r);
+      HWY_DYNAMIC_DISPATCH(MatrixFlow)(n_, &kept(m, 1), weights + r * n_, dweights + r * n_, &flow(m, 1));
+      flow(m, 0) += kept(m, 0) * HWY_DYNAMIC_DISPATCH(MatrixDot)(F_, q + r * F_, from_before + r * F_);
+    }
+    worker_.multiply(rows, F_, n_, rows_view(dweights, n_), keys(), dq, F_);
+    worker_.multiply(n_, F_, rows, rows_view(dweights, n_).transposed(), rows_view(q, F_), dkeys_, F_,
                      MatmulMode::accumulate);
-    worker_.multiply(F_, E_, count_, rows_view(decayed, F_).transposed(), rows_view(dy, E_), dbefore_, E_,
+    worker_.multiply(n_, E_, rows, rows_view(weights, n_).transposed(), rows_view(dy, E_), dvalues_, E_,
+                     MatmulMode::accumulate);
+    for (int64_t r = 0; r < rows; ++r) {
+      const float p = kept(read_of(r), 0);
+      HWY_DYNAMIC_DISPATCH(MatrixAdd)
+      (F_, dq + r * F_, p, from_before + r * F_, op_.dq.row<float>(token_of(r)) + head_of(r) * F_);
+      HWY_DYNAMIC_DISPATCH(MatrixScale)(E_, p, dy + r * E_, dy + r * E_);
+    }
+    worker_.multiply(F_, E_, rows, rows_view(q, F_).transposed(), rows_view(dy, E_), dbefore_, E_,
                      MatmulMode::accumulate);
   }
 
