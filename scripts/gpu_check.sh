@@ -58,7 +58,7 @@ train() { # MIXER LENGTHS VOCABULARY MB RUNS
 
   step 30 harmonic bench ops --device cuda --d-model 16 --rows 64 --vocab 64 --runs 1 # is there a card at all?
   export HARMONIC_TEST_DEVICE=cuda
-  tests 8 ops_tests '*MatchesTheReference*:*ExtremeGates*:*ARowWithoutATarget*:*NothingRead*:*ATeacherThatIs*:*OnADevice*:ChooseTokens*:Muon.*:SumsOfSquares.*'
+  tests 8 ops_tests '*MatchesTheReference*:*ExtremeGates*:*ARowWithoutATarget*:*NothingRead*:*ATeacherThatIs*:*OnADevice*:ChooseTokens*:Muon.*:SumsOfSquares.*:ReadHeld.*:*RoundsOnACard*'
   tests 3 train_tests 'CudaTraining.*'
   tests 1 model_tests 'RunningStates*'
   tests 2 eval_tests 'CertificateOnADevice.*'
@@ -95,8 +95,10 @@ train() { # MIXER LENGTHS VOCABULARY MB RUNS
       then missing+=("$1"); fi
     }
     peer compare_scan.py
+    mixers=attention # and Mamba by mambapy, where it is: Hugging Face's loop over time takes minutes
+    if python3 -c "import transformers, mambapy" 2> /dev/null; then mixers=$mixers,mamba; fi
     peer compare_training.py --device cuda --precision bf16 --memory-mb 16384 --vocab 50257 --tokens 16384 --d-model 256 \
-      --lengths 8192 --mixers attention,harmonic
+      --lengths 8192 --mixers $mixers --runs 3
   else
     echo "python3 has no PyTorch or CuPy: nothing is compared with them"
   fi

@@ -8,6 +8,7 @@ memory and a loop over time T calls. torch.compile fuses the steps' arithmetic.
 """
 import json
 import math
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -141,7 +142,10 @@ class Transformer(nn.Module):
 
 
 class Mamba(nn.Module):
-    """Hugging Face's, with Harmonic's weights under the library's names."""
+    """Hugging Face's, with Harmonic's weights under the library's names: by a parallel scan where mambapy is installed,
+    or else by a loop over time."""
+
+    has_parallel_scan = find_spec("mambapy") is not None
 
     def __init__(self, config, tensors):
         super().__init__()
@@ -149,7 +153,7 @@ class Mamba(nn.Module):
         self.model = transformers.MambaForCausalLM(transformers.MambaConfig(
             vocab_size=config["vocab_size"], hidden_size=config["d_model"], num_hidden_layers=config["n_layers"],
             state_size=16, expand=2, conv_kernel=4, layer_norm_epsilon=EPSILON, tie_word_embeddings=False,
-            use_mambapy=False, use_cache=False))
+            use_mambapy=self.has_parallel_scan, use_cache=False))
         names = {"embed.weight": "backbone.embeddings.weight", "final_norm.weight": "backbone.norm_f.weight",
                  "head.weight": "lm_head.weight"}
         renamed = {}
