@@ -21,8 +21,8 @@ inline bool is_ranked(const TokenChoice& choice) {
 // at least one token is always kept. `uniform` times the mass of what is kept is looked up in the sums of
 // what is kept, in the order of ids.
 //
-// A card takes no choices that are ranked, and adds the same numbers in another order: its token is another
-// one where the random number falls within 1e-10 of a border between two, which is to say next to never.
+// A card takes no choices that are ranked, and its weights are f32: its token is another one where the random
+// number falls within about 1e-6 of a border between two.
 struct ChooseTokens {
   Tensor logits;               // [R, V]
   const TokenChoice* choices;  // [R]; where the backend's memory is
