@@ -5,6 +5,7 @@
 #include <deque>
 #include <vector>
 
+#include "harmonic/ops/cuda_card.h"
 #include "harmonic/ops/cuda_rounding.h"
 #include "harmonic/ops/cuda_table.h"
 
@@ -28,6 +29,8 @@ const void* staged_bytes(const void* list, int64_t bytes) {
   if (bytes > 0) std::memcpy(copy.data(), list, static_cast<size_t>(bytes));
   return copy.data();
 }
+
+void synchronize() { cuda_on_cpu::complete(); }
 
 Precision precision() { return used; }
 UsePrecision::UsePrecision(Precision precision) : before_(used) { used = precision; }

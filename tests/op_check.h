@@ -18,9 +18,11 @@
 #include <vector>
 
 #include "emulated_cuda.h"
+#include "harmonic/base/half.h"
 #include "harmonic/base/random.h"
 #include "harmonic/ops/backend.h"
 #include "harmonic/ops/cuda_plugin.h"
+#include "harmonic/ops/reference.h"
 #include "harmonic/ops/simd_targets.h"
 
 namespace harmonic {
@@ -343,6 +345,28 @@ inline void expect_gradients_equal_differences(const OpBody& body, double tolera
     EXPECT_GT(std::inner_product(differences.begin(), differences.end(), differences.begin(), 0.0), 0)
         << name << " has no influence, so that its gradient shows nothing";
     EXPECT_LE(relative_error(trial.gradient_values(name), differences), tolerance) << name;
+  }
+}
+
+// On a card: an output for matrix products alone has the same numbers as bf16, rounded, as it has in f32. The
+// body runs the op with that output.
+inline void expect_rounded_for_products(int64_t rows, int64_t cols,
+                                        const std::function<void(Trial&, const Tensor&)>& body) {
+  for (const TestedBackend& tested : tested_backends()) {
+    if (tested.backend.device != Device::cuda) continue;
+    SCOPED_TRACE(fmt::format("{} rows of {} on {}", rows, cols, tested.backend.name));
+    Trial trial(tested.backend, 1);
+    const Tensor y = trial.temporary(rows, cols);
+    Tensor halves = trial.temporary(rows, cols);
+    halves.dtype = DType::bf16;
+    body(trial, y);
+    body(trial, halves);
+    const auto* bits = static_cast<const uint16_t*>(halves.data);
+    for (int64_t i = 0; i < rows * cols; ++i) {
+      const float number = y.as<float>()[i];
+      ASSERT_TRUE(std::isfinite(number));
+      ASSERT_EQ(float_of_bf16(bits[i]), static_cast<float>(reference::rounded_to_bf16(number))) << i;
+    }
   }
 }
 

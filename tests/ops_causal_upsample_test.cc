@@ -83,6 +83,60 @@ void causal_upsample(Trial& trial, const Shape& shape, Base base) {
   });
 }
 
+// Texts of a token or none, the tokens of every third closing a block; every other text is fresh.
+// `apart`: by the ops that ReadHeld stands for.
+void read_held(Trial& trial, int64_t count, int64_t channels, bool apart = false) {
+  std::vector<int64_t> lengths, closed;
+  std::vector<uint8_t> fresh;
+  for (int64_t b = 0; b < count; ++b) {
+    lengths.push_back(b % 5 == 4 ? 0 : 1);
+    closed.push_back(lengths.back() > 0 && b % 3 == 2 ? 1 : 0);
+    fresh.push_back(b % 2 == 1);
+  }
+  const Segments segments = trial.segments(lengths), blocks = trial.segments(closed);
+  const ReadHeld op = {
+      .x = trial.input("x", blocks.rows(), channels),
+      .segments = segments,
+      .blocks = blocks,
+      .fresh = trial.flags(fresh),
+      .start = trial.input("start", 1, channels),
+      .weight = trial.input("weight", 1, channels),
+      .gain = trial.input("gain", 1, channels),
+      .state_in = trial.input("state_in", count, channels),
+      .base = trial.input("base", segments.rows(), channels),
+      .y = trial.output("y", segments.rows(), channels),
+      .state_out = trial.output("state_out", count, channels),
+  };
+  for (int64_t b = 0; b < count; ++b)
+    if (fresh[static_cast<size_t>(b)]) trial.poison_row("state_in", b);
+  if (!apart) return trial(op);
+  const int64_t rows = blocks.rows() + count;
+  const Tensor held = trial.temporary(rows, channels), normed = trial.temporary(rows, channels);
+  trial(HoldBlocks{op.x, blocks, op.fresh, op.start, op.state_in, held, op.state_out});
+  trial(RmsNorm{held, op.weight, op.gain, normed, op.epsilon});
+  // Of blocks of three tokens.
+  for (int64_t& block : closed) block = block > 0 ? 2 : 0;
+  trial(CausalUpsample{normed, segments, blocks, trial.numbers(closed), 3, op.base, op.y});
+}
+
+TEST(ReadHeld, MatchesTheReferenceInOutputsAndStates) {
+  for_all_sizes([](int64_t count, int64_t channels, const std::string& where) {
+    expect_matches_reference([&](Trial& trial) { read_held(trial, count, channels); }, where);
+  });
+}
+
+TEST(ReadHeld, GivesOnAProcessorTheBitsOfTheOpsThatItStandsFor) {
+  Trial together(cpu_backend(), 1), apart(cpu_backend(), 1);
+  read_held(together, 12, 37);
+  read_held(apart, 12, 37, true);
+  for (const std::string name : {"y", "state_out"}) EXPECT_EQ(together.bits(name), apart.bits(name)) << name;
+  Trial exact(reference_backend(), 1), definition(reference_backend(), 1);
+  read_held(exact, 12, 37);
+  read_held(definition, 12, 37, true);
+  for (const std::string name : {"y", "state_out"})
+    EXPECT_LE(relative_error(exact.values(name), definition.values(name)), 1e-14) << name;
+}
+
 TEST(HoldBlocks, MatchesTheReferenceInEveryOutputStateAndGradient) {
   for_all_sizes([](int64_t rows, int64_t channels, const std::string& where) {
     std::vector<int64_t> lengths = sequence_lengths(rows);

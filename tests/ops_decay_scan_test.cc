@@ -51,6 +51,26 @@ TEST(DecayScan, MatchesTheReferenceInEveryOutputStateAndGradient) {
   });
 }
 
+// As in a step of decoding.
+TEST(DecayScan, MatchesTheReferenceWhereNoTextHasMoreThanARow) {
+  for (const int64_t channels : {1, 33, 64})
+    expect_matches_reference(
+        [&](Trial& trial) {
+          decay_scan(trial, {1, 0, 1, 1, 0, 0, 1}, channels, true);
+        },
+        fmt::format("{} channels", channels));
+}
+
+TEST(DecayScan, RoundsOnACardWhatIsForProductsAlone) {
+  for (const int64_t length : {1, 70})
+    expect_rounded_for_products(2 * length, 33, [&](Trial& trial, const Tensor& y) {
+      const auto input = [&](const char* name) { return trial.input(name, 2 * length, 33, -4, 4); };
+      trial(DecayScan{input("u"), input("z"), input("g"), trial.input("skip", 1, 33),
+                      trial.segments({length, length}), trial.input("state_in", 2, 33), y,
+                      trial.output("state_out", 2, 33), Tensor{}});
+    });
+}
+
 TEST(DecayScan, GradientsEqualCentralDifferences) {
   expect_gradients_equal_differences([](Trial& trial) { decay_scan(trial, {5, 0, 1, 67}, 3, true); });
 }

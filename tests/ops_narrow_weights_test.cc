@@ -283,11 +283,11 @@ TEST_P(WeightsOnADevice, AreRoundedAndPackedAsTheReferenceRoundsThem) {
 TEST_P(WeightsOnADevice, GiveTheProductsOfWhatTheyHold) {
   for (const DType format : {DType::f32, DType::bf16, DType::i8}) {
     for (const auto& [inputs, outputs] :
-         {std::pair<int64_t, int64_t>{1, 1}, {33, 17}, {300, 70}, {1024, 5}, {9000, 3}}) {
+         {std::pair<int64_t, int64_t>{1, 1}, {33, 17}, {300, 70}, {520, 13}, {1024, 5}, {9000, 3}}) {
       const ArenaScope all(arena_);
       const Tensor weight = matrix(outputs, inputs, 7), bias = matrix(1, outputs, 8);
       const Tensor packed = pack(weight, format);
-      for (const int64_t rows : {1, 2, 3, 7, 8, 9, 16, 17, 33}) {
+      for (const int64_t rows : {1, 2, 3, 7, 8, 9, 16, 17, 33, 65}) {
         if (rows > 9 && inputs > 1000) continue;
         const ArenaScope scope(arena_);
         const Tensor x = matrix(rows, inputs, 9), base = matrix(rows, outputs, 10);
@@ -313,6 +313,39 @@ TEST_P(WeightsOnADevice, GiveTheProductsOfWhatTheyHold) {
         }
       }
     }
+  }
+}
+
+// As activations that products alone read are kept (Tape::operand).
+TEST_P(WeightsOnADevice, TakeRowsOfHalvesAsTheyAre) {
+  if (!rounds()) return;  // products in f32 take none
+  constexpr int64_t kRows = 70;
+  for (const auto& [inputs, outputs] :
+       {std::pair<int64_t, int64_t>{64, 32}, {33, 17}, {300, 70}, {520, 13}}) {
+    const ArenaScope scope(arena_);
+    const Tensor weight = matrix(outputs, inputs, 7), x = matrix(kRows, inputs, 9);
+    Tensor halves = nothing(kRows, inputs);
+    halves.dtype = DType::bf16;
+    halves.stride = inputs % 2 == 0 ? inputs : inputs + 1;
+    auto* numbers = static_cast<uint16_t*>(halves.data);
+    for (int64_t r = 0; r < kRows; ++r)
+      for (int64_t k = 0; k < inputs; ++k) {
+        const auto rounded = static_cast<float>(operand(x.row<float>(r)[k]));
+        uint32_t bits;
+        std::memcpy(&bits, &rounded, sizeof(bits));
+        numbers[r * halves.stride + k] = static_cast<uint16_t>(bits >> 16);
+      }
+    const Tensor packed = pack(weight, DType::bf16);
+    const Tensor y = nothing(kRows, outputs), of_halves = nothing(kRows, outputs);
+    run(Linear{x, without_data(weight), packed, {}, {}, false, y});
+    run(Linear{halves, without_data(weight), packed, {}, {}, false, of_halves});
+    double difference = 0, size = 0;
+    for (int64_t i = 0; i < kRows * outputs; ++i) {
+      const double by = of_halves.as<float>()[i] - y.as<float>()[i];
+      difference += by * by;
+      size += y.as<float>()[i] * y.as<float>()[i];
+    }
+    EXPECT_LE(std::sqrt(difference / size), 1e-6) << inputs << " x " << outputs;
   }
 }
 

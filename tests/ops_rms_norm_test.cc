@@ -47,6 +47,22 @@ TEST(RmsNorm, MatchesTheReferenceOfLongRows) {
           fmt::format("{} rows of {} channels", rows, channels));
 }
 
+// Where rows lie in packs of numbers, and where they do not.
+TEST(RmsNorm, RoundsOnACardWhatIsForProductsAlone) {
+  for (const int64_t rows : {3, 65})
+    for (const int64_t channels : {40, 41, 520})
+      expect_rounded_for_products(rows, channels, [&](Trial& trial, const Tensor& y) {
+        const auto together = [&](const Tensor& from) {
+          const Tensor to = trial.temporary(from.rows, from.cols);
+          for (int64_t r = 0; r < from.rows; ++r)
+            std::copy_n(from.row<float>(r), from.cols, to.row<float>(r));
+          return to;
+        };
+        trial(RmsNorm{together(trial.input("x", rows, channels)),
+                      together(trial.input("weight", 1, channels)), Tensor{}, y});
+      });
+}
+
 TEST(RmsNorm, MatchesTheReferenceInOutputAndEveryGradient) {
   for_all_sizes([](int64_t rows, int64_t channels, const std::string& where) {
     // One channel is only ever scaled to size 1, so that the gradient of x all but vanishes: a difference of

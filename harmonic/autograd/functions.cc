@@ -1,6 +1,19 @@
 #include "harmonic/autograd/functions.h"
 
 namespace harmonic {
+namespace {
+
+Variable normed(Tape& tape, const Variable& x, const Parameter& weight, const Parameter* gain, double epsilon,
+                Variable y) {
+  const Tensor g = gain ? gain->value : Tensor{}, dgain = gain ? gain->grad : Tensor{};
+  tape.run(RmsNorm{x.value, weight.value, g, y.value, epsilon});
+  tape.record(y, [=, w = weight.value, dweight = weight.grad](Tape& t) {
+    t.run(RmsNormBackward{x.value, w, g, t.gradient(y), t.contribute(x), dweight, dgain, epsilon});
+  });
+  return y;
+}
+
+}  // namespace
 
 Variable embedding(Tape& tape, const Tensor& tokens, const Parameter& table) {
   Variable y = tape.variable(tokens.cols, table.value.cols);
@@ -27,15 +40,12 @@ Variable linear(Tape& tape, const Variable& x, const Parameter& weight, const Li
 
 Variable rms_norm(Tape& tape, const Variable& x, const Parameter& weight, const Parameter* gain,
                   double epsilon) {
-  Variable y = tape.variable(x.value.rows, x.value.cols);
-  const Tensor g = gain ? gain->value : Tensor{}, dgain = gain ? gain->grad : Tensor{};
-  tape.run(RmsNorm{x.value, weight.value, g, y.value, epsilon});
-  tape.record(y, [=, w = weight.value, dweight = weight.grad](Tape& t) {
-    t.run(RmsNormBackward{x.value, w, g, t.gradient(y), t.contribute(x), dweight, dgain, epsilon});
-  });
-  return y;
+  return normed(tape, x, weight, gain, epsilon, tape.variable(x.value.rows, x.value.cols));
 }
 
+Variable rms_norm_for_products(Tape& tape, const Variable& x, const Parameter& weight, double epsilon) {
+  return normed(tape, x, weight, nullptr, epsilon, tape.operand(x.value.rows, x.value.cols));
+}
 Variable causal_conv(Tape& tape, const Variable& x, const Parameter& weight, const Parameter& bias,
                      Activation activation, const Segments& segments, const StateSlots& state) {
   Variable y = tape.variable(x.value.rows, x.value.cols);
@@ -49,7 +59,7 @@ Variable causal_conv(Tape& tape, const Variable& x, const Parameter& weight, con
 
 Variable decay_scan(Tape& tape, const Variable& u, const Variable& z, const Variable& g,
                     const Parameter& skip, const Segments& segments, const StateSlots& state) {
-  Variable y = tape.variable(u.value.rows, u.value.cols);
+  Variable y = tape.operand(u.value.rows, u.value.cols);
   const Tensor borders = tape.recording() ? tape.saved(scan_tiles(segments), u.value.cols) : Tensor{};
   tape.run(DecayScan{u.value, z.value, g.value, skip.value, segments, state.in, y.value, state.out, borders});
   tape.record(y, [=, d = skip.value, dskip = skip.grad](Tape& t) {
@@ -115,6 +125,16 @@ Variable causal_upsample(Tape& tape, const Variable& held, const Segments& segme
     t.run(CausalUpsampleBackward{segments, blocks, phases, stride, t.gradient(y), t.contribute(held)});
     t.pass(y, base);
   });
+  return y;
+}
+
+Variable read_held(Tape& tape, const Variable& x, const Segments& segments, const Segments& blocks,
+                   const uint8_t* fresh, const Parameter& start, const Parameter& weight,
+                   const Parameter& gain, const StateSlots& state, const Variable& base) {
+  HARMONIC_ASSERT(!tape.recording());
+  Variable y = tape.variable(base.value.rows, base.value.cols);
+  tape.run(ReadHeld{x.value, segments, blocks, fresh, start.value, weight.value, gain.value, state.in,
+                    base.value, y.value, state.out});
   return y;
 }
 

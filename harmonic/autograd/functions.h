@@ -25,9 +25,14 @@ Variable linear(Tape& tape, const Variable& x, const Parameter& weight, const Li
 Variable rms_norm(Tape& tape, const Variable& x, const Parameter& weight, const Parameter* gain = nullptr,
                   double epsilon = kRmsNormEpsilon);
 
+// The same, of what matrix products alone will read (Tape::operand).
+Variable rms_norm_for_products(Tape& tape, const Variable& x, const Parameter& weight,
+                               double epsilon = kRmsNormEpsilon);
+
 Variable causal_conv(Tape& tape, const Variable& x, const Parameter& weight, const Parameter& bias,
                      Activation activation, const Segments& segments, const StateSlots& state);
 
+// What it gives is for matrix products alone.
 Variable decay_scan(Tape& tape, const Variable& u, const Variable& z, const Variable& g,
                     const Parameter& skip, const Segments& segments, const StateSlots& state);
 
@@ -46,6 +51,12 @@ Variable hold_blocks(Tape& tape, const Variable& x, const Segments& blocks, cons
 // base + the rows of `held` that each token may read.
 Variable causal_upsample(Tape& tape, const Variable& held, const Segments& segments, const Segments& blocks,
                          const int64_t* phases, int64_t stride, const Variable& base);
+
+// base + gain * the normed row of a slow level that each text's one token may read: hold_blocks, rms_norm and
+// causal_upsample in one. Not while the tape records.
+Variable read_held(Tape& tape, const Variable& x, const Segments& segments, const Segments& blocks,
+                   const uint8_t* fresh, const Parameter& start, const Parameter& weight,
+                   const Parameter& gain, const StateSlots& state, const Variable& base);
 
 // x turned by a Step's rotary table.
 Variable rotate(Tape& tape, const Variable& x, const Tensor& table);

@@ -35,8 +35,17 @@ Tape::~Tape() {
   if (gradients_) gradients_->clear();
 }
 
-Variable Tape::variable(int64_t rows, int64_t cols) {
-  Variable result{memory_.tensor(rows, cols, dtype())};
+Variable Tape::variable(int64_t rows, int64_t cols) { return variable(rows, cols, dtype()); }
+
+Variable Tape::operand(int64_t rows, int64_t cols) {
+  constexpr int64_t kFewRows = 64;
+  const bool in_halves =
+      backend_.device == Device::cuda && backend_.precision == Precision::bf16 && rows > kFewRows;
+  return variable(rows, cols, in_halves ? DType::bf16 : dtype());
+}
+
+Variable Tape::variable(int64_t rows, int64_t cols, DType dtype) {
+  Variable result{memory_.tensor(rows, cols, dtype)};
   if (recording()) result.node = new (memory_.allocate(sizeof(GradientNode))) GradientNode{rows, cols, {}};
   return result;
 }

@@ -94,6 +94,9 @@ class Tape {
 
   // A new variable [rows, cols], uninitialised.
   Variable variable(int64_t rows, int64_t cols);
+  // One that matrix products alone will read: on a card whose products are of bf16 numbers it holds such, so
+  // that they need not be rounded first; but for few rows, whose products take f32. Its gradient is as any.
+  Variable operand(int64_t rows, int64_t cols);
   // Memory that backward will need but no gradient flows to; null when not recording.
   Tensor saved(int64_t rows, int64_t cols) {
     return recording() ? memory_.tensor(rows, cols, dtype()) : Tensor{};
@@ -129,6 +132,7 @@ class Tape {
   void pass(const Variable& from, const Variable& to);
 
  private:
+  Variable variable(int64_t rows, int64_t cols, DType dtype);
   GradientNode& node_with_memory(const Variable& variable);
   // Of columns [begin, end): zero where nothing has reached them; and remembered as reached.
   void fill_gaps(GradientNode& node, int64_t begin, int64_t end);

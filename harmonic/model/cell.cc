@@ -25,8 +25,8 @@ class DecayCell : public Cell {
 
   Variable forward(Step& step, const Variable& v, const Segments& segments) const override {
     Tape& tape = step.tape();
-    Variable n = rms_norm(tape, v, norm_);
-    if (conv_) n = conv_(step, n, segments);
+    const Variable n =
+        conv_ ? conv_(step, rms_norm(tape, v, norm_), segments) : rms_norm_for_products(tape, v, norm_);
     const Variable uz = linear(tape, n, in_proj_);
     const Variable u = uz.columns(0, state_), z = uz.columns(state_, state_);
     const Variable g = linear(tape, dense_ ? u : n, gate_, {.bias = &gate_bias_});
@@ -66,7 +66,7 @@ class SelectiveCell : public Cell {
 
   Variable forward(Step& step, const Variable& v, const Segments& segments) const override {
     Tape& tape = step.tape();
-    const Variable n = rms_norm(tape, v, norm_);
+    const Variable n = rms_norm_for_products(tape, v, norm_);
     Variable u = linear(tape, n, u_proj_);
     if (conv_) u = conv_(step, u, segments);
     const Variable z = linear(tape, n, z_proj_);

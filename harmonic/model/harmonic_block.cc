@@ -71,6 +71,8 @@ class SlowLevel {
     Tape& tape = step.tape();
     const Segments& rows = step.level(below_).blocks;
     const Segments& blocks = step.level(stride_).blocks;
+    // Where nothing comes up, nothing changes.
+    if (rows.rows() == 0 && step.has_copied_states()) return below;
     const Variable p = causal_pool(tape, below, rows, step.phases(below_, stride_), stride_ / below_, blocks,
                                    step.slots(pool_));
     // Where no block has closed, the rest has no rows.
@@ -90,6 +92,9 @@ class SlowLevel {
     Tape& tape = step.tape();
     const LevelRows& level = step.level(stride_);
     const Variable d = down_ ? linear(tape, out, *down_) : out;
+    if (!tape.recording() && step.segments().longest() <= 1)
+      return read_held(tape, d, step.segments(), level.blocks, level.fresh, start_, norm_, weight_,
+                       step.slots(held_), base);
     const Variable held = hold_blocks(tape, d, level.blocks, level.fresh, start_, step.slots(held_));
     const Variable normed = rms_norm(tape, held, norm_, &weight_);
     return causal_upsample(tape, normed, step.segments(), level.blocks, level.phases, stride_, base);

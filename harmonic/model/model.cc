@@ -94,7 +94,7 @@ Variable Model::after_mixer(Tape& tape, int64_t i, const Variable& x, const Vari
   const Layer& layer = layers_.at(static_cast<size_t>(i));
   const Variable y = add(tape, mix, x);
   if (!layer.ffn_norm) return y;
-  const Variable n = norm(tape, y, *layer.ffn_norm);
+  const Variable n = rms_norm_for_products(tape, y, *layer.ffn_norm, config_.norm_epsilon);
   const Variable inner =
       gate(tape, linear(tape, n, *layer.ffn_up), linear(tape, n, *layer.ffn_gate), GateKind::silu);
   return linear(tape, inner, *layer.ffn_down, {.base = &y});

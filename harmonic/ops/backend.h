@@ -18,10 +18,10 @@ using AllOps =
     OpTable<Embedding, EmbeddingBackward, Linear, LinearBackward, PackWeight, RmsNorm, RmsNormBackward,
             CausalConv, CausalConvBackward, DecayScan, DecayScanBackward, SelectiveScan,
             SelectiveScanBackward, CausalPool, CausalPoolBackward, Shift, ShiftBackward, HoldBlocks,
-            HoldBlocksBackward, CausalUpsample, CausalUpsampleBackward, Add, Gate, GateBackward, RotaryTable,
-            Rotate, Attention, AttentionBackward, KeepKeys, KeepKeysBackward, FeatureMap, FeatureMapBackward,
-            SquaredError, MatrixScan, MatrixScanBackward, WeightedMean, WeightedMeanBackward,
-            LinearCrossEntropy, ChooseTokens, SumsOfSquares, AdamW, Muon>;
+            HoldBlocksBackward, CausalUpsample, CausalUpsampleBackward, ReadHeld, Add, Gate, GateBackward,
+            RotaryTable, Rotate, Attention, AttentionBackward, KeepKeys, KeepKeysBackward, FeatureMap,
+            FeatureMapBackward, SquaredError, MatrixScan, MatrixScanBackward, WeightedMean,
+            WeightedMeanBackward, LinearCrossEntropy, ChooseTokens, SumsOfSquares, AdamW, Muon>;
 
 // Is told of every op that a backend runs, before and after.
 class OpObserver {

@@ -6,9 +6,12 @@
 //
 // CausalUpsample adds to each token row the row it may read: for token t of segment b (from 0) that is row
 // floor((phases[b] + t + 1) / stride) of the segment's held rows.
+//
+// In a step of one token a text each text reads one row alone: ReadHeld is both ops and the norm between
+// them.
 #pragma once
 
-#include "harmonic/ops/op.h"
+#include "harmonic/ops/rms_norm.h"
 
 namespace harmonic {
 
@@ -51,9 +54,24 @@ struct CausalUpsampleBackward {
   Gradient dheld;  // [R' + B, C]
 };
 
+// y = base + weight * gain * rms_norm(held), where held is the block that segment b's token closes, if it
+// does; else the one held before. No segment has more than one token. There is no backward.
+struct ReadHeld {
+  Tensor x;                        // [R', C]
+  Segments segments, blocks;       // of tokens; of x
+  const uint8_t* fresh = nullptr;  // as HoldBlocks has it, and state_in and state_out
+  Tensor start, weight, gain;      // [1, C]
+  Tensor state_in;                 // [B, C]
+  Tensor base;                     // [R, C]
+  Tensor y;                        // [R, C]
+  Tensor state_out;                // [B, C]
+  double epsilon = kRmsNormEpsilon;
+};
+
 HARMONIC_DECLARE_OP(HoldBlocks);
 HARMONIC_DECLARE_OP(HoldBlocksBackward);
 HARMONIC_DECLARE_OP(CausalUpsample);
 HARMONIC_DECLARE_OP(CausalUpsampleBackward);
+HARMONIC_DECLARE_OP(ReadHeld);
 
 }  // namespace harmonic

@@ -99,4 +99,18 @@ void run(Context& context, const CausalUpsampleBackward& op) {
   });
 }
 
+// By the ops that it stands for: so a row has the same bits whether it comes alone or with others.
+void run(Context& context, const ReadHeld& op) {
+  const ArenaScope scope(context.scratch);
+  const int64_t count = op.blocks.count, rows = op.blocks.rows() + count, C = op.state_out.cols;
+  const Tensor held = context.scratch.tensor(rows, C, DType::f32);
+  const Tensor normed = context.scratch.tensor(rows, C, DType::f32);
+  run(context, HoldBlocks{op.x, op.blocks, op.fresh, op.start, op.state_in, held, op.state_out});
+  run(context, RmsNorm{held, op.weight, op.gain, normed, op.epsilon});
+  // As of blocks of two tokens, whose second closes them.
+  auto* phases = context.scratch.allocate_array<int64_t>(count);
+  for (int64_t b = 0; b < count; ++b) phases[b] = op.blocks.length(b);
+  run(context, CausalUpsample{normed, op.segments, op.blocks, phases, 2, op.base, op.y});
+}
+
 }  // namespace harmonic::cpu

@@ -97,4 +97,57 @@ void run(Context&, const CausalUpsampleBackward& op) {
   });
 }
 
+namespace {
+
+// A block for each text.
+template <int kThreads>
+void read_held(const ReadHeld& op) {
+  const Rows x = rows_of(op.x), start = rows_of(op.start), weight = rows_of(op.weight),
+             gain = rows_of(op.gain);
+  const Rows before = rows_of(op.state_in), after = rows_of(op.state_out), base = rows_of(op.base),
+             y = rows_of(op.y);
+  const SegmentRows segments = staged(op.segments), blocks = staged(op.blocks);
+  const uint8_t* fresh = staged(op.fresh, op.blocks.count);
+  const int64_t columns = op.state_out.cols;
+  const auto epsilon = static_cast<float>(op.epsilon);
+  const bool packed =
+      all_in_packs({op.x, op.start, op.weight, op.gain, op.state_in, op.state_out, op.base, op.y});
+  const auto bring = [=] __device__() {
+    prefetch_row(weight[0], columns);
+    prefetch_row(gain[0], columns);
+    prefetch_row(start[0], columns);
+  };
+  launch_early<kThreads>({segments.count}, kThreads / kWarpSize * 4, bring, [=] __device__() {
+    const int64_t b = blockIdx.x;
+    const bool closes = blocks.length(b) > 0, has_none = !closes && fresh[b];
+    const float* held = closes ? x[blocks.begin(b)] : has_none ? start[0] : before[b];
+    const auto for_share = [&](auto f) {
+      for (int64_t first = 4 * threadIdx.x; first < columns; first += 4 * kThreads)
+        f(Columns{first, columns - first < 4 ? static_cast<int>(columns - first) : 4, packed});
+    };
+    float squares = 0;
+    for_share([&](const Columns& share) {
+      const Four in = share.of(held);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) squares += in[i] * in[i];
+      share.put(after[b], has_none ? Four{} : in);
+    });
+    const float mean = block_sum(squares, dynamic_shared<float>()) / static_cast<float>(columns);
+    if (segments.length(b) == 0) return;
+    const int64_t r = segments.begin(b);
+    const float scale = 1 / sqrtf(mean + epsilon);
+    for_share([&](const Columns& share) {
+      Four sum = share.of(base[r]);
+      const Four in = share.of(held), w = share.of(weight[0]), more = share.of(gain[0]);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) sum[i] += in[i] * (scale * w[i]) * more[i];
+      share.put(y[r], sum);
+    });
+  });
+}
+
+}  // namespace
+
+void run(Context&, const ReadHeld& op) { op.y.cols > 512 ? read_held<512>(op) : read_held<128>(op); }
+
 }  // namespace harmonic::cuda

@@ -59,4 +59,24 @@ void run(Context&, const CausalUpsampleBackward& op) {
   }
 }
 
+void run(Context&, const ReadHeld& op) {
+  for (int64_t b = 0; b < op.segments.count; ++b) {
+    const bool closes = op.blocks.length(b) > 0;
+    const double* held = closes        ? op.x.row<double>(op.blocks.begin(b))
+                         : op.fresh[b] ? op.start.row<double>(0)
+                                       : op.state_in.row<double>(b);
+    double squares = 0;
+    for (int64_t c = 0; c < op.state_out.cols; ++c) squares += held[c] * held[c];
+    const double scale = 1 / std::sqrt(squares / static_cast<double>(op.state_out.cols) + op.epsilon);
+    for (int64_t c = 0; c < op.state_out.cols; ++c) {
+      if (op.segments.length(b) > 0) {
+        const int64_t r = op.segments.begin(b);
+        op.y.row<double>(r)[c] =
+            op.base.row<double>(r)[c] + held[c] * scale * op.weight.as<double>()[c] * op.gain.as<double>()[c];
+      }
+      op.state_out.row<double>(b)[c] = closes || !op.fresh[b] ? held[c] : 0;
+    }
+  }
+}
+
 }  // namespace harmonic::reference

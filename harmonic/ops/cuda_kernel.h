@@ -48,6 +48,22 @@ struct GradientRows {
 };
 inline GradientRows rows_of(const Gradient& gradient) { return {rows_of(gradient.to), gradient.add}; }
 
+// Rows that matrix products alone will read: f32 numbers, or such rounded to bf16.
+struct OperandRows {
+  float* numbers = nullptr;
+  uint16_t* halves = nullptr;
+  int64_t stride = 0;
+  __device__ void put(int64_t row, int64_t column, float value) const;
+};
+inline OperandRows operand_rows_of(const Tensor& tensor) {
+  if (tensor.dtype == DType::f32) return {rows_of(tensor).data, nullptr, tensor.stride};
+#ifndef __CUDACC__
+  cuda_on_cpu::expect_reachable(tensor.data);
+#endif
+  HARMONIC_ASSERT(tensor.dtype == DType::bf16);
+  return {nullptr, static_cast<uint16_t*>(tensor.data), tensor.stride};
+}
+
 // Segments whose offsets a kernel can read.
 struct SegmentRows {
   const int64_t* offsets = nullptr;
@@ -96,6 +112,15 @@ __host__ __device__ inline float float_of_bf16(uint16_t half) {
   float value;
   memcpy(&value, &bits, sizeof(value));
   return value;
+}
+
+__device__ inline void OperandRows::put(int64_t row, int64_t column, float value) const {
+  const int64_t at = row * stride + column;
+  if (halves) {
+    halves[at] = bf16_of(value);
+  } else {
+    numbers[at] = value;
+  }
 }
 
 // As the card's own units compute them: within a few units of the last place, and what is below the smallest
@@ -278,6 +303,12 @@ __global__ void __launch_bounds__(256) flat_kernel(int64_t count, F f) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i < count) f(i);
 }
+template <typename Kernel>
+void allow_shared(Kernel kernel, int64_t bytes) {
+  if (bytes > kDefaultSharedBytes)
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
+          "shared memory");
+}
 template <typename... Parameters, typename... Arguments>
 void launch_kernel(void (*kernel)(Parameters...), const dim3& blocks, int threads, int64_t shared_bytes,
                    const Arguments&... arguments) {
@@ -305,24 +336,24 @@ void launch(const Grid& grid, int64_t shared_bytes, F f) {
                     static_cast<unsigned>(grid.z)};
 #ifdef __CUDACC__
   const auto kernel = &block_kernel<kThreads, kBlocks, F>;
-  if (shared_bytes > kDefaultSharedBytes)
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(shared_bytes)),
-          "shared memory");
+  allow_shared(kernel, shared_bytes);
   launch_kernel(kernel, blocks, kThreads, shared_bytes, f);
 #else
   cuda_on_cpu::launch(blocks, kThreads, shared_bytes, f);
 #endif
 }
 
-// The same, but that before() may run while the kernels before are at work: it may read and write nothing.
+// The same, but that before() may run while the kernels before are at work: it may read what none of them
+// writes, and write shared memory alone.
 template <int kThreads, typename Before, typename F>
 void launch_early(const Grid& grid, int64_t shared_bytes, Before before, F f) {
   if (grid.x <= 0) return;
-  HARMONIC_ASSERT(grid.x <= INT32_MAX && shared_bytes <= kDefaultSharedBytes);
+  HARMONIC_ASSERT(grid.x <= INT32_MAX);
   const dim3 blocks{static_cast<unsigned>(grid.x), 1, 1};
 #ifdef __CUDACC__
-  launch_kernel(&early_block_kernel<kThreads, Before, F>, blocks, kThreads, shared_bytes, before, f);
+  const auto kernel = &early_block_kernel<kThreads, Before, F>;
+  allow_shared(kernel, shared_bytes);
+  launch_kernel(kernel, blocks, kThreads, shared_bytes, before, f);
 #else
   cuda_on_cpu::launch(blocks, kThreads, shared_bytes, [=] {
     before();
@@ -332,12 +363,19 @@ void launch_early(const Grid& grid, int64_t shared_bytes, Before before, F f) {
 }
 
 // Asks for memory to be brought near, which changes nothing: the cache is that of all multiprocessors.
+inline constexpr int kPrefetched = 128;  // bytes that come together
 __device__ inline void prefetch(const void* at) {
 #ifdef __CUDA_ARCH__
   asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
 #else
   static_cast<void>(at);
 #endif
+}
+// By all threads of a block: of a row that may be null.
+__device__ inline void prefetch_row(const float* row, int64_t columns) {
+  const int64_t bytes = row ? columns * static_cast<int64_t>(sizeof(float)) : 0;
+  for (int64_t at = kPrefetched * threadIdx.x; at < bytes; at += kPrefetched * blockDim.x)
+    prefetch(reinterpret_cast<const char*>(row) + at);
 }
 
 // f(i) for each i in [0, count), by threads that know nothing of each other.
@@ -404,6 +442,19 @@ struct Columns {
       for (int i = 0; i < 4; ++i)
         if (i < count) row[first + i] = four[i];
     }
+  }
+  __device__ void put(const OperandRows& rows, int64_t r, const Four& four) const {
+    if (rows.numbers) return put(rows.numbers + r * rows.stride, four);
+    uint16_t* to = rows.halves + r * rows.stride + first;
+    if (packed) {
+      const uint64_t low = bf16_of(four[0]) | static_cast<uint32_t>(bf16_of(four[1])) << 16;
+      const uint64_t high = bf16_of(four[2]) | static_cast<uint32_t>(bf16_of(four[3])) << 16;
+      *reinterpret_cast<uint64_t*>(to) = high << 32 | low;
+      return;
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      if (i < count) to[i] = bf16_of(four[i]);
   }
   __device__ void put(const GradientRows& rows, int64_t r, Four four) const {
     if (!rows) return;

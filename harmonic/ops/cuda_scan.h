@@ -131,8 +131,16 @@ struct LookBack {
     bool found;
     uint64_t words[kWindow][kChannels];
   };
-  // The state that enters a tile, for the first warp of its block, whose lanes have a channel each and know
-  // what the tile does to it. A segment's first tile `starts` from a state. By all threads.
+  // Tells what a tile does to a state, as soon as that is known: tiles that come later may go on with it. By
+  // the first warp of its block, whose lanes have a channel each. A segment's first tile need not: it tells a
+  // state.
+  __device__ void announce(const Place& place, float own_decay, float own_added) const {
+    const int64_t c = place.across * kChannels + threadIdx.x;
+    if (words && c < channels) tell(words + place.tile * channels + c, effect_word(own_decay, own_added));
+  }
+
+  // The state that enters a tile, for the first warp of its block, which has announced what the tile does to
+  // it if it is not one that `starts` from a state. By all threads.
   __device__ float enter(Shared& shared, const Place& place, bool starts, float start, float own_decay,
                          float own_added) const {
     if (!words) return start;
@@ -142,7 +150,6 @@ struct LookBack {
     const bool there = c < channels;
     float s = start;
     if (!starts) {
-      if (warp == 0 && there) tell(words + n * channels + c, effect_word(own_decay, own_added));
       do {
         look(shared, n, c, warp, lane);
         __syncthreads();

@@ -21,7 +21,7 @@ struct DecayScan {
   Tensor skip;     // [1, N]
   Segments segments;
   Tensor state_in;   // [B, N]
-  Tensor y;          // [R, N]
+  Tensor y;          // [R, N]; on a card it may be of bf16 numbers
   Tensor state_out;  // [B, N]
   Tensor borders;    // [scan_tiles, N] or null: receives the state before each tile, for backward
 };

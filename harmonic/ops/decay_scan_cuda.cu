@@ -54,8 +54,29 @@ __device__ void load(float (&to)[kPartRows], const Rows& from, const Part& own, 
 // What the threads of a block tell each other of their parts.
 struct Shared {
   float decay[kParts][kChannels], added[kParts][kChannels], entering[kChannels];
+  float states[kParts][kChannels];  // on the way back, when the others are of its gradient
   LookBack::Shared look_back;
 };
+
+// Where no segment has more than a row, as in a step of decoding, nothing goes from tile to tile.
+void advance_by_a_row(const DecayScan& op) {
+  const Rows u = rows_of(op.u), z = rows_of(op.z), g = rows_of(op.g), skip = rows_of(op.skip);
+  const Rows before = rows_of(op.state_in), after = rows_of(op.state_out), borders = rows_of(op.borders);
+  const OperandRows y = operand_rows_of(op.y);
+  const SegmentRows segments = staged(op.segments);
+  for_each_element(op.segments.count, op.u.cols, [=] __device__(int64_t b, int64_t c) {
+    float s = before[b][c];
+    if (segments.length(b) > 0) {
+      const int64_t r = segments.begin(b);  // which is its tile's number, too
+      if (borders) borders[r][c] = s;
+      const Step step = step_of(g[r][c]);
+      const float in = u[r][c], gate = z[r][c];
+      s = step.a * s + step.b * in;
+      y.put(r, c, (s + skip[0][c] * in) * gate * fast_sigmoid(gate));
+    }
+    after[b][c] = s;
+  });
+}
 
 // Segments without rows have no tile: their states pass by.
 void pass_by(const Segments& segments, const Rows& from, const Rows& to, int64_t channels) {
@@ -71,12 +92,13 @@ void pass_by(const Segments& segments, const Rows& from, const Rows& to, int64_t
 }  // namespace
 
 void run(Context& context, const DecayScan& op) {
+  if (op.segments.longest() <= 1) return advance_by_a_row(op);
   const ScanTiles tiles(op.segments, kScanTile);
   const int64_t channels = op.u.cols;
   const LookBack look_back(context, tiles, channels);
   const Rows u_rows = rows_of(op.u), z_rows = rows_of(op.z), g_rows = rows_of(op.g), skip = rows_of(op.skip);
-  const Rows y = rows_of(op.y), first = rows_of(op.state_in), last = rows_of(op.state_out);
-  const Rows borders = rows_of(op.borders);
+  const Rows first = rows_of(op.state_in), last = rows_of(op.state_out), borders = rows_of(op.borders);
+  const OperandRows y = operand_rows_of(op.y);
   launch<kThreads, 4>({look_back.blocks()}, sizeof(Shared), [=] __device__() {
     auto& shared = *dynamic_shared<Shared>();
     const LookBack::Place place = look_back.place();
@@ -85,7 +107,6 @@ void run(Context& context, const DecayScan& op) {
     float u[kPartRows], z[kPartRows], a[kPartRows], b[kPartRows];
     load(a, g_rows, own, there, kOpen);
     load(u, u_rows, own, there, 0);
-    load(z, z_rows, own, there, 0);
     float kept = 1, s = 0;
 #pragma unroll
     for (int i = 0; i < kPartRows; ++i) {
@@ -105,7 +126,10 @@ void run(Context& context, const DecayScan& op) {
         kept *= shared.decay[part][channel];
         s = shared.decay[part][channel] * s + shared.added[part][channel];
       }
+      if (!own.first) look_back.announce(place, kept, s);
     }
+    // On its way while the tile waits for those before.
+    load(z, z_rows, own, there, 0);
     const float start = own.part == 0 && own.first && there ? first[own.segment][own.c] : 0;
     const float entering = look_back.enter(shared.look_back, place, own.first, start, kept, s);
     if (own.part == 0) {
@@ -118,11 +142,10 @@ void run(Context& context, const DecayScan& op) {
     for (int part = 0; part < own.part; ++part)
       s = shared.decay[part][channel] * s + shared.added[part][channel];
     const float d = skip[0][own.c];
-    float* out = y[own.row] + own.c;
 #pragma unroll
-    for (int i = 0; i < kPartRows; ++i, out += y.stride) {
+    for (int i = 0; i < kPartRows; ++i) {
       s = a[i] * s + b[i] * u[i];
-      if (i < own.count) *out = (s + d * u[i]) * z[i] * fast_sigmoid(z[i]);
+      if (i < own.count) y.put(own.row + i, own.c, (s + d * u[i]) * z[i] * fast_sigmoid(z[i]));
     }
     if (own.last && own.part == kParts - 1) last[own.segment][own.c] = s;
   });
@@ -148,33 +171,18 @@ void run(Context& context, const DecayScanBackward& op) {
     const bool there = own.in(channels);
     float u[kPartRows], z[kPartRows], g[kPartRows], dy[kPartRows], before[kPartRows];
     load(g, g_rows, own, there, kOpen);
-    load(u, u_rows, own, there, 0);
     load(z, z_rows, own, there, 0);
     load(dy, dy_rows, own, there, 0);
+    load(u, u_rows, own, there, 0);
     float kept = 1, s = 0, ds = 0;
 #pragma unroll
-    for (int i = 0; i < kPartRows; ++i) {
-      const Step step = step_of(g[i]);
-      before[i] = step.a;
-      kept *= step.a;
-      s = step.a * s + step.b * u[i];
+    for (int i = kPartRows - 1; i >= 0; --i) {
+      const float a = step_of(g[i]).a;
+      kept *= a;
+      ds = a * (ds + dy[i] * z[i] * fast_sigmoid(z[i]));
     }
-#pragma unroll
-    for (int i = kPartRows - 1; i >= 0; --i) ds = before[i] * (ds + dy[i] * z[i] * fast_sigmoid(z[i]));
     const int channel = static_cast<int>(threadIdx.x) % kChannels;
     shared.decay[own.part][channel] = kept;
-    shared.added[own.part][channel] = s;
-    __syncthreads();
-    s = there ? borders[own.tile][own.c] : 0;
-    for (int part = 0; part < own.part; ++part)
-      s = shared.decay[part][channel] * s + shared.added[part][channel];
-#pragma unroll
-    for (int i = 0; i < kPartRows; ++i) {
-      const Step step = step_of(g[i]);
-      before[i] = s;
-      s = step.a * s + step.b * u[i];
-    }
-    __syncthreads();
     shared.added[own.part][channel] = ds;
     __syncthreads();
     if (own.part == 0) {
@@ -185,6 +193,24 @@ void run(Context& context, const DecayScanBackward& op) {
         kept *= shared.decay[part][channel];
         ds = shared.decay[part][channel] * ds + shared.added[part][channel];
       }
+      if (!own.last) look_back.announce(place, kept, ds);
+    }
+    // The states that enter rows, while the tile waits for those after.
+#pragma unroll
+    for (int i = 0; i < kPartRows; ++i) {
+      const Step step = step_of(g[i]);
+      s = step.a * s + step.b * u[i];
+    }
+    shared.states[own.part][channel] = s;
+    __syncthreads();
+    s = there ? borders[own.tile][own.c] : 0;
+    for (int part = 0; part < own.part; ++part)
+      s = shared.decay[part][channel] * s + shared.states[part][channel];
+#pragma unroll
+    for (int i = 0; i < kPartRows; ++i) {
+      const Step step = step_of(g[i]);
+      before[i] = s;
+      s = step.a * s + step.b * u[i];
     }
     const float start = own.part == 0 && own.last && dlast && there ? dlast[own.segment][own.c] : 0;
     const float entering = look_back.enter(shared.look_back, place, own.last, start, kept, ds);

@@ -1,5 +1,6 @@
 #include "harmonic/ops/few_rows_cuda.h"
 
+#include "harmonic/ops/cuda_mma.h"
 #include "harmonic/ops/packed_weight_cuda.h"
 
 // The warps of a block share out K: each keeps its pieces of x in registers and reads the same pieces of one
@@ -11,8 +12,7 @@ namespace {
 constexpr int kThreads = 256, kWarps = kThreads / kWarpSize;
 constexpr int kMostRows = 8;        // of x, of one block
 constexpr int kBlocksWanted = 264;  // two for each multiprocessor of a card, where there is work for them
-constexpr int kPrefetched = 128;    // bytes that come together
-constexpr int64_t kMostPrefetched = 32 << 10;  // by a block: all of them far less than the cache holds
+constexpr int64_t kMostPrefetched = 64 << 10;  // by a block: all of them far less than the cache holds
 constexpr int kMostOutputs = 64;               // rows of the weight, of one block
 
 struct alignas(16) Words {
@@ -26,6 +26,7 @@ __device__ inline float rounded(float value) { return float_of_bf16(bf16_of(valu
 // Rounded to bf16, as an operand, or not.
 template <bool kAligned, bool kRounds>
 struct F32Rows {
+  static constexpr bool kIsPacked = false;
   static constexpr int kNumbers = 4;
   const float* data;
   int64_t stride, k;
@@ -50,6 +51,7 @@ struct F32Rows {
 };
 
 struct Bf16Rows {
+  static constexpr bool kIsPacked = true;
   static constexpr int kNumbers = 8;
   PackedRows rows;
 
@@ -67,6 +69,7 @@ struct Bf16Rows {
 };
 
 struct I8Rows {
+  static constexpr bool kIsPacked = true;
   static constexpr int kNumbers = 16;
   PackedRows rows;
 
@@ -233,8 +236,72 @@ void multiply(const Weight& weight, const FewRows& p) {
   });
 }
 
+// One row, by a packed weight. A block's rows of the weight are on their way to its shared memory from the
+// moment on that there is room for it on a multiprocessor, however long it then waits for x: so memory is at
+// work while the short kernels between two products are. False where a row is too long.
+template <typename Weight>
+bool multiply_one(const Weight& weight, const FewRows& p) {
+  constexpr int kNumbers = Weight::kNumbers, kFours = kNumbers / 4;
+  constexpr int64_t kShared = 112 << 10;  // of a block: two fit a multiprocessor
+  const int64_t chunks = ceil_div(p.inputs, kNumbers), row_bytes = chunks * int64_t{sizeof(Words)};
+  const int64_t x_bytes = chunks * kNumbers * int64_t{sizeof(float)};
+  const int64_t most = (kShared - x_bytes) / row_bytes / kWarps * kWarps;
+  if (most < kWarps) return false;
+  const int64_t wanted = round_up(ceil_div(p.outputs, kBlocksWanted), kWarps);
+  const int64_t own = std::min(most, wanted);  // rows of a block
+  // x lies in four numbers of each chunk side by side: lanes then read from different banks.
+  const auto stage = [=] __device__() {
+    auto* staged = dynamic_shared<Words>() + chunks * kFours;
+    const int64_t first = blockIdx.x * own, end = first + own < p.outputs ? first + own : p.outputs;
+    const auto* from = reinterpret_cast<const Words*>(weight.bytes_at(first));
+    for (int64_t i = threadIdx.x; i < (end - first) * chunks; i += kThreads) begin_copy(staged + i, from + i);
+  };
+  launch_early<kThreads>({ceil_div(p.outputs, own)}, x_bytes + own * row_bytes, stage, [=] __device__() {
+    auto* x = dynamic_shared<Pack<float>>();
+    const auto* staged = dynamic_shared<Words>() + chunks * kFours;
+    const int lane = static_cast<int>(threadIdx.x % kWarpSize),
+              warp = static_cast<int>(threadIdx.x / kWarpSize);
+    for (int64_t i = threadIdx.x; i < chunks * kFours; i += kThreads) {
+      Pack<float> four;
+      float numbers[4];
+      load_x(p, 0, 4 * i, numbers);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) four.numbers[j] = numbers[j];
+      x[i % kFours * chunks + i / kFours] = four;
+    }
+    finish_copies();
+    __syncthreads();
+    const int64_t first = blockIdx.x * own;
+    for (int64_t row = warp; row < own && first + row < p.outputs; row += kWarps) {
+      const Words* words = staged + row * chunks;
+      float sums[kFours] = {};
+#pragma unroll 4
+      for (int64_t chunk = lane; chunk < chunks; chunk += kWarpSize) {
+        const Words of = words[chunk];
+#pragma unroll
+        for (int f = 0; f < kFours; ++f) {
+          const Pack<float> four = x[f * chunks + chunk];
+#pragma unroll
+          for (int j = 0; j < 4; ++j) sums[f] = fmaf(weight.number(of, 4 * f + j), four.numbers[j], sums[f]);
+        }
+      }
+      float sum = sums[0];
+#pragma unroll
+      for (int f = 1; f < kFours; ++f) sum += sums[f];
+      sum = warp_sum(sum);
+      const int64_t output = first + row;
+      if (lane == 0)
+        p.y[0][output] = (p.base ? p.base[0][output] : 0) + (p.bias ? p.bias[0][output] : 0) +
+                         p.sign * weight.scale(output) * sum;
+    }
+  });
+  return true;
+}
+
 template <typename Weight>
 void multiply(const Weight& weight, const FewRows& p) {
+  if constexpr (Weight::kIsPacked)
+    if (p.rows == 1 && multiply_one(weight, p)) return;
   if (p.rows == 1) return multiply<1>(weight, p);
   if (p.rows == 2) return multiply<2>(weight, p);
   if (p.rows <= 4) return multiply<4>(weight, p);

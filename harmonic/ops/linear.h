@@ -8,8 +8,8 @@ namespace harmonic {
 // On the cpu every element is one chain of fused multiply-adds over k in order that starts from base + bias.
 // On the bf16 backends (backend.h) x, weight and dy are rounded as operands of the products, forward and
 // backward: weight and x for y, dy and weight for dx, dy and x for dweight. dbias sums dy as it is. On a card
-// x, of more than a few rows, and the weight's packed form may both hold bf16 numbers, which are taken as
-// they are.
+// x, of more than a few rows (64), and the weight's packed form may both hold bf16 numbers, which are taken
+// as they are.
 struct Linear {
   Tensor x;             // [R, K]
   Tensor weight;        // [M, K]; without data where `packed` holds it

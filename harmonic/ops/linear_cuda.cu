@@ -1,11 +1,17 @@
+#include "harmonic/ops/cuda_card.h"
 #include "harmonic/ops/few_rows_cuda.h"
 #include "harmonic/ops/packed_weight_cuda.h"
+#include "harmonic/ops/some_rows_cuda.h"
 
 namespace harmonic::cuda {
 namespace {
 
 // A packed weight is unpacked by and by: as many numbers at once.
 constexpr int64_t kUnpackedAtOnce = 1 << 25;
+
+// cuBLASLt has fast kernels for results of so many columns and multiples of them: a head of 50,257 tokens
+// took four times as long as one of 50,256.
+constexpr int64_t kColumnsTogether = 8;
 
 // Columns of the product, that is rows of the weight.
 void multiply_columns(Context& context, const Linear& op, const Tensor& weight, int64_t first) {
@@ -26,9 +32,14 @@ void multiply_columns(Context& context, const Linear& op, const Tensor& weight, 
 void run(Context& context, const Linear& op) {
   if (op.y.size() == 0) return;  // a slow level at rest: nothing of the weight is read
   if (has_few_rows(op)) return multiply_few_rows(op);
+  if (has_some_rows(op)) return multiply_some_rows(op);
   if (!op.packed) return multiply_columns(context, op, op.weight, 0);
   const int64_t m = op.y.cols, k = op.x.cols;
   const bool is_read = precision() == Precision::bf16 && op.packed.dtype == DType::bf16;
+  if (const int64_t even = m / kColumnsTogether * kColumnsTogether; is_read && even < m) {
+    multiply_columns(context, op, unpacked(context, op.packed, m, k, 0, even), 0);
+    return multiply_last_columns(op, even);
+  }
   const int64_t at_once = is_read ? m : std::max<int64_t>(1, kUnpackedAtOnce / std::max<int64_t>(1, k));
   for (int64_t first = 0; first < m; first += at_once) {
     const ArenaScope scope(context.scratch);
@@ -61,9 +72,10 @@ void run(Context& context, const LinearBackward& op) {
       [=] __device__(int64_t c, float sum) { dbias[0][c] += sum; });
 }
 
+namespace {
+
 // The weight is rounded in place, and what it is rounded to is written beside it.
-void run(Context&, const PackWeight& op) {
-  if (op.format == DType::f32) return;
+void pack(const PackWeight& op) {
   const Rows weight = rows_of(op.weight);
   const int64_t columns = op.weight.cols;
   const PackedRows packed = packed_rows_of(op.packed, op.weight.rows, columns);
@@ -92,6 +104,16 @@ void run(Context&, const PackWeight& op) {
     }
     if (lane == 0) packed.scales[r] = scale;
   });
+}
+
+}  // namespace
+
+// Products may read the packed form while the kernels before them are at work: it is written when this
+// returns.
+void run(Context&, const PackWeight& op) {
+  if (op.format == DType::f32) return;
+  pack(op);
+  synchronize();
 }
 
 }  // namespace harmonic::cuda

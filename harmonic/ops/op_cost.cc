@@ -165,6 +165,9 @@ OpCost cost_of(const CausalUpsample& op) {
 OpCost cost_of(const CausalUpsampleBackward& op) {
   return {"causal_upsample", OpWay::backward, 0, op.dy.cols, 0, bytes(op.dy, op.dheld)};
 }
+OpCost cost_of(const ReadHeld& op) {
+  return {"read_held", OpWay::forward, 0, op.y.cols, 0, bytes(op.x, op.state_in, op.base, op.y)};
+}
 
 OpCost cost_of(const Add& op) { return {"add", OpWay::forward, 0, op.y.cols, 0, bytes(op.a, op.b, op.y)}; }
 OpCost cost_of(const Gate& op) {

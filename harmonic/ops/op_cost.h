@@ -61,6 +61,7 @@ OpCost cost_of(const HoldBlocks& op);
 OpCost cost_of(const HoldBlocksBackward& op);
 OpCost cost_of(const CausalUpsample& op);
 OpCost cost_of(const CausalUpsampleBackward& op);
+OpCost cost_of(const ReadHeld& op);
 OpCost cost_of(const Add& op);
 OpCost cost_of(const Gate& op);
 OpCost cost_of(const GateBackward& op);

@@ -11,7 +11,7 @@ struct RmsNorm {
   Tensor x;       // [R, C]
   Tensor weight;  // [1, C]
   Tensor gain;    // [1, C] or null (1): the learned weight of a level in a combination
-  Tensor y;       // [R, C]
+  Tensor y;       // [R, C]; on a card it may be of bf16 numbers
   double epsilon = kRmsNormEpsilon;
 };
 

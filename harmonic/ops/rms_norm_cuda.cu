@@ -30,7 +30,8 @@ __device__ float inverse_root_mean_square(const float* x, int64_t columns, bool 
 }  // namespace
 
 void run(Context&, const RmsNorm& op) {
-  const Rows x = rows_of(op.x), weight = rows_of(op.weight), gain = rows_of(op.gain), y = rows_of(op.y);
+  const Rows x = rows_of(op.x), weight = rows_of(op.weight), gain = rows_of(op.gain);
+  const OperandRows y = operand_rows_of(op.y);
   const int64_t columns = op.x.cols;
   const auto epsilon = static_cast<float>(op.epsilon);
   const bool packed = all_in_packs({op.x, op.weight, op.gain, op.y});
@@ -44,13 +45,17 @@ void run(Context&, const RmsNorm& op) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) out[i] *= more[i];
     }
-    share.put(y[r], out);
+    share.put(y, r, out);
   };
   // Few wide rows have a block each: one warp would walk long.
   constexpr int64_t kFewRows = 64, kWide = 512;
-  constexpr int kThreads = 256;
+  constexpr int kThreads = 512;
   if (op.x.rows <= kFewRows && columns >= kWide) {
-    launch<kThreads>({op.x.rows}, kThreads / kWarpSize * 4, [=] __device__() {
+    const auto bring = [=] __device__() {
+      prefetch_row(weight[0], columns);
+      if (gain) prefetch_row(gain[0], columns);
+    };
+    launch_early<kThreads>({op.x.rows}, kThreads / kWarpSize * 4, bring, [=] __device__() {
       const int64_t r = blockIdx.x;
       const auto thread = static_cast<int>(threadIdx.x);
       float squares = 0;

@@ -107,6 +107,11 @@ struct Segments {
   int64_t rows() const { return count ? offsets[count] : 0; }
   int64_t begin(int64_t b) const { return offsets[b]; }
   int64_t length(int64_t b) const { return offsets[b + 1] - offsets[b]; }
+  int64_t longest() const {
+    int64_t most = 0;
+    for (int64_t b = 0; b < count; ++b) most = std::max(most, length(b));
+    return most;
+  }
 };
 
 }  // namespace harmonic
