@@ -84,8 +84,9 @@ void causal_upsample(Trial& trial, const Shape& shape, Base base) {
 }
 
 // Texts of a token or none, the tokens of every third closing a block; every other text is fresh.
-// `apart`: by the ops that ReadHeld stands for.
-void read_held(Trial& trial, int64_t count, int64_t channels, bool apart = false) {
+// `apart`: by the ops that ReadHeld stands for. `in_packs`: on copies whose rows lie together.
+enum class Way { together, apart, in_packs };
+void read_held(Trial& trial, int64_t count, int64_t channels, Way way = Way::together) {
   std::vector<int64_t> lengths, closed;
   std::vector<uint8_t> fresh;
   for (int64_t b = 0; b < count; ++b) {
@@ -109,7 +110,22 @@ void read_held(Trial& trial, int64_t count, int64_t channels, bool apart = false
   };
   for (int64_t b = 0; b < count; ++b)
     if (fresh[static_cast<size_t>(b)]) trial.poison_row("state_in", b);
-  if (!apart) return trial(op);
+  if (way == Way::together) return trial(op);
+  if (way == Way::in_packs) {
+    ReadHeld copies = op;
+    const auto copy = [](const Tensor& from, const Tensor& to) {
+      for (int64_t r = 0; r < from.rows; ++r) std::copy_n(from.row<float>(r), from.cols, to.row<float>(r));
+    };
+    for (Tensor ReadHeld::*tensor :
+         {&ReadHeld::x, &ReadHeld::start, &ReadHeld::weight, &ReadHeld::gain, &ReadHeld::state_in,
+          &ReadHeld::base, &ReadHeld::y, &ReadHeld::state_out}) {
+      copies.*tensor = trial.temporary((op.*tensor).rows, channels);
+      copy(op.*tensor, copies.*tensor);
+    }
+    trial(copies);
+    copy(copies.y, op.y);
+    return copy(copies.state_out, op.state_out);
+  }
   const int64_t rows = blocks.rows() + count;
   const Tensor held = trial.temporary(rows, channels), normed = trial.temporary(rows, channels);
   trial(HoldBlocks{op.x, blocks, op.fresh, op.start, op.state_in, held, op.state_out});
@@ -125,14 +141,32 @@ TEST(ReadHeld, MatchesTheReferenceInOutputsAndStates) {
   });
 }
 
+// Rows that more threads share, in packs of numbers where they lie in such.
+TEST(ReadHeld, MatchesTheReferenceOfLongRows) {
+  for (const int64_t channels : {513, 1100, 2048})
+    expect_matches_reference([&](Trial& trial) { read_held(trial, 7, channels); },
+                             fmt::format("{} channels", channels));
+  for (const TestedBackend& tested : tested_backends()) {
+    if (tested.backend.dtype != DType::f32) continue;
+    for (const int64_t channels : {40, 520}) {
+      Trial trial(tested.backend, 1);
+      read_held(trial, 7, channels);
+      Trial packed(tested.backend, 1);
+      read_held(packed, 7, channels, Way::in_packs);
+      EXPECT_EQ(trial.bits("y"), packed.bits("y")) << tested.backend.name;
+      EXPECT_EQ(trial.bits("state_out"), packed.bits("state_out")) << tested.backend.name;
+    }
+  }
+}
+
 TEST(ReadHeld, GivesOnAProcessorTheBitsOfTheOpsThatItStandsFor) {
   Trial together(cpu_backend(), 1), apart(cpu_backend(), 1);
   read_held(together, 12, 37);
-  read_held(apart, 12, 37, true);
+  read_held(apart, 12, 37, Way::apart);
   for (const std::string name : {"y", "state_out"}) EXPECT_EQ(together.bits(name), apart.bits(name)) << name;
   Trial exact(reference_backend(), 1), definition(reference_backend(), 1);
   read_held(exact, 12, 37);
-  read_held(definition, 12, 37, true);
+  read_held(definition, 12, 37, Way::apart);
   for (const std::string name : {"y", "state_out"})
     EXPECT_LE(relative_error(exact.values(name), definition.values(name)), 1e-14) << name;
 }

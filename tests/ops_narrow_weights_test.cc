@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "emulated_cuda.h"
+#include "harmonic/base/checked.h"
 #include "harmonic/base/random.h"
 #include "harmonic/ops/backend.h"
 #include "harmonic/ops/cuda_plugin.h"
@@ -329,9 +330,9 @@ TEST_P(WeightsOnADevice, TakeRowsOfHalvesAsTheyAre) {
        {std::pair<int64_t, int64_t>{64, 32}, {33, 17}, {300, 70}, {520, 13}}) {
     const ArenaScope scope(arena_);
     const Tensor weight = matrix(outputs, inputs, 7), x = matrix(kRows, inputs, 9);
-    Tensor halves = nothing(kRows, inputs);
+    Tensor halves = nothing(kRows, round_up(inputs, 8));
     halves.dtype = DType::bf16;
-    halves.stride = inputs % 2 == 0 ? inputs : inputs + 1;
+    halves.cols = inputs;
     auto* numbers = static_cast<uint16_t*>(halves.data);
     for (int64_t r = 0; r < kRows; ++r)
       for (int64_t k = 0; k < inputs; ++k) {

@@ -46,6 +46,7 @@ Variable rms_norm(Tape& tape, const Variable& x, const Parameter& weight, const 
 Variable rms_norm_for_products(Tape& tape, const Variable& x, const Parameter& weight, double epsilon) {
   return normed(tape, x, weight, nullptr, epsilon, tape.operand(x.value.rows, x.value.cols));
 }
+
 Variable causal_conv(Tape& tape, const Variable& x, const Parameter& weight, const Parameter& bias,
                      Activation activation, const Segments& segments, const StateSlots& state) {
   Variable y = tape.variable(x.value.rows, x.value.cols);

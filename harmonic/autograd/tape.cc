@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "harmonic/base/checked.h"
+
 namespace harmonic {
 
 Tensor GradientPool::take(int64_t rows, int64_t cols, DType dtype) {
@@ -45,7 +47,10 @@ Variable Tape::operand(int64_t rows, int64_t cols) {
 }
 
 Variable Tape::variable(int64_t rows, int64_t cols, DType dtype) {
-  Variable result{memory_.tensor(rows, cols, dtype)};
+  // Rows of halves begin at multiples of 16 bytes, as the matrix units of a card want them.
+  const int64_t width = dtype == DType::bf16 ? round_up(cols, 8) : cols;
+  Variable result{memory_.tensor(rows, width, dtype)};
+  result.value.cols = cols;
   if (recording()) result.node = new (memory_.allocate(sizeof(GradientNode))) GradientNode{rows, cols, {}};
   return result;
 }

@@ -30,6 +30,17 @@ cudaStream_t stream() {
   return only;
 }
 
+int64_t most_shared_bytes() {
+  static const int bytes = [] {
+    int device = 0, most = 0;
+    check(cudaGetDevice(&device), "asking what it is");
+    check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+          "asking what it is");
+    return most;
+  }();
+  return bytes;
+}
+
 void synchronize() { check(cudaStreamSynchronize(stream()), "waiting for it"); }
 
 namespace {

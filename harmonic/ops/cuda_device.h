@@ -57,6 +57,9 @@ struct Product {
 };
 void multiply(Context& context, const Product& product);
 
+// Bytes of shared memory that a block may ask for: 227 KiB on Hopper, less on others.
+int64_t most_shared_bytes();
+
 // Sets memory to zero, in the order of the ops.
 void fill_zero(void* memory, int64_t rows, int64_t row_bytes, int64_t stride_bytes);
 

@@ -343,8 +343,8 @@ void launch(const Grid& grid, int64_t shared_bytes, F f) {
 #endif
 }
 
-// The same, but that before() may run while the kernels before are at work: it may read what none of them
-// writes, and write shared memory alone.
+// The same, but that before() may run while kernels before are at work, however many: it may read what none
+// that has not been waited for writes, and write shared memory alone. The stand-in shows nothing of that.
 template <int kThreads, typename Before, typename F>
 void launch_early(const Grid& grid, int64_t shared_bytes, Before before, F f) {
   if (grid.x <= 0) return;

@@ -80,9 +80,8 @@ void advance_by_a_row(const DecayScan& op) {
 
 // Segments without rows have no tile: their states pass by.
 void pass_by(const Segments& segments, const Rows& from, const Rows& to, int64_t channels) {
-  if (!to || !std::any_of(segments.offsets, segments.offsets + segments.count,
-                          [](const int64_t& offset) { return offset == (&offset)[1]; }))
-    return;
+  const int64_t* end = segments.offsets + segments.count + 1;
+  if (!to || std::adjacent_find(segments.offsets, end) == end) return;
   const SegmentRows rows = staged(segments);
   for_each_element(segments.count, channels, [=] __device__(int64_t b, int64_t c) {
     if (rows.length(b) == 0) to[b][c] = from ? from[b][c] : 0;

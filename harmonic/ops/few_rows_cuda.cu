@@ -242,10 +242,11 @@ void multiply(const Weight& weight, const FewRows& p) {
 template <typename Weight>
 bool multiply_one(const Weight& weight, const FewRows& p) {
   constexpr int kNumbers = Weight::kNumbers, kFours = kNumbers / 4;
-  constexpr int64_t kShared = 112 << 10;  // of a block: two fit a multiprocessor
+  // Of a block: two fit a multiprocessor.
+  const int64_t shared = std::min<int64_t>(112 << 10, most_shared_bytes());
   const int64_t chunks = ceil_div(p.inputs, kNumbers), row_bytes = chunks * int64_t{sizeof(Words)};
   const int64_t x_bytes = chunks * kNumbers * int64_t{sizeof(float)};
-  const int64_t most = (kShared - x_bytes) / row_bytes / kWarps * kWarps;
+  const int64_t most = (shared - x_bytes) / row_bytes / kWarps * kWarps;
   if (most < kWarps) return false;
   const int64_t wanted = round_up(ceil_div(p.outputs, kBlocksWanted), kWarps);
   const int64_t own = std::min(most, wanted);  // rows of a block
@@ -315,8 +316,8 @@ bool is_aligned(const Rows& rows, int64_t columns) {
 
 }  // namespace
 
-// Beyond these a product by cuBLASLt takes less time: with packed bf16 numbers it reads them as they are, by
-// the matrix units; others come as, or are first unpacked to, f32.
+// Beyond these a product by the matrix units takes less time: of packed bf16 numbers, which they read as they
+// are, multiply_some_rows() or cuBLASLt; others come as, or are first unpacked to, f32.
 bool has_few_rows(const Linear& op) {
   const int64_t most = !op.packed                                                         ? 16
                        : precision() == Precision::bf16 && op.packed.dtype == DType::bf16 ? 8

@@ -75,13 +75,17 @@ Inputs inputs_of(const Tensor& x) {
           x.rows,       x.cols,      address % (narrow ? 8 : 16) == 0 && x.stride % 4 == 0};
 }
 
+int64_t shared_bytes(int64_t inputs) {
+  return ceil_div(inputs, kWidth) * SharedTile::bytes(kRows + kColumns);
+}
+
 }  // namespace
 
 bool has_some_rows(const Linear& op) {
   constexpr int64_t kSmall = 1 << 19;
   return precision() == Precision::bf16 && op.packed && op.packed.dtype == DType::bf16 && op.x.rows > 8 &&
-         op.x.rows <= kMostRows && op.x.cols > 0 && op.x.cols <= kMostInputs &&
-         op.x.cols * op.y.cols <= kSmall;
+         op.x.rows <= kMostRows && op.x.cols > 0 && shared_bytes(op.x.cols) <= most_shared_bytes() &&
+         op.x.cols <= kMostInputs && op.x.cols * op.y.cols <= kSmall;
 }
 
 void multiply_some_rows(const Linear& op) {
@@ -115,37 +119,38 @@ void multiply_some_rows(const Linear& op) {
       }
     }
   };
-  const int64_t shared = int64_t{parts} * SharedTile::bytes(kRows + kColumns);
-  launch_early<kThreads>({across * ceil_div(op.x.rows, kRows)}, shared, stage, [=] __device__() {
-    const int64_t first = blockIdx.x % across * kColumns, first_row = blockIdx.x / across * kRows;
-    // A warp has some rows of x, of each part half of its lanes two of them at a time. All that there is of a
-    // part is asked for before any of it is used.
-    const int warp = static_cast<int>(threadIdx.x) / kWarpSize, lane = lane_index();
-    constexpr int kOwn = kRows / (2 * kThreads / kWarpSize);
-    const int column = lane % 16 * 4, own_row = warp * 2 * kOwn + lane / 16 * kOwn;
-    for (int part = 0; part < parts; part += kTogether) {
-      FourHalves four[kTogether][kOwn];
-      x.load(four, first_row + own_row, part * kWidth + column);
+  launch_early<kThreads>(
+      {across * ceil_div(op.x.rows, kRows)}, shared_bytes(inputs), stage, [=] __device__() {
+        const int64_t first = blockIdx.x % across * kColumns, first_row = blockIdx.x / across * kRows;
+        // A warp has some rows of x, of each part half of its lanes two of them at a time. All that there is
+        // of a part is asked for before any of it is used.
+        const int warp = static_cast<int>(threadIdx.x) / kWarpSize, lane = lane_index();
+        constexpr int kOwn = kRows / (2 * kThreads / kWarpSize);
+        const int column = lane % 16 * 4, own_row = warp * 2 * kOwn + lane / 16 * kOwn;
+        for (int part = 0; part < parts; part += kTogether) {
+          FourHalves four[kTogether][kOwn];
+          x.load(four, first_row + own_row, part * kWidth + column);
 #pragma unroll
-      for (int p = 0; p < kTogether; ++p)
+          for (int p = 0; p < kTogether; ++p)
 #pragma unroll
-        for (int i = 0; i < kOwn; ++i)
-          if (part + p < parts)
-            *reinterpret_cast<FourHalves*>(of_x(part + p)[own_row + i] + column) = four[p][i];
-    }
-    finish_copies();
-    __syncthreads();
-    const int down = warp % 2 * 16, right = warp / 2 * 16;
-    Sums<1, 2> sums;
-    sums.clear();
-    for (int part = 0; part < parts; ++part)
-      Bf16Products::add_rows_by_rows(sums, of_x(part).from_row(down), of_weight(part).from_row(right));
-    sums.for_each([&](int row, int block, int place, float sum) {
-      const int64_t r = first_row + down + row_in_warp(row);
-      const int64_t c = first + right + Bf16Products::score_column(block, place);
-      if (r < x.rows && c < outputs) y[r][c] = (base ? base[r][c] : 0) + (bias ? bias[0][c] : 0) + sign * sum;
-    });
-  });
+            for (int i = 0; i < kOwn; ++i)
+              if (part + p < parts)
+                *reinterpret_cast<FourHalves*>(of_x(part + p)[own_row + i] + column) = four[p][i];
+        }
+        finish_copies();
+        __syncthreads();
+        const int down = warp % 2 * 16, right = warp / 2 * 16;
+        Sums<1, 2> sums;
+        sums.clear();
+        for (int part = 0; part < parts; ++part)
+          Bf16Products::add_rows_by_rows(sums, of_x(part).from_row(down), of_weight(part).from_row(right));
+        sums.for_each([&](int row, int block, int place, float sum) {
+          const int64_t r = first_row + down + row_in_warp(row);
+          const int64_t c = first + right + Bf16Products::score_column(block, place);
+          if (r < x.rows && c < outputs)
+            y[r][c] = (base ? base[r][c] : 0) + (bias ? bias[0][c] : 0) + sign * sum;
+        });
+      });
 }
 
 // A warp for each number.
