@@ -33,10 +33,6 @@ void SoftmaxTileBackward(Readable readable, float scale, float lse, float shared
   clear(std::max<int64_t>(0, readable.end), kKeys);
 }
 
-float Dot(int64_t count, const float* a, const float* b) {
-  return DotProduct(hn::CappedTag<float, 16>(), count, a, b);
-}
-
 }  // namespace HWY_NAMESPACE
 }  // namespace harmonic
 HWY_AFTER_NAMESPACE();
@@ -46,7 +42,6 @@ namespace harmonic::cpu {
 namespace {
 
 HWY_EXPORT(SoftmaxTileBackward);
-HWY_EXPORT(Dot);
 
 // Weights and gradients of the scores of a block of queries against a tile of keys.
 struct ScoreGradients {
@@ -142,8 +137,7 @@ void run(Context& context, const AttentionBackward& op) {
       op.q.rows, ceil_div(kElementGrain, op.q.cols), [&](int64_t begin, int64_t end) {
         for (int64_t r = begin; r < end; ++r)
           for (int64_t h = 0; h < H; ++h)
-            shared[r * H + h] =
-                HWY_DYNAMIC_DISPATCH(Dot)(D, op.dy.row<float>(r) + h * D, op.y.row<float>(r) + h * D);
+            shared[r * H + h] = row_math::dot(op.dy.row<float>(r) + h * D, op.y.row<float>(r) + h * D, D);
       });
   for_each_query_block(context, op, [&](const QueryBlock& block, MatmulWorker& worker) {
     query_gradients(op, block, shared, worker);

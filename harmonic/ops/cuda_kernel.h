@@ -1,20 +1,19 @@
-// What the kernels of *_cuda.cu are written in: launches, rows, sums across a warp or a block, and functions
-// of single numbers. Compiled by nvcc for a card; or by the host's compiler, whose stand-in for CUDA runs the
-// same kernels on the processor (tests/cuda_on_cpu.h).
+// What the kernels of *_cuda.cu are written in: rows, and sums across a warp, a block or columns. Compiled by
+// nvcc for a card; or by the host's compiler, whose stand-in for CUDA runs the same kernels on the processor
+// (tests/cuda_on_cpu.h).
 #pragma once
 
 #ifdef __CUDACC__
 #include <cuda_runtime.h>
 #endif
 
-#include <cmath>
+#include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <initializer_list>
-#include <type_traits>
-#include <utility>
 
 #include "harmonic/ops/cuda_device.h"
+#include "harmonic/ops/cuda_launch.h"
+#include "harmonic/ops/cuda_numbers.h"
 
 namespace harmonic::cuda {
 
@@ -53,7 +52,14 @@ struct OperandRows {
   float* numbers = nullptr;
   uint16_t* halves = nullptr;
   int64_t stride = 0;
-  __device__ void put(int64_t row, int64_t column, float value) const;
+  __device__ void put(int64_t row, int64_t column, float value) const {
+    const int64_t at = row * stride + column;
+    if (halves) {
+      halves[at] = bf16_of(value);
+    } else {
+      numbers[at] = value;
+    }
+  }
 };
 inline OperandRows operand_rows_of(const Tensor& tensor) {
   if (tensor.dtype == DType::f32) return {rows_of(tensor).data, nullptr, tensor.stride};
@@ -86,91 +92,6 @@ struct SegmentRows {
 };
 inline SegmentRows staged(const Segments& segments) {
   return {staged(segments.offsets, segments.count + 1), segments.count};
-}
-
-// --- Functions of numbers. No exponent is ever above 0. ---
-
-__device__ inline float sigmoid(float x) {
-  const float e = expf(-fabsf(x));
-  return x >= 0 ? 1 / (1 + e) : e / (1 + e);
-}
-__device__ inline float silu(float x) { return x * sigmoid(x); }
-__device__ inline float silu_slope(float x) {
-  const float s = sigmoid(x);
-  return s * (1 + x * (1 - s));
-}
-
-// The nearest of those that bf16 holds, ties to even; not a number stays one.
-__host__ __device__ inline uint16_t bf16_of(float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, sizeof(bits));
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 0x40);
-  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-__host__ __device__ inline float float_of_bf16(uint16_t half) {
-  const uint32_t bits = static_cast<uint32_t>(half) << 16;
-  float value;
-  memcpy(&value, &bits, sizeof(value));
-  return value;
-}
-
-__device__ inline void OperandRows::put(int64_t row, int64_t column, float value) const {
-  const int64_t at = row * stride + column;
-  if (halves) {
-    halves[at] = bf16_of(value);
-  } else {
-    numbers[at] = value;
-  }
-}
-
-// As the card's own units compute them: within a few units of the last place, and what is below the smallest
-// normal number is zero.
-__device__ inline float fast_exp2(float x) {
-#ifdef __CUDA_ARCH__
-  float power;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
-  return power;
-#else
-  return exp2f(x);
-#endif
-}
-inline constexpr float kLog2OfE = 1.44269504f;
-__device__ inline float fast_exp(float x) { return fast_exp2(x * kLog2OfE); }
-__device__ inline float fast_reciprocal(float x) {
-#ifdef __CUDA_ARCH__
-  float result;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
-  return result;
-#else
-  return 1 / x;
-#endif
-}
-__device__ inline float fast_root(float x) {
-#ifdef __CUDA_ARCH__
-  float root;
-  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(root) : "f"(x));
-  return root;
-#else
-  return sqrtf(x);
-#endif
-}
-__device__ inline float fast_sigmoid(float x) {
-  const float e = fast_exp(-fabsf(x)), larger = fast_reciprocal(1 + e);
-  return x >= 0 ? larger : e * larger;
-}
-
-// log(1 + e) of 0 <= e <= 1 is twice the area tangent of e / (2 + e), whose series ends below a unit of the
-// last place; nothing branches, so that rows which do not depend on each other are computed together.
-__device__ inline float fast_softplus(float x) {
-  const float e = fast_exp(-fabsf(x)), t = e * fast_reciprocal(2 + e), tt = t * t;
-  float series = 1.0f / 13;
-  series = fmaf(series, tt, 1.0f / 11);
-  series = fmaf(series, tt, 1.0f / 9);
-  series = fmaf(series, tt, 1.0f / 7);
-  series = fmaf(series, tt, 1.0f / 5);
-  series = fmaf(series, tt, 1.0f / 3);
-  series = fmaf(series, tt, 1.0f);
-  return fmaxf(x, 0) + 2 * t * series;
 }
 
 // What a thread reads or writes at once: 16 bytes that lie together.
@@ -248,120 +169,6 @@ __device__ inline void tell(uint64_t* word, uint64_t value) {
   *word = value;
 #endif
 }
-__device__ inline uint32_t bits_of(float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, sizeof(bits));
-  return bits;
-}
-__device__ inline float float_of(uint32_t bits) {
-  float value;
-  memcpy(&value, &bits, sizeof(value));
-  return value;
-}
-
-// --- Launches. ---
-
-// The memory that a launch asked for.
-template <typename T>
-__device__ T* dynamic_shared() {
-#ifdef __CUDACC__
-  extern __shared__ __align__(16) unsigned char dynamic_shared_bytes[];
-  return reinterpret_cast<T*>(dynamic_shared_bytes);
-#else
-  return static_cast<T*>(cuda_on_cpu::dynamic_shared_memory());
-#endif
-}
-
-struct Grid {
-  int64_t x = 1, y = 1, z = 1;
-};
-inline constexpr int64_t kMostBlocks = 65535;  // of the grid's second and third dimension
-inline constexpr int64_t kDefaultSharedBytes = 48 << 10;
-
-#ifdef __CUDACC__
-// A kernel may be put onto the card while the one before it ends, and waits there for what that has written.
-__device__ inline void wait_for_the_kernel_before() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;");
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-template <int kThreads, int kBlocks, typename F>
-__global__ void __launch_bounds__(kThreads, kBlocks) block_kernel(F f) {
-  wait_for_the_kernel_before();
-  f();
-}
-template <int kThreads, typename Before, typename F>
-__global__ void __launch_bounds__(kThreads) early_block_kernel(Before before, F f) {
-  before();
-  wait_for_the_kernel_before();
-  f();
-}
-template <typename F>
-__global__ void __launch_bounds__(256) flat_kernel(int64_t count, F f) {
-  wait_for_the_kernel_before();
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i < count) f(i);
-}
-template <typename Kernel>
-void allow_shared(Kernel kernel, int64_t bytes) {
-  if (bytes > kDefaultSharedBytes)
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
-          "shared memory");
-}
-template <typename... Parameters, typename... Arguments>
-void launch_kernel(void (*kernel)(Parameters...), const dim3& blocks, int threads, int64_t shared_bytes,
-                   const Arguments&... arguments) {
-  cudaLaunchAttribute overlaps = {};
-  overlaps.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlaps.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = blocks;
-  config.blockDim = static_cast<unsigned>(threads);
-  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
-  config.stream = stream();
-  config.attrs = &overlaps;
-  config.numAttrs = 1;
-  check(cudaLaunchKernelEx(&config, kernel, arguments...), "a launch");
-}
-#endif
-
-// f() by kThreads threads of every block, which share so many bytes of memory. Registers are to suffice for
-// kBlocks of them on a multiprocessor.
-template <int kThreads, int kBlocks = 1, typename F>
-void launch(const Grid& grid, int64_t shared_bytes, F f) {
-  if (grid.x <= 0 || grid.y <= 0 || grid.z <= 0) return;
-  HARMONIC_ASSERT(grid.x <= INT32_MAX && grid.y <= kMostBlocks && grid.z <= kMostBlocks);
-  const dim3 blocks{static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y),
-                    static_cast<unsigned>(grid.z)};
-#ifdef __CUDACC__
-  const auto kernel = &block_kernel<kThreads, kBlocks, F>;
-  allow_shared(kernel, shared_bytes);
-  launch_kernel(kernel, blocks, kThreads, shared_bytes, f);
-#else
-  cuda_on_cpu::launch(blocks, kThreads, shared_bytes, f);
-#endif
-}
-
-// The same, but that before() may run while kernels before are at work, however many: it may read what none
-// that has not been waited for writes, and write shared memory alone. The stand-in shows nothing of that.
-template <int kThreads, typename Before, typename F>
-void launch_early(const Grid& grid, int64_t shared_bytes, Before before, F f) {
-  if (grid.x <= 0) return;
-  HARMONIC_ASSERT(grid.x <= INT32_MAX);
-  const dim3 blocks{static_cast<unsigned>(grid.x), 1, 1};
-#ifdef __CUDACC__
-  const auto kernel = &early_block_kernel<kThreads, Before, F>;
-  allow_shared(kernel, shared_bytes);
-  launch_kernel(kernel, blocks, kThreads, shared_bytes, before, f);
-#else
-  cuda_on_cpu::launch(blocks, kThreads, shared_bytes, [=] {
-    before();
-    f();
-  });
-#endif
-}
-
 // Asks for memory to be brought near, which changes nothing: the cache is that of all multiprocessors.
 inline constexpr int kPrefetched = 128;  // bytes that come together
 __device__ inline void prefetch(const void* at) {
@@ -376,36 +183,6 @@ __device__ inline void prefetch_row(const float* row, int64_t columns) {
   const int64_t bytes = row ? columns * static_cast<int64_t>(sizeof(float)) : 0;
   for (int64_t at = kPrefetched * threadIdx.x; at < bytes; at += kPrefetched * blockDim.x)
     prefetch(reinterpret_cast<const char*>(row) + at);
-}
-
-// f(i) for each i in [0, count), by threads that know nothing of each other.
-template <typename F>
-void for_each(int64_t count, F f) {
-  if (count <= 0) return;
-#ifdef __CUDACC__
-  constexpr int kThreads = 256;
-  const int64_t blocks = (count + kThreads - 1) / kThreads;
-  HARMONIC_ASSERT(blocks <= INT32_MAX);
-  launch_kernel(&flat_kernel<F>, {static_cast<unsigned>(blocks), 1, 1}, kThreads, 0, count, f);
-#else
-  cuda_on_cpu::submit([=] {
-    for (int64_t i = 0; i < count; ++i) f(i);
-  });
-#endif
-}
-
-// a / b of numbers that are not negative: a division of 32 bits costs a tenth of one of 64.
-__device__ inline int64_t quotient(int64_t a, int64_t b) {
-  return (a | b) >> 31 == 0 ? static_cast<uint32_t>(a) / static_cast<uint32_t>(b) : a / b;
-}
-
-// f(r, c) for each element of so many rows and columns.
-template <typename F>
-void for_each_element(int64_t rows, int64_t columns, F f) {
-  for_each(rows * columns, [=] __device__(int64_t i) {
-    const int64_t r = quotient(i, columns);
-    f(r, i - r * columns);
-  });
 }
 
 // Four neighbours of a row, or fewer at its end, that one thread treats together.

@@ -160,35 +160,6 @@ void MatrixSteps(int64_t F, int64_t width, int64_t count, const MatrixStep* step
   }
 }
 
-float MatrixDot(int64_t count, const float* a, const float* b) {
-  return DotProduct(hn::CappedTag<float, 16>(), count, a, b);
-}
-
-// y = a z.
-void MatrixScale(int64_t count, float a, const float* z, float* y) {
-  const hn::CappedTag<float, 16> d;
-  ForEach(d, count, Out(y), In(z), [d, a](auto zv, auto& yv) HWY_ATTR { yv = hn::Mul(hn::Set(d, a), zv); });
-}
-
-// y = x + a z; y may be x or z.
-void MatrixAdd(int64_t count, const float* x, float a, const float* z, float* y) {
-  const hn::CappedTag<float, 16> d;
-  ForEach(d, count, Out(y), In(x, z),
-          [d, a](auto xv, auto zv, auto& yv) HWY_ATTR { yv = hn::MulAdd(hn::Set(d, a), zv, xv); });
-}
-
-// What is kept of each block on the way to one reader: its weights q k and gradients dy v come to be what is
-// read, and their products with it go to the flow of its gates.
-void MatrixFlow(int64_t count, const float* kept, float* weight, float* dweight, float* flow) {
-  const hn::CappedTag<float, 16> d;
-  ForEach(d, count, Out(flow, weight, dweight), In(kept, flow, weight, dweight),
-          [](auto p, auto f, auto w, auto dw, auto& fv, auto& wv, auto& dwv) HWY_ATTR {
-            wv = hn::Mul(p, w);
-            dwv = hn::Mul(p, dw);
-            fv = hn::MulAdd(wv, dw, f);
-          });
-}
-
 // gates: a = sigmoid(-g) and its slope over it, sigmoid(g).
 void MatrixGates(int64_t count, const float* g, float* a, float* rise) {
   const hn::CappedTag<float, 16> d;
@@ -206,81 +177,20 @@ void MatrixGains(int64_t count, const float* log_gain, float* gain) {
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-#include <algorithm>
-
-#include "harmonic/ops/matmul_worker.h"
+#include "harmonic/ops/matrix_scan_heads.h"
+#include "harmonic/ops/row_math.h"
 
 namespace harmonic::cpu {
 namespace {
 
 HWY_EXPORT(MatrixSteps);
-HWY_EXPORT(MatrixDot);
-HWY_EXPORT(MatrixScale);
-HWY_EXPORT(MatrixAdd);
-HWY_EXPORT(MatrixFlow);
 HWY_EXPORT(MatrixGates);
 HWY_EXPORT(MatrixGains);
-
-// One head of keys and values of one segment.
-template <typename Op>
-struct Head {
-  const Op& op;
-  int64_t b, head, tile;  // the segment's first row of borders
-
-  int64_t F() const { return op.shape.features; }
-  int64_t D() const { return op.shape.values; }
-  int64_t E() const { return D() + 1; }
-  int64_t group() const { return op.shape.heads / op.shape.kv_heads; }
-  int64_t tokens() const { return op.segments.length(b); }
-  int64_t blocks() const { return op.blocks.length(b); }
-  // How many of the segment's blocks token t has behind it, and the first token that has `count` of them.
-  int64_t read(int64_t t) const { return (op.phases[b] + t + 1) / op.shape.stride; }
-  int64_t first_reader(int64_t count) const {
-    return std::clamp<int64_t>(count * op.shape.stride - op.phases[b] - 1, 0, tokens());
-  }
-  float* state(const Tensor& states, int64_t row) const {
-    return states.template row<float>(row) + head * F() * E();
-  }
-  const float* key(int64_t j) const { return op.k.template row<float>(op.blocks.begin(b) + j) + head * F(); }
-  const float* value(int64_t j) const {
-    return op.v.template row<float>(op.blocks.begin(b) + j) + head * D();
-  }
-};
-
-template <typename Op, typename Body>
-void for_each_head(Context& context, const Op& op, const Body& body) {
-  const MatrixShape& s = op.shape;
-  HARMONIC_ASSERT(s.heads % s.kv_heads == 0 && op.q.cols == s.heads * s.features);
-  HARMONIC_ASSERT(op.k.cols == s.kv_heads * s.features && op.v.cols == s.kv_heads * s.values);
-  HARMONIC_ASSERT(op.g.cols == s.kv_heads && op.segments.count == op.blocks.count);
-  auto* first_tile = context.scratch.allocate_array<int64_t>(op.blocks.count + 1);
-  first_tile[0] = 0;
-  for (int64_t b = 0; b < op.blocks.count; ++b)
-    first_tile[b + 1] = first_tile[b] + std::max<int64_t>(1, ceil_div(op.blocks.length(b), kMatrixTile));
-  for_each_with_worker(context, op.blocks.count * s.kv_heads, op.q.size() * s.values,
-                       [&](int64_t i, MatmulWorker& worker) {
-                         const int64_t b = i / s.kv_heads;
-                         body(Head<Op>{op, b, i % s.kv_heads, first_tile[b]}, worker);
-                       });
-}
-
-const float* gains(Context& context, const Tensor& log_gain) {
-  float* gain = context.scratch.allocate_array<float>(log_gain.cols);
-  HWY_DYNAMIC_DISPATCH(MatrixGains)(log_gain.cols, log_gain.as<float>(), gain);
-  return gain;
-}
 
 // Of up to so many tokens the states are worked on where they lie.
 constexpr int64_t kFewTokens = 8;
 
-// The factors a of a segment's blocks from `first` on, and sigmoid(g).
-void gates_of(const auto& head, int64_t first, int64_t count, float* a, float* rise) {
-  for (int64_t j = 0; j < count; ++j)
-    rise[j] = head.op.g.template row<float>(head.op.blocks.begin(head.b) + first + j)[head.head];
-  HWY_DYNAMIC_DISPATCH(MatrixGates)(count, rise, a, rise);
-}
-
-void forward(const Head<MatrixScan>& head, const float* gain, MatmulWorker& worker) {
+void forward(const MatrixHead<MatrixScan>& head, const float* gain, MatmulWorker& worker) {
   const MatrixScan& op = head.op;
   const int64_t F = head.F(), D = head.D(), E = head.E(), group = head.group();
   const bool in_place = head.tokens() <= kFewTokens && !op.borders;
@@ -307,7 +217,8 @@ void forward(const Head<MatrixScan>& head, const float* gain, MatmulWorker& work
   int64_t done = 0;
   for (int64_t first = 0, t = 0; t < head.tokens(); first = t) {
     const int64_t closed = done;
-    gates_of(head, closed, std::min(at_once, head.blocks() - closed), kept, kept + at_once);
+    matrix_gates(op.g, op.blocks.begin(head.b) + closed, head.head, std::min(at_once, head.blocks() - closed),
+                 kept, kept + at_once);
     int64_t count = 0;
     while (t < std::min(first + at_once, head.tokens())) {
       MatrixStep step;
@@ -337,194 +248,31 @@ void forward(const Head<MatrixScan>& head, const float* gain, MatmulWorker& work
     HWY_DYNAMIC_DISPATCH(MatrixSteps)(F, width, count, steps, state);
     for (int64_t i = 0; i < all; ++i) {
       const int64_t h = head.head * group + i % group;
-      HWY_DYNAMIC_DISPATCH(MatrixScale)(E, gain[h], y + i * width, op.y.row<float>(row + i / group) + h * E);
+      row_math::scale(y + i * width, gain[h], op.y.row<float>(row + i / group) + h * E, E);
     }
   }
   if (!in_place) store(after);
 }
 
-// One tile, backward: n blocks from block `first` on, and the tokens [begin, end) that read the states after
-// them (and, in the first tile, before them). Index 0 stands for the state before the tile, index s for block
-// s of it, counted from 1.
-class TileBackward {
- public:
-  TileBackward(const Head<MatrixScanBackward>& head, int64_t tile, const float* gain, MatmulWorker& worker)
-      : head_(head),
-        op_(head.op),
-        gain_(gain),
-        worker_(worker),
-        F_(head.F()),
-        D_(head.D()),
-        E_(head.E()),
-        first_(tile * kMatrixTile),
-        n_(std::min(kMatrixTile, head.blocks() - first_)),
-        begin_(tile == 0 ? 0 : head.first_reader(first_ + 1)),
-        count_((first_ + n_ == head.blocks() ? head.tokens() : head.first_reader(first_ + n_ + 1)) - begin_),
-        before_(head.state(op_.borders, head.tile + tile)) {}
+}  // namespace
 
-  // `dstate` [F, E], the gradient of the state after the tile, becomes that of the state before it.
-  void run(float* dstate) {
-    prepare();
-    const int64_t at_once = std::max<int64_t>(1, kReadersAtOnce / head_.group());
-    for (int64_t i = 0; i < count_; i += at_once) queries(i, std::min(at_once, count_ - i));
-    keys_and_values(dstate);
-    gates();
-  }
-
- private:
-  static constexpr int64_t kSide = kMatrixTile + 1;
-  // Heads of queries of some tokens: enough to pack keys and states for, and few enough for the second cache.
-  static constexpr int64_t kReadersAtOnce = 128;
-
-  float* numbers(int64_t rows, int64_t cols) {
-    return worker_.memory.zeros(rows, cols, DType::f32).as<float>();
-  }
-  MatrixView keys() const { return rows_view(head_.key(first_), op_.k.stride); }
-
-  void prepare() {
-    values_ = numbers(n_, E_);
-    dkeys_ = numbers(n_, F_);
-    dvalues_ = numbers(n_, E_);
-    dbefore_ = numbers(F_, E_);
-    kept_ = numbers(kSide, kSide);
-    flow_ = numbers(kSide, kSide);
-    a_ = numbers(1, kSide);
-    rise_ = numbers(1, kSide);
-    for (int64_t s = 1; s <= n_; ++s) {
-      std::copy_n(head_.value(first_ + s - 1), D_, values_ + (s - 1) * E_);
-      values_[(s - 1) * E_ + D_] = 1;
-    }
-    gates_of(head_, first_, n_, a_ + 1, rise_ + 1);
-    // kept(m, s): what is left after block m of what block s (or the state before) put there.
-    for (int64_t m = 0; m <= n_; ++m) {
-      kept(m, m) = 1;
-      for (int64_t s = 0; s < m; ++s) kept(m, s) = kept(m - 1, s) * a_[m];
-    }
-  }
-
-  float& kept(int64_t m, int64_t s) { return kept_[m * kSide + s]; }
-  // The gradient of the logarithm of kept(m, s).
-  float& flow(int64_t m, int64_t s) { return flow_[m * kSide + s]; }
-  int64_t read(int64_t i) const { return head_.read(begin_ + i) - first_; }
-
-  // Of `count` of the tile's tokens from the i-th on, all heads of the group.
-  void queries(int64_t i, int64_t count) {
-    const ArenaScope scope(worker_.memory);
-    const int64_t group = head_.group(), rows = count * group;
-    const auto array = [&](int64_t cols) { return worker_.memory.allocate_array<float>(rows * cols); };
-    const auto token_of = [&](int64_t r) { return op_.segments.begin(head_.b) + begin_ + i + r / group; };
-    const auto head_of = [&](int64_t r) { return head_.head * group + r % group; };
-    const auto read_of = [&](int64_t r) { return read(i + r / group); };
-    float *q = array(F_), *dy = array(E_), *dq = array(F_);
-    float *weights = array(n_), *dweights = array(n_);  // q k, dy v
-    float* from_before = array(F_);                     // S dy, S the state before the tile
-    for (int64_t r = 0; r < rows; ++r) {
-      const int64_t h = head_of(r);
-      std::copy_n(op_.q.row<float>(token_of(r)) + h * F_, F_, q + r * F_);
-      HWY_DYNAMIC_DISPATCH(MatrixScale)(E_, gain_[h], op_.dy.row<float>(token_of(r)) + h * E_, dy + r * E_);
-    }
-    worker_.multiply(rows, n_, F_, rows_view(q, F_), keys().transposed(), weights, n_);
-    worker_.multiply(rows, n_, E_, rows_view(dy, E_), rows_view(values_, E_).transposed(), dweights, n_);
-    worker_.multiply(rows, F_, E_, rows_view(dy, E_), rows_view(before_, E_).transposed(), from_before, F_);
-    for (int64_t r = 0; r < rows; ++r) {
-      const int64_t m = read_of(r);
-      HWY_DYNAMIC_DISPATCH(MatrixFlow)(n_, &kept(m, 1), weights + r * n_, dweights + r * n_, &flow(m, 1));
-      flow(m, 0) += kept(m, 0) * HWY_DYNAMIC_DISPATCH(MatrixDot)(F_, q + r * F_, from_before + r * F_);
-    }
-    worker_.multiply(rows, F_, n_, rows_view(dweights, n_), keys(), dq, F_);
-    worker_.multiply(n_, F_, rows, rows_view(dweights, n_).transposed(), rows_view(q, F_), dkeys_, F_,
-                     MatmulMode::accumulate);
-    worker_.multiply(n_, E_, rows, rows_view(weights, n_).transposed(), rows_view(dy, E_), dvalues_, E_,
-                     MatmulMode::accumulate);
-    for (int64_t r = 0; r < rows; ++r) {
-      const float p = kept(read_of(r), 0);
-      HWY_DYNAMIC_DISPATCH(MatrixAdd)
-      (F_, dq + r * F_, p, from_before + r * F_, op_.dq.row<float>(token_of(r)) + head_of(r) * F_);
-      HWY_DYNAMIC_DISPATCH(MatrixScale)(E_, p, dy + r * E_, dy + r * E_);
-    }
-    worker_.multiply(F_, E_, rows, rows_view(q, F_).transposed(), rows_view(dy, E_), dbefore_, E_,
-                     MatmulMode::accumulate);
-  }
-
-  // What comes from later tiles, through the state after this one.
-  void keys_and_values(float* dstate) {
-    float* dkeys = numbers(n_, F_);
-    float* dvalues = numbers(n_, E_);
-    worker_.multiply(n_, F_, E_, rows_view(values_, E_), rows_view(dstate, E_).transposed(), dkeys, F_);
-    worker_.multiply(n_, E_, F_, keys(), rows_view(dstate, E_), dvalues, E_);
-    for (int64_t s = 1; s <= n_; ++s) {
-      const float p = kept(n_, s);
-      const float* key = head_.key(first_ + s - 1);
-      const int64_t row = op_.blocks.begin(head_.b) + first_ + s - 1;
-      float* dk = op_.dk.row<float>(row) + head_.head * F_;
-      float* dv = op_.dv.row<float>(row) + head_.head * D_;
-      const float* later = dkeys + (s - 1) * F_;
-      flow(n_, s) += p * HWY_DYNAMIC_DISPATCH(MatrixDot)(F_, key, later);
-      HWY_DYNAMIC_DISPATCH(MatrixAdd)(F_, dkeys_ + (s - 1) * F_, p, later, dk);
-      HWY_DYNAMIC_DISPATCH(MatrixAdd)(D_, dvalues_ + (s - 1) * E_, p, dvalues + (s - 1) * E_, dv);
-    }
-    const float p = kept(n_, 0);
-    flow(n_, 0) += p * HWY_DYNAMIC_DISPATCH(MatrixDot)(F_ * E_, before_, dstate);
-    HWY_DYNAMIC_DISPATCH(MatrixAdd)(F_ * E_, dbefore_, p, dstate, dstate);
-  }
-
-  // Block u's gate is a factor of every kept(m, s) with s < u <= m.
-  void gates() {
-    float* before = numbers(1, kSide);  // of each m, the sum over s < u
-    for (int64_t u = 1; u <= n_; ++u) {
-      float sum = 0;
-      for (int64_t m = u; m <= n_; ++m) {
-        before[m] += flow(m, u - 1);
-        sum += before[m];
-      }
-      op_.dg.row<float>(op_.blocks.begin(head_.b) + first_ + u - 1)[head_.head] = -rise_[u] * sum;
-    }
-  }
-
-  const Head<MatrixScanBackward>& head_;
-  const MatrixScanBackward& op_;
-  const float* gain_;
-  MatmulWorker& worker_;
-  int64_t F_, D_, E_, first_, n_, begin_, count_;
-  const float* before_;
-  float *values_, *dkeys_, *dvalues_, *dbefore_, *kept_, *flow_, *a_, *rise_;
-};
-
-void backward(const Head<MatrixScanBackward>& head, const float* gain, MatmulWorker& worker) {
-  const MatrixScanBackward& op = head.op;
-  const int64_t size = head.F() * head.E();
-  float* dstate = worker.memory.zeros(head.F(), head.E(), DType::f32).as<float>();
-  if (op.dstate_out) std::copy_n(head.state(op.dstate_out, head.b), size, dstate);
-  for (int64_t tile = std::max<int64_t>(1, ceil_div(head.blocks(), kMatrixTile)); tile-- > 0;) {
-    const ArenaScope scope(worker.memory);
-    TileBackward(head, tile, gain, worker).run(dstate);
-  }
-  if (op.dstate_in) std::copy_n(dstate, size, head.state(op.dstate_in, head.b));
+const float* matrix_gains(Context& context, const Tensor& log_gain) {
+  float* gain = context.scratch.allocate_array<float>(log_gain.cols);
+  HWY_DYNAMIC_DISPATCH(MatrixGains)(log_gain.cols, log_gain.as<float>(), gain);
+  return gain;
 }
 
-}  // namespace
+void matrix_gates(const Tensor& g, int64_t row, int64_t head, int64_t count, float* a, float* rise) {
+  for (int64_t j = 0; j < count; ++j) rise[j] = g.row<float>(row + j)[head];
+  HWY_DYNAMIC_DISPATCH(MatrixGates)(count, rise, a, rise);
+}
 
 void run(Context& context, const MatrixScan& op) {
   const ArenaScope scope(context.scratch);
-  const float* gain = gains(context, op.log_gain);
-  for_each_head(context, op,
-                [&](const Head<MatrixScan>& head, MatmulWorker& worker) { forward(head, gain, worker); });
-}
-
-void run(Context& context, const MatrixScanBackward& op) {
-  const ArenaScope scope(context.scratch);
-  const float* gain = gains(context, op.log_gain);
-  for_each_head(context, op, [&](const Head<MatrixScanBackward>& head, MatmulWorker& worker) {
-    backward(head, gain, worker);
+  const float* gain = matrix_gains(context, op.log_gain);
+  for_each_matrix_head(context, op, [&](const MatrixHead<MatrixScan>& head, MatmulWorker& worker) {
+    forward(head, gain, worker);
   });
-  // Sums over tokens by heads, in the order of tokens.
-  const int64_t E = op.shape.values + 1;
-  for (int64_t h = 0; h < op.shape.heads; ++h) {
-    double sum = 0;
-    for (int64_t r = 0; r < op.dy.rows; ++r)
-      sum += HWY_DYNAMIC_DISPATCH(MatrixDot)(E, op.dy.row<float>(r) + h * E, op.y.row<float>(r) + h * E);
-    op.dlog_gain.as<float>()[h] += static_cast<float>(sum);
-  }
 }
 
 }  // namespace harmonic::cpu

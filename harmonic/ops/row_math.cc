@@ -25,6 +25,17 @@ void ScaleRow(const float* x, float factor, float* y, int64_t count) {
   ForEach(d, count, Out(y), In(x), [f](auto xv, auto& yv) HWY_ATTR { yv = hn::Mul(xv, f); });
 }
 
+void AddScaledRow(const float* x, float factor, const float* z, float* y, int64_t count) {
+  const hn::CappedTag<float, 16> d;
+  const auto f = hn::Set(d, factor);
+  ForEach(d, count, Out(y), In(x, z),
+          [f](auto xv, auto zv, auto& yv) HWY_ATTR { yv = hn::MulAdd(f, zv, xv); });
+}
+
+float DotRows(const float* a, const float* b, int64_t count) {
+  return DotProduct(hn::CappedTag<float, 16>(), count, a, b);
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace harmonic
 HWY_AFTER_NAMESPACE();
@@ -35,6 +46,8 @@ namespace {
 
 HWY_EXPORT(AddRow);
 HWY_EXPORT(ScaleRow);
+HWY_EXPORT(AddScaledRow);
+HWY_EXPORT(DotRows);
 
 }  // namespace
 
@@ -46,6 +59,14 @@ void add(const float* a, const float* b, float* y, int64_t count) {
 
 void scale(const float* x, float factor, float* y, int64_t count) {
   HWY_DYNAMIC_DISPATCH(ScaleRow)(x, factor, y, count);
+}
+
+void add_scaled(const float* x, float factor, const float* z, float* y, int64_t count) {
+  HWY_DYNAMIC_DISPATCH(AddScaledRow)(x, factor, z, y, count);
+}
+
+float dot(const float* a, const float* b, int64_t count) {
+  return HWY_DYNAMIC_DISPATCH(DotRows)(a, b, count);
 }
 
 void put(const float* x, bool add_to, float* y, int64_t count) {

@@ -1,5 +1,5 @@
-// Sums of rows, for the kernels that do little else. Elements are computed alone: the same bits whatever the
-// vector width.
+// Sums of rows and products of two, for the kernels that do little else. The same bits whatever the vector
+// width: elements are computed alone, and sums are added up in one order.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +10,10 @@ namespace harmonic::row_math {
 void add(const float* a, const float* b, float* y, int64_t count);
 // y = x * factor; y may be x.
 void scale(const float* x, float factor, float* y, int64_t count);
+// y = x + factor * z; y may be x or z.
+void add_scaled(const float* x, float factor, const float* z, float* y, int64_t count);
+// The sum of a * b.
+float dot(const float* a, const float* b, int64_t count);
 // Writes x to y, or adds it when `add` is set. A null x is zero.
 void put(const float* x, bool add, float* y, int64_t count);
 
