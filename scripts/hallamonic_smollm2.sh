@@ -7,7 +7,7 @@
 #     OUT       a folder; what is finished there is not done again
 #     TEXTS     quoted paths of texts to learn from; VALID a held-out text of 70,000 tokens or more
 #     SHARE     of the full run's training, 1 by default; a small one only shows that it works
-# The work takes an hour and a half on two processors and 11 GB of memory. Much of it is attention over long texts:
+# The work takes two hours on two processors and 11 GB of memory. Much of it is attention over long texts:
 # CONTEXTS, GROUPS_WITHIN and GROUPS_CURVE make it less; PARTS names some of convert, distil, check, within, curves, and
 # of two that are not done unasked: tuned, the teacher itself trained on as many tokens of the same texts, and lambada, the
 # last words of the passages in LAMBADA's file, which LAMBADA names. For a hybrid REPLACE lists the layers to replace and CONVERT
