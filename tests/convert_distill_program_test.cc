@@ -209,6 +209,18 @@ TEST_F(Distill, WhatNoPhaseCanDoIsRefusedBeforeTheFirstStep) {
   expect_refused(distill(second("carry_state = true\n")), "phase 2: train.carry_state = true");
   expect_refused(distill(second("precision = \"bf16\"\n")),
                  "phase 2: train.precision = \"bf16\": phase 1 has \"f32\"");
+  expect_refused(distill(kTwoPhases, {"--set", "model.d_model=8"}),
+                 "a student's shape is that of its folder");
+  EXPECT_FALSE(is_there(out_));
+}
+
+TEST_F(Distill, AStudentWhoseTeacherWasMadeOfItIsRefused) {
+  const std::string made = folder_ / "made";
+  ASSERT_EQ(run_harmonic({"convert", "--from", teacher_, "--out", made, "--replace", "0"}).status, 0);
+  const std::string plan = folder_.file("distill.toml", std::string(kShort) + kTwoPhases);
+  expect_refused(run_harmonic({"distill", "--teacher", made, "--student", teacher_, "--config", plan,
+                               "--data", texts_, "--out", out_}),
+                 "layer 0 is attention, the teacher's matrix");
   EXPECT_FALSE(is_there(out_));
 }
 

@@ -160,6 +160,8 @@ TEST_F(HuggingFace, WhatWouldComputeSomethingElseIsRefusedByItsKey) {
       {"rope_parameters", {{"rope_type", "yarn"}, {"factor", 2.0}, {"truncate", false}}},
       {"rope_parameters", {{"rope_type", "yarn"}, {"factor", 2.0}, {"mscale", 1.0}}},
       {"rope_parameters", {{"rope_type", "default"}, {"factor", 2.0}}},
+      {"rope_parameters", {{"rope_type", "llama3"}, {"factor", 2.0}, {"low_freq_factor", 1.0}}},
+      {"rope_theta", 7.0},  // beside that of rope_parameters
       {"rope_parameters", 3},
       {"rope_theta", -1},
       {"rope_interleaved", true},
@@ -225,6 +227,17 @@ TEST_F(HuggingFace, ScaledPositionsWindowsAndNormsComputeWhatTheLibraryDoes) {
     ++count;
   }
   EXPECT_EQ(count, 7);
+}
+
+TEST_F(HuggingFace, AKeyThatStandsTwiceIsRefused) {
+  std::string text = golden_config().dump();
+  text.insert(1, R"("rms_norm_eps": 0.5, )");
+  try {
+    read_hugging_face_config(text, "config.json");
+    ADD_FAILURE() << "taken";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("leave each there once"), std::string::npos) << error.what();
+  }
 }
 
 TEST_F(HuggingFace, TheOldFormOfScalingMeansTheSame) {

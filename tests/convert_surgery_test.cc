@@ -153,6 +153,18 @@ TEST(Surgery, CellsTurnAsTheyDidWhereAttentionIsStretched) {
   EXPECT_NE(logit_after(config), expected);
 }
 
+// Cells turn by the waves that came round in training, however far the positions are stretched when they are
+// read.
+TEST(Surgery, CellsKeepTheWavesOfTheContextInTraining) {
+  ModelConfig config = attention_config();
+  EXPECT_EQ(replace_attention(Model(config, cpu_backend(), false), {}).model->config().matrix.rope_wavelength,
+            32);
+  config.attention.rope = {.kind = "dynamic", .factor = 8, .context = 64};
+  config.attention.context = 512;
+  EXPECT_EQ(replace_attention(Model(config, cpu_backend(), false), {}).model->config().matrix.rope_wavelength,
+            32);
+}
+
 TEST(Surgery, WhatCannotBeReplacedIsRefused) {
   const auto source = attention_model();
   const auto refusal = [&](const Model& model, SurgeryOptions options) -> std::string {
@@ -174,6 +186,11 @@ TEST(Surgery, WhatCannotBeReplacedIsRefused) {
   options.layers = {0};
   options.window = 65;
   EXPECT_NE(refusal(*source, options).find("attention was made for 64 tokens"), std::string::npos);
+  ModelConfig narrow = attention_config();
+  narrow.attention.window = 8;
+  options.window = 16;
+  EXPECT_NE(refusal(Model(narrow, cpu_backend(), false), options).find("looks back 8 tokens"),
+            std::string::npos);
   const Surgery surgery = replace_attention(*source, {});
   EXPECT_NE(refusal(*surgery.model, {}).find("constant state already"), std::string::npos);
 }
@@ -205,6 +222,8 @@ TEST(ConvertReplace, WhatIsRefusedLeavesNoReportAndNoFolder) {
     return outcome.err;
   };
   refused(HARMONIC_SOURCE_DIR "/tests/golden/llama_folder", "0,0", 2);
+  for (const char* none : {" ", ",", "0,,1"})
+    refused(HARMONIC_SOURCE_DIR "/tests/golden/llama_folder", none, 2);
   const auto attention = [](ModelConfig& config) {
     config.mixer = {"attention"};
     config.attention = {.n_heads = 2, .n_kv_heads = 1, .context = 64};

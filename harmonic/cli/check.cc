@@ -4,6 +4,7 @@
 #include "harmonic/base/interrupt.h"
 #include "harmonic/base/json.h"
 #include "harmonic/cli/command.h"
+#include "harmonic/convert/llama.h"
 #include "harmonic/data/text_file.h"
 #include "harmonic/eval/certificate.h"
 #include "harmonic/eval/model_folder.h"
@@ -33,6 +34,8 @@ class Check : public Command {
     if (!json_.empty()) AtomicFile(std::filesystem::path(json_));  // throws where it cannot be written
     ThreadPool pool(context.threads);
     LoadedModel loaded = load_model_folder(model_, context.backend(), true);
+    // Its numbers would tell of leaks that are none.
+    check_finite(loaded.model->parameters(), model_ + "/model.safetensors");
     CertificateOptions options;
     options.seed = static_cast<uint64_t>(seed_);
     options.random_tokens = random_tokens_;

@@ -135,6 +135,9 @@ class Convert : public Command {
       fail_usage("--replace {}: expected all, or layers' numbers from 0, as 0,1,3", replace_);
     if (replace_ != "all")
       set_field(Field("replace", &options.layers, "layers").at_least(0), replace_, "--replace", "--replace");
+    if (replace_ != "all" && options.layers.empty())
+      fail_usage("--replace \"{}\": names no layer; expected all, or layers' numbers from 0, as 0,1,3",
+                 replace_);
     Surgery surgery = replace_attention(*loaded.model, options);
     stop_if_interrupted();
     save_model_folder(out_, *surgery.model, *loaded.tokenizer, loaded.chat_template);

@@ -58,6 +58,7 @@ class Distill : public Command {
     if (student.tokenizer->hash() != teacher.tokenizer->hash())
       fail("{}: another tokenizer than that of {}; expected a student that was made of its teacher", student_,
            teacher_);
+    expect_made_of(student.model->config(), teacher.model->config());
     const std::vector<DistillPhase> plan =
         load_distill_plan(config_, student.model->config(), data_, valid_, overrides_);
     if (const Backend& backend = context.backend(precision_of(plan)); &backend != &cpu_backend()) {
@@ -104,6 +105,18 @@ class Distill : public Command {
       fail_usage("--out {}: is the folder of {}, which would be written over; name another", out_, flag);
   }
 
+  // The student has its teacher's layers, but for attention that gave way.
+  void expect_made_of(const ModelConfig& student, const ModelConfig& teacher) const {
+    if (student.n_layers != teacher.n_layers) return;  // told where shapes are compared
+    for (int64_t i = 0; i < student.n_layers; ++i)
+      if (student.mixer_of_layer(i) != teacher.mixer_of_layer(i) && teacher.mixer_of_layer(i) != "attention")
+        fail_usage(
+            "--student {}: layer {} is {}, the teacher's {}; expected a student that harmonic convert "
+            "--replace "
+            "made of {}",
+            student_, i, student.mixer_of_layer(i), teacher.mixer_of_layer(i), teacher_);
+  }
+
   // Of the products of teacher and student, in all phases.
   std::string precision_of(const std::vector<DistillPhase>& plan) const {
     const std::string& first = plan.front().config.train.precision;
@@ -140,8 +153,11 @@ class Distill : public Command {
       stage.is_done = done == total;
       if (!stage.is_done && stages.size() < begun)
         fail_usage(
-            "{}: phase {} has {} steps in it and has taken {}, and phase {} went on from there; leave it "
-            "as it was, or remove the phases after it from {} to train them again",
+            "{}: phase {} has {} steps in it and has taken {} as far as its checkpoints can be read, and "
+            "phase {} "
+            "went on from there; leave it as it was, put its last checkpoint back, or remove the phases "
+            "after "
+            "it from {} to train them again",
             config_, phase.name, total, done, stages.size() + 1, out_);
     }
     return stages;

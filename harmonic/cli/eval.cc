@@ -233,6 +233,9 @@ class Eval : public Command {
             "--window {}: the attention of {} was made for {} tokens; expected no more, or --contexts and "
             "--beyond-limit",
             window_, path, config.attention.context);
+      if (config.uses("attention") && config.attention.window > 0 && window_ > config.attention.window)
+        fail_usage("--window {}: the attention of {} looks back {} tokens; expected no more", window_, path,
+                   config.attention.window);
       config.matrix.rotation = config.attention;
       if (window_ > 0) config.attention.window = window_;
       if ((beyond_limit_ || stretch_ != "none") && !contexts_.empty()) {

@@ -10,6 +10,10 @@ std::vector<DistillPhase> load_distill_plan(const std::filesystem::path& path, c
                                             const std::vector<std::string>& data,
                                             const std::vector<std::string>& valid,
                                             const std::vector<Override>& overrides) {
+  for (const Override& change : overrides)
+    if (change.assignment.starts_with("model."))
+      fail_usage("{} {}: a student's shape is that of its folder; harmonic convert --replace makes it",
+                 change.where, change.assignment);
   const Value file = parse_toml(read_file(path, 1 << 24), path.string());
   const Value* phases = nullptr;
   Value shared{Value::Table{}, file.where};

@@ -27,7 +27,7 @@ constexpr GgufType kTypes[] = {
     {kBF16, "BF16", 1, 2},
 };
 
-// Those that exist and are not read; an empty name is a number that was given up.
+// Those that exist, by number; an empty name is a number that was given up.
 constexpr std::string_view kNames[] = {
     "F32",    "F16",   "Q4_0",  "Q4_1",   "",      "",      "Q5_0",    "Q5_1",   "Q8_0",    "Q8_1",
     "Q2_K",   "Q3_K",  "Q4_K",  "Q5_K",   "Q6_K",  "Q8_K",  "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S",

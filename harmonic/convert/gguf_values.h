@@ -21,7 +21,7 @@ class GgufValues {
   // kind, and those without `missing` where it is not there.
   int64_t integer(std::string_view key, int64_t least, int64_t most);
   int64_t integer(std::string_view key, int64_t least, int64_t most, int64_t missing);
-  // The decimal number of fewest digits that is the f32 in the file: 1e-5 and not 9.99999974e-6.
+  // The decimal number of fewest digits that is, in f32, the number in the file: 1e-5 and not 9.99999974e-6.
   double number(std::string_view key);
   double number(std::string_view key, double missing);
   bool flag(std::string_view key, bool missing);

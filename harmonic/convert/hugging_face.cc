@@ -48,7 +48,8 @@ class ConfigReader {
     if (const Value* value = find(key))
       set_field(Field(std::string(key), target, "").range(least, most), *value, section_ + std::string(key));
   }
-  void require(std::string_view key, int64_t* target, double least, double most) {
+  template <typename T>
+  void require(std::string_view key, T* target, double least, double most) {
     if (!find(key)) fail("{}: the key \"{}\" is missing", source_, key);
     read(key, target, least, most);
   }
@@ -98,8 +99,10 @@ void read_scaling(const Value& parameters, std::string_view file, std::string_vi
          kind);
   }
   if (kind == "yarn" || kind == "llama3") {
-    rope.context = shape.context;
-    reader.read("original_max_position_embeddings", &rope.context, 1, 1 << 30);
+    rope.context = shape.context;  // what the library takes for yarn where nothing is said
+    constexpr const char* kContext = "original_max_position_embeddings";
+    if (kind == "llama3") reader.require(kContext, &rope.context, 1, 1 << 30);
+    if (kind == "yarn") reader.read(kContext, &rope.context, 1, 1 << 30);
   }
   if (kind == "dynamic") {
     // Beyond its own context the model reaches as far as the factor says.
@@ -115,8 +118,8 @@ void read_scaling(const Value& parameters, std::string_view file, std::string_vi
   }
   if (kind == "llama3") {
     rope.turns = {4, 1};
-    reader.read("high_freq_factor", &rope.turns[0], 1e-3, 1e6);
-    reader.read("low_freq_factor", &rope.turns[1], 1e-3, 1e6);
+    reader.require("high_freq_factor", &rope.turns[0], 1e-3, 1e6);
+    reader.require("low_freq_factor", &rope.turns[1], 1e-3, 1e6);
   }
   reader.finish();
 }
@@ -128,6 +131,10 @@ void read_rope(ConfigReader& reader, std::string_view source, LlamaShape& shape)
   const Value *old_form = reader.find("rope_scaling"), *parameters = reader.find("rope_parameters");
   if (old_form && parameters)
     fail("{}: both rope_scaling and rope_parameters are there; take the one out that does not hold", source);
+  const Value* both = old_form ? old_form : parameters;
+  if (both && both->table() && both->find("rope_theta") && reader.find("rope_theta"))
+    fail("{}: rope_theta is there twice, once within {}; take the one out that does not hold", source,
+         old_form ? "rope_scaling" : "rope_parameters");
   if (old_form) read_scaling(*old_form, source, "rope_scaling", shape);
   if (parameters) read_scaling(*parameters, source, "rope_parameters", shape);
 }

@@ -38,14 +38,20 @@ ModelConfig changed_config(const ModelConfig& source, const SurgeryOptions& opti
     config.harmonic.conv_width = 0;
   }
   config.matrix.features = options.features;
-  // Waves that have not come round within half the context would show the state turns it never saw.
-  config.matrix.rope_wavelength = source.attention.context / 2;
+  // Waves that have not come round within half the context in training would show the state turns it never
+  // saw.
+  const AttentionConfig& attention = source.attention;
+  config.matrix.rope_wavelength =
+      (attention.rope.kind == "dynamic" ? attention.rope.context : attention.context) / 2;
   if (options.window > 0) {
     if (!config.uses("attention"))
       fail_usage("--window {}: no attention stays; name the layers to replace by --replace", options.window);
     if (options.window > source.attention.context)
       fail_usage("--window {}: attention was made for {} tokens; expected no more", options.window,
                  source.attention.context);
+    if (source.attention.window > 0 && options.window > source.attention.window)
+      fail_usage("--window {}: the attention looks back {} tokens; expected no more", options.window,
+                 source.attention.window);
     config.attention.window = options.window;
   }
   return config;

@@ -33,11 +33,10 @@ class AttentionMixer : public Mixer {
     for (int64_t b = 0; context_ > 0 && b < step.segments().count; ++b)
       if (const int64_t end = step.position(b) + step.segments().length(b); end > context_)
         fail(
-            "attention remembers {} tokens of a text and this one has {}; cut the text, or take a model "
-            "whose "
-            "attention looks back over a window (attention.window; harmonic convert --window), or was "
-            "trained "
-            "for more (attention.context)",
+            "attention remembers {} tokens of a text and this one has {} or more; cut the text, or take a "
+            "model "
+            "whose attention looks back over a window (attention.window; harmonic convert --window), or was "
+            "trained for more (attention.context)",
             context_, end);
     const Tensor table = step.rotary_table(frequencies_);
     const Variable q = rotate(tape, linear(tape, x, q_proj_), table);

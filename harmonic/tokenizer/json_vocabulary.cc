@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "harmonic/base/error.h"
+#include "harmonic/base/json.h"
 
 namespace harmonic {
 namespace {
@@ -15,15 +16,7 @@ constexpr int max_depth = 16;
 }  // namespace
 
 VocabularyJson parse_vocabulary_json(std::string_view content, std::string_view source) {
-  const auto watch = [&](int depth, VocabularyJson::parse_event_t, VocabularyJson&) {
-    if (depth > max_depth) fail("{}: JSON nested deeper than {} levels", source, max_depth);
-    return true;
-  };
-  try {
-    return VocabularyJson::parse(content.begin(), content.end(), watch);
-  } catch (const nlohmann::json::exception& error) {
-    fail("{}: not valid JSON: {}", source, error.what());
-  }
+  return parse_json<VocabularyJson>(content, source, max_depth, max_vocab_size);
 }
 
 // The member of an object, or null.

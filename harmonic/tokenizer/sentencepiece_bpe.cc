@@ -8,6 +8,7 @@
 
 #include "harmonic/base/error.h"
 #include "harmonic/base/files.h"
+#include "harmonic/base/interrupt.h"
 #include "harmonic/base/utf8.h"
 #include "harmonic/tokenizer/bpe_merger.h"
 #include "harmonic/tokenizer/end_of_text.h"
@@ -285,6 +286,7 @@ std::vector<BpeMerge> merges_from_scores(const SentencePieceVocabulary& vocabula
     if (vocabulary.kinds[id] == Kind::text) ids.emplace(vocabulary.tokens[id], static_cast<int32_t>(id));
   std::vector<BpeMerge> merges;
   for (const auto& [text, result] : ids) {
+    stop_if_interrupted();
     for (size_t cut = 1; cut < text.size(); ++cut) {
       const auto left = ids.find(text.substr(0, cut)), right = ids.find(text.substr(cut));
       if (left != ids.end() && right != ids.end()) merges.push_back({left->second, right->second, result});
