@@ -5,9 +5,9 @@ namespace {
 
 Variable normed(Tape& tape, const Variable& x, const Parameter& weight, const Parameter* gain, double epsilon,
                 Variable y) {
-  const Tensor g = gain ? gain->value : Tensor{}, dgain = gain ? gain->grad : Tensor{};
+  const Tensor g = gain ? gain->value : Tensor{}, dgain = gain ? tape.gradient_of(*gain) : Tensor{};
   tape.run(RmsNorm{x.value, weight.value, g, y.value, epsilon});
-  tape.record(y, [=, w = weight.value, dweight = weight.grad](Tape& t) {
+  tape.record(y, [=, w = weight.value, dweight = tape.gradient_of(weight)](Tape& t) {
     t.run(RmsNormBackward{x.value, w, g, t.gradient(y), t.contribute(x), dweight, dgain, epsilon});
   });
   return y;
@@ -18,7 +18,7 @@ Variable normed(Tape& tape, const Variable& x, const Parameter& weight, const Pa
 Variable embedding(Tape& tape, const Tensor& tokens, const Parameter& table) {
   Variable y = tape.variable(tokens.cols, table.value.cols);
   tape.run(Embedding{tokens, table.value, table.packed, y.value});
-  tape.record(y, [=, dtable = table.grad](Tape& t) {
+  tape.record(y, [=, dtable = tape.gradient_of(table)](Tape& t) {
     if (dtable) t.run(EmbeddingBackward{tokens, t.gradient(y), dtable});
   });
   return y;
@@ -27,11 +27,11 @@ Variable embedding(Tape& tape, const Tensor& tokens, const Parameter& table) {
 Variable linear(Tape& tape, const Variable& x, const Parameter& weight, const LinearOptions& options) {
   Variable y = tape.variable(x.value.rows, weight.value.rows);
   const Tensor bias = options.bias ? options.bias->value : Tensor{};
-  const Tensor dbias = options.bias ? options.bias->grad : Tensor{};
+  const Tensor dbias = options.bias ? tape.gradient_of(*options.bias) : Tensor{};
   const Variable base = options.base ? *options.base : Variable{};
   const bool negate = options.negate;
   tape.run(Linear{x.value, weight.value, weight.packed, bias, base.value, negate, y.value});
-  tape.record(y, [=, w = weight.value, dweight = weight.grad](Tape& t) {
+  tape.record(y, [=, w = weight.value, dweight = tape.gradient_of(weight)](Tape& t) {
     t.run(LinearBackward{x.value, w, negate, t.gradient(y), t.contribute(x), dweight, dbias});
     if (base.value) t.pass(y, base);
   });
@@ -51,7 +51,8 @@ Variable causal_conv(Tape& tape, const Variable& x, const Parameter& weight, con
                      Activation activation, const Segments& segments, const StateSlots& state) {
   Variable y = tape.variable(x.value.rows, x.value.cols);
   tape.run(CausalConv{x.value, weight.value, bias.value, segments, state.in, y.value, state.out, activation});
-  tape.record(y, [=, w = weight.value, b = bias.value, dweight = weight.grad, dbias = bias.grad](Tape& t) {
+  tape.record(y, [=, w = weight.value, b = bias.value, dweight = tape.gradient_of(weight),
+                  dbias = tape.gradient_of(bias)](Tape& t) {
     t.run(CausalConvBackward{x.value, w, b, segments, state.in, activation, t.gradient(y), state.d_out,
                              t.contribute(x), state.d_in, dweight, dbias});
   });
@@ -63,7 +64,7 @@ Variable decay_scan(Tape& tape, const Variable& u, const Variable& z, const Vari
   Variable y = tape.operand(u.value.rows, u.value.cols);
   const Tensor borders = tape.recording() ? tape.saved(scan_tiles(segments), u.value.cols) : Tensor{};
   tape.run(DecayScan{u.value, z.value, g.value, skip.value, segments, state.in, y.value, state.out, borders});
-  tape.record(y, [=, d = skip.value, dskip = skip.grad](Tape& t) {
+  tape.record(y, [=, d = skip.value, dskip = tape.gradient_of(skip)](Tape& t) {
     t.run(DecayScanBackward{u.value, z.value, g.value, d, segments, borders, t.gradient(y), state.d_out,
                             t.overwrite(u), t.overwrite(z), t.overwrite(g), state.d_in, dskip});
   });
@@ -76,10 +77,10 @@ Variable selective_scan(Tape& tape, const Variable& u, const Variable& z, const 
   Variable y = tape.variable(u.value.rows, u.value.cols);
   const Tensor borders =
       tape.recording() ? tape.saved(scan_tiles(segments), kSelectiveState * u.value.cols) : Tensor{};
-  const Tensor rates = a_log ? a_log->value : Tensor{}, drates = a_log ? a_log->grad : Tensor{};
+  const Tensor rates = a_log ? a_log->value : Tensor{}, drates = a_log ? tape.gradient_of(*a_log) : Tensor{};
   tape.run(SelectiveScan{u.value, z.value, dt.value, key.value, query.value, skip.value, rates, segments,
                          state.in, y.value, state.out, borders});
-  tape.record(y, [=, d = skip.value, dskip = skip.grad](Tape& t) {
+  tape.record(y, [=, d = skip.value, dskip = tape.gradient_of(skip)](Tape& t) {
     t.run(SelectiveScanBackward{u.value, z.value, dt.value, key.value, query.value, d, rates, segments,
                                 borders, t.gradient(y), state.d_out, t.overwrite(u), t.overwrite(z),
                                 t.overwrite(dt), t.overwrite(key), t.overwrite(query), state.d_in, dskip,
@@ -112,7 +113,7 @@ Variable hold_blocks(Tape& tape, const Variable& x, const Segments& blocks, cons
                      const Parameter& start, const StateSlots& state) {
   Variable y = tape.variable(blocks.rows() + blocks.count, x.value.cols);
   tape.run(HoldBlocks{x.value, blocks, fresh, start.value, state.in, y.value, state.out});
-  tape.record(y, [=, dstart = start.grad](Tape& t) {
+  tape.record(y, [=, dstart = tape.gradient_of(start)](Tape& t) {
     t.run(HoldBlocksBackward{blocks, fresh, t.gradient(y), state.d_out, t.contribute(x), dstart, state.d_in});
   });
   return y;
@@ -169,7 +170,7 @@ Variable matrix_scan(Tape& tape, const Variable& q, const Variable& k, const Var
   const Tensor borders = tape.recording() ? tape.saved(matrix_tiles(blocks), shape.state()) : Tensor{};
   tape.run(MatrixScan{q.value, k.value, v.value, g.value, log_gain.value, segments, blocks, phases, shape,
                       state.in, y.value, state.out, borders});
-  tape.record(y, [=, gain = log_gain.value, dgain = log_gain.grad](Tape& t) {
+  tape.record(y, [=, gain = log_gain.value, dgain = tape.gradient_of(log_gain)](Tape& t) {
     t.run(MatrixScanBackward{q.value, k.value, v.value, g.value, gain, segments, blocks, phases, shape,
                              borders, y.value, t.gradient(y), state.d_out, t.overwrite(q), t.overwrite(k),
                              t.overwrite(v), t.overwrite(g), state.d_in, dgain});
@@ -189,7 +190,7 @@ Variable weighted_mean(Tape& tape, const Variable& x, int64_t heads) {
 Variable feature_map(Tape& tape, const Variable& x, const Parameter& weight, int64_t heads) {
   Variable y = tape.variable(x.value.rows, heads * 2 * weight.value.cols);
   tape.run(FeatureMap{x.value, weight.value, heads, y.value});
-  tape.record(y, [=, w = weight.value, dw = weight.grad](Tape& t) {
+  tape.record(y, [=, w = weight.value, dw = tape.gradient_of(weight)](Tape& t) {
     t.run(FeatureMapBackward{x.value, w, y.value, heads, t.gradient(y), t.contribute(x), dw});
   });
   return y;
@@ -223,7 +224,7 @@ void linear_cross_entropy(Tape& tape, const Variable& x, const Parameter& weight
   if (tape.recording()) {
     dx.value = tape.memory().tensor(x.value.rows, x.value.cols, tape.dtype());
     op.dx = dx.value;
-    op.dweight = weight.grad;
+    op.dweight = tape.gradient_of(weight);
   }
   tape.run(op);
   tape.record(Variable{}, [=, gradient = dx.value](Tape& t) {

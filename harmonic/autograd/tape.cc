@@ -23,6 +23,14 @@ void GradientPool::give_back(const Tensor& tensor) {
   free_.push_back({tensor.size() * size_of(tensor.dtype), tensor});
 }
 
+Tensor GradientPool::of(const Parameter& parameter) const {
+  Tensor gradient = parameter.grad;
+  if (gradient && copies_)
+    gradient.data = static_cast<char*>(copies_.data) +
+                    (static_cast<const char*>(gradient.data) - static_cast<const char*>(own_.data));
+  return gradient;
+}
+
 void GradientPool::clear() {
   free_.clear();
   arena_.clear();

@@ -49,7 +49,8 @@ struct Parameter {
   bool plain = false;          // read as it is by an op that takes no packed form
 };
 
-// Memory for gradients of activations: buffers come back one by one and are handed out again by size.
+// Where gradients go. Those of activations: memory whose buffers come back one by one and are handed out
+// again by size. Those of parameters: their own, unless another place is named.
 class GradientPool {
  public:
   explicit GradientPool(MemorySource* source = nullptr) : arena_(source) {}
@@ -60,6 +61,13 @@ class GradientPool {
   // The same, and gives the memory back to the system and forgets the peak.
   void release();
   int64_t peak() const { return arena_.peak(); }
+  // From now on the gradients of parameters are added to `copies`, a row like `own`, in which theirs lie.
+  void collect_in(const Tensor& copies, const Tensor& own) {
+    copies_ = copies;
+    own_ = own;
+  }
+  // Null where the parameter has none.
+  Tensor of(const Parameter& parameter) const;
 
  private:
   struct Free {
@@ -68,6 +76,7 @@ class GradientPool {
   };
   Arena arena_;
   std::vector<Free> free_;
+  Tensor copies_, own_;
 };
 
 // One forward pass, and its backward. Not thread-safe. Activations live in `memory` (rewound by the owner,
@@ -119,6 +128,11 @@ class Tape {
 
   // Runs everything recorded, in reverse, once.
   void backward();
+
+  // Where the gradient of a parameter is to be added; null unless recording.
+  Tensor gradient_of(const Parameter& parameter) const {
+    return recording() ? gradients_->of(parameter) : Tensor{};
+  }
 
   // For backward functions only:
   // the gradient that has reached `variable`, zero where none has;

@@ -76,8 +76,9 @@ void Parameters::allocate(const Backend& backend, bool trained) {
   matrices_.draw_from(backend.memory);
   // Role by role, so that an optimiser finds those that it treats alike side by side. Pages of matrices whose
   // values are dropped, or never written, hold nothing else.
+  std::vector<Tensor*> gradients;
   for (const Role role : {Role::vector, Role::embedding, Role::matrix}) {
-    std::vector<Tensor*> staying, dropped, gradients;
+    std::vector<Tensor*> staying, dropped;
     for (Entry& entry : entries_) {
       if (entry.role != role) continue;
       Parameter& p = entry.parameter;
@@ -88,17 +89,14 @@ void Parameters::allocate(const Backend& backend, bool trained) {
     }
     memory_.side_by_side(staying, dtype);
     matrices_.side_by_side(dropped, dtype);
-    memory_.side_by_side(gradients, dtype);
     kept_ += static_cast<int64_t>(dropped.size());
   }
+  gradients_ = memory_.side_by_side(gradients, dtype);
   if (trained) clear_gradients();
 }
 
 void Parameters::clear_gradients() {
-  for (Entry& entry : entries_) {
-    const Tensor& grad = entry.parameter.grad;
-    std::memset(grad.data, 0, static_cast<size_t>(grad.size() * size_of(grad.dtype)));
-  }
+  std::memset(gradients_.data, 0, static_cast<size_t>(gradients_.size() * size_of(gradients_.dtype)));
 }
 
 void Parameters::initialise(uint64_t seed, ThreadPool* pool) {

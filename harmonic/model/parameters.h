@@ -58,6 +58,8 @@ class Parameters {
   void allocate(const Backend& backend, bool trained);
   // Sets all gradients to zero. The program writes the zeros: the backend must be done.
   void clear_gradients();
+  // All gradients as one row, parameters' own parts of it with zeros between them; null unless trained.
+  const Tensor& gradients() const { return gradients_; }
   // Values from a seed; a value depends on the seed, the parameter's name and its index alone. With a pool,
   // by all its threads.
   void initialise(uint64_t seed, ThreadPool* pool = nullptr);
@@ -89,6 +91,7 @@ class Parameters {
   std::deque<Entry> entries_;
   Arena memory_, matrices_;  // the second: values that may be dropped
   int64_t kept_ = 0;         // of these
+  Tensor gradients_;
   bool trained_ = false;
 };
 

@@ -23,12 +23,13 @@ using AllOps =
             FeatureMapBackward, SquaredError, MatrixScan, MatrixScanBackward, WeightedMean,
             WeightedMeanBackward, LinearCrossEntropy, ChooseTokens, SumsOfSquares, AdamW, Muon>;
 
-// Is told of every op that a backend runs, before and after.
+// Is told of every op that a backend runs, before and after; by several threads at once where several run
+// ops. `share` is the context's.
 class OpObserver {
  public:
   virtual ~OpObserver() = default;
   virtual void begin() = 0;
-  virtual void end(const OpCost& cost) = 0;
+  virtual void end(const OpCost& cost, double share) = 0;
 };
 
 // Keeps what a device is asked for, to do it again at little cost. Recordings are told by numbers.
@@ -68,7 +69,7 @@ struct Backend {
     observer->begin();
     kernel(context, op);
     synchronize();
-    observer->end(cost_of(op));
+    observer->end(cost_of(op), context.share);
   }
 
   // Returns when all that was asked for is done: before the program reads what ops have written, or writes

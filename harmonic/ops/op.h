@@ -35,6 +35,7 @@ struct Context {
   Arena& scratch;  // for memory that is gone when the op returns
   // Of the products of Linear and LinearCrossEntropy. Set by the backend whose op runs, not by callers.
   Precision precision = Precision::f32;
+  double share = 1;  // of the program's threads that the pool has, where several work beside each other
 };
 
 // Where the gradient of an activation goes. Null: it is not wanted.

@@ -1,12 +1,24 @@
 #include "harmonic/ops/profile.h"
 
 #include <algorithm>
+#include <chrono>
 
 namespace harmonic {
+namespace {
 
-void Profile::end(const OpCost& cost) {
+using Clock = std::chrono::steady_clock;
+thread_local Clock::time_point begun;  // the op that this thread runs
+
+}  // namespace
+
+void Profile::begin() {
+  if (active_) begun = Clock::now();
+}
+
+void Profile::end(const OpCost& cost, double share) {
   if (!active_) return;
-  const double seconds = std::chrono::duration<double>(Clock::now() - begun_).count();
+  const double seconds = share * std::chrono::duration<double>(Clock::now() - begun).count();
+  const std::lock_guard lock(mutex_);
   // A step has some dozens of different ones.
   auto entry = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) {
     return e.cost.name == cost.name && e.cost.way == cost.way && e.cost.inputs == cost.inputs &&

@@ -1,7 +1,7 @@
 // Where time goes, op by op.
 #pragma once
 
-#include <chrono>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -10,7 +10,8 @@
 namespace harmonic {
 
 // Watches a backend: Backend watched = cpu_backend(); watched.observer = &profile. It counts while it is
-// active, which it is not at first. Not thread-safe; must outlive what runs on the backend.
+// active, which it is not at first. Time that is spent by a part of the program's threads counts as that part
+// of it. What is not OpObserver's is not thread-safe. It must outlive what runs on the backend.
 class Profile : public OpObserver {
  public:
   // All calls of one op on rows of one width, in one direction.
@@ -27,15 +28,12 @@ class Profile : public OpObserver {
   std::vector<Entry> entries() const;
   double seconds() const;  // of all ops
 
-  void begin() override {
-    if (active_) begun_ = Clock::now();
-  }
-  void end(const OpCost& cost) override;
+  void begin() override;
+  void end(const OpCost& cost, double share) override;
 
  private:
-  using Clock = std::chrono::steady_clock;
   bool active_ = false;
-  Clock::time_point begun_;
+  std::mutex mutex_;
   std::vector<Entry> entries_;
 };
 

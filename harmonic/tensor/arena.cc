@@ -97,9 +97,9 @@ Tensor Arena::zeros(int64_t rows, int64_t cols, DType dtype) {
   return result;
 }
 
-void Arena::side_by_side(const std::vector<Tensor*>& tensors, DType dtype) {
+Tensor Arena::side_by_side(const std::vector<Tensor*>& tensors, DType dtype) {
   const auto bytes_of = [&](const Tensor& tensor) { return tensor.rows * tensor.cols * size_of(dtype); };
-  if (tensors.empty()) return;
+  if (tensors.empty()) return {};
   int64_t total = 0;
   for (const Tensor* tensor : tensors) total += round_up(bytes_of(*tensor), kAlignment);
   const Tensor whole = this->tensor(1, total / size_of(dtype), dtype);
@@ -110,6 +110,7 @@ void Arena::side_by_side(const std::vector<Tensor*>& tensors, DType dtype) {
     std::memset(at + bytes, 0, static_cast<size_t>(room - bytes));
     at += room;
   }
+  return whole;
 }
 
 Tensor joined(const Tensor& before, const Tensor& next) {

@@ -42,8 +42,9 @@ class Arena {
   // The program writes the zeros: for what is made once.
   Tensor zeros(int64_t rows, int64_t cols, DType dtype);
   // Gives tensors memory that have their rows and columns alone, one after the other in one piece, so that
-  // neighbours may be treated together (joined()): the program writes zeros between them.
-  void side_by_side(const std::vector<Tensor*>& tensors, DType dtype);
+  // neighbours may be treated together (joined()): the program writes zeros between them. Returns the piece
+  // as one row, null where there are no tensors.
+  Tensor side_by_side(const std::vector<Tensor*>& tensors, DType dtype);
 
  private:
   static constexpr int kKinds = 3;  // of blocks: the program's, and the source's two

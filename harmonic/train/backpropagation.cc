@@ -1,6 +1,7 @@
 #include "harmonic/train/backpropagation.h"
 
 #include <algorithm>
+#include <atomic>
 #include <limits>
 
 #include "harmonic/base/checked.h"
@@ -11,6 +12,9 @@ namespace {
 constexpr int64_t kRowGrain = 64;     // chunks are multiples of this, but for the last
 constexpr int64_t kShareOfKept = 8;   // of the memory, the part that states at chunk borders may take
 constexpr int64_t kStatesAtHand = 2;  // beside them: the state and the gradient that go from chunk to chunk
+constexpr int64_t kMostLanes = 16;
+constexpr int64_t kLaneRows = 512;    // that a lane has at least: fewer are not worth an op's call
+constexpr int64_t kShareOfLanes = 8;  // of the memory, the part that lanes' gradients may take
 
 Tensor row_of(const std::vector<int32_t>& values, int64_t begin, int64_t count) {
   return {const_cast<int32_t*>(values.data()) + begin, 1, count, count, DType::i32, Device::cpu};
@@ -27,11 +31,9 @@ Backpropagation::Backpropagation(Model& model, ThreadPool& pool, int64_t memory_
                                  int64_t kept_states, const Objective& objective)
     : model_(model),
       objective_(objective),
-      scratch_(model.backend().memory),
-      activations_(model.backend().memory),
+      pool_(pool),
+      all_(pool, 1, model.backend().memory),
       states_(model.backend().memory),
-      gradients_(model.backend().memory),
-      context_{pool, scratch_},
       kept_states_(kept_states) {
   cuts_ = chunk_len > 0 || !layout().has_caches();
   measure();
@@ -42,7 +44,12 @@ Backpropagation::Backpropagation(Model& model, ThreadPool& pool, int64_t memory_
     const int64_t state = round_up(model_.state_layout().bytes(), 64) + 64;
     kept_states_ = std::clamp<int64_t>(memory_bytes / kShareOfKept / state, 1, kept_states);
     const int64_t kept_bytes = cuts_ ? (kept_states_ + kStatesAtHand) * state : 0;
-    most_bytes_ = std::max(memory_bytes - kept_bytes, cost_.of(kRowGrain, 1));
+    const Tensor& gradients = model.parameters().gradients();
+    const int64_t lane_bytes = gradients.size() * size_of(gradients.dtype);
+    if (model.backend().device == Device::cpu)
+      most_lanes_ = std::clamp<int64_t>(memory_bytes / kShareOfLanes / lane_bytes, 1, kMostLanes);
+    const int64_t lanes_bytes = most_lanes_ > 1 ? most_lanes_ * lane_bytes : 0;
+    most_bytes_ = std::max(memory_bytes - kept_bytes - lanes_bytes, cost_.of(kRowGrain, 1));
     chunk_rows_ = (most_bytes_ - cost_.segment) / cost_.row / kRowGrain * kRowGrain;
   }
 }
@@ -51,14 +58,14 @@ void Backpropagation::measure() {
   cost_ = measure_pass_cost(
       model_,
       [&](const Batch& batch, int64_t position) {
-        const BatchPiece piece = piece_of(batch, 0, batch.rows(), activations_);
-        const States states = make_states(piece.segments.count, false);
+        const BatchPiece piece = piece_of(batch, 0, batch.rows(), all_.activations);
+        const States states = make_states(all_, piece.segments.count, false);
         for (int64_t s = 0; s < states.in.count; ++s) states.in.position(s) = static_cast<uint64_t>(position);
-        record_and_return(batch, piece, states, 1);
-        const int64_t bytes = peak_bytes();
-        activations_.release();  // it may have been more than the passes to come will take
-        gradients_.release();
-        scratch_.release();
+        record_and_return(all_, batch, piece, states, 1);
+        const int64_t bytes = all_.peak();
+        all_.activations.release();  // it may have been more than the passes to come will take
+        all_.gradients.release();
+        all_.scratch.release();
         return bytes;
       },
       objective_.longest_text());
@@ -97,7 +104,7 @@ LossSum Backpropagation::run(const Batch& batch, const StateRows& carried, doubl
       last = next;
     }
     const LossSum part = !cuts_ || fits(offset(last) - offset(first), last - first)
-                             ? together(batch, first, last, carried, loss_scale)
+                             ? by_lanes(batch, lanes_of(batch, first, last), carried, loss_scale)
                              : in_chunks(batch, first, last, carried, loss_scale);
     sum.nats += part.nats;
     sum.targets += part.targets;
@@ -106,14 +113,20 @@ LossSum Backpropagation::run(const Batch& batch, const StateRows& carried, doubl
   return sum;
 }
 
-LossSum Backpropagation::record_and_return(const Batch& batch, const BatchPiece& piece, const States& states,
-                                           double loss_scale) {
+int64_t Backpropagation::peak_bytes() const {
+  int64_t lanes = 0;
+  for (const auto& worker : lane_workers_) lanes += worker->workspace.peak();
+  return std::max(all_.peak(), lanes) + lane_memory_.peak();
+}
+
+LossSum Backpropagation::record_and_return(Workspace& workspace, const Batch& batch, const BatchPiece& piece,
+                                           const States& states, double loss_scale) {
   const int64_t rows = piece.segments.rows();
   const Tensor targets = row_of(batch.targets, piece.begin, rows);
-  const Tensor losses = activations_.tensor(1, rows, model_.backend().dtype, MemoryUse::shared);
-  objective_.run({model_, context_, activations_, gradients_, piece.segments, states.in, states.out,
-                  states.d_out, states.d_in, row_of(batch.tokens, piece.begin, rows), targets, losses,
-                  loss_scale});
+  const Tensor losses = workspace.activations.tensor(1, rows, model_.backend().dtype, MemoryUse::shared);
+  objective_.run({model_, workspace.context, workspace.activations, workspace.gradients, piece.segments,
+                  states.in, states.out, states.d_out, states.d_in, row_of(batch.tokens, piece.begin, rows),
+                  targets, losses, loss_scale});
   model_.backend().synchronize();
   LossSum sum;
   for (int64_t r = 0; r < rows; ++r) {
@@ -123,27 +136,84 @@ LossSum Backpropagation::record_and_return(const Batch& batch, const BatchPiece&
   return sum;
 }
 
-Backpropagation::States Backpropagation::make_states(int64_t count, bool with_caches) {
+Backpropagation::States Backpropagation::make_states(Workspace& workspace, int64_t count, bool with_caches) {
+  Arena& memory = workspace.activations;
   const auto make = [&] {
-    return with_caches ? make_state_rows(activations_, layout(), count)
-                       : make_state_rows_without_caches(activations_, layout(), count);
+    return with_caches ? make_state_rows(memory, layout(), count)
+                       : make_state_rows_without_caches(memory, layout(), count);
   };
   return {make(), make(), make(), make()};
 }
 
-LossSum Backpropagation::together(const Batch& batch, int64_t first_segment, int64_t last_segment,
+// The first segment of each lane, and the end: whole sequences, as many in each.
+std::vector<int64_t> Backpropagation::lanes_of(const Batch& batch, int64_t first_segment,
+                                               int64_t last_segment) const {
+  std::vector<int64_t> sequences;  // the first segment of each
+  for (int64_t s = first_segment; s < last_segment; ++s)
+    if (const auto i = static_cast<size_t>(s);
+        s == first_segment || batch.segments[i].sequence != batch.segments[i - 1].sequence)
+      sequences.push_back(s);
+  const int64_t rows =
+      batch.offsets[static_cast<size_t>(last_segment)] - batch.offsets[static_cast<size_t>(first_segment)];
+  const auto count = static_cast<int64_t>(sequences.size());
+  const int64_t lanes = std::max<int64_t>(1, std::min({most_lanes_, count, rows / kLaneRows}));
+  std::vector<int64_t> borders;
+  for (int64_t lane = 0; lane < lanes; ++lane)
+    borders.push_back(sequences[static_cast<size_t>(count * lane / lanes)]);
+  borders.push_back(last_segment);
+  return borders;
+}
+
+LossSum Backpropagation::by_lanes(const Batch& batch, const std::vector<int64_t>& borders,
                                   const StateRows& carried, double loss_scale) {
-  activations_.clear();
+  const size_t lanes = borders.size() - 1;
+  if (lanes == 1) return together(all_, batch, borders[0], borders[1], carried, loss_scale);
+  const Backend& backend = model_.backend();
+  const Tensor& own = model_.parameters().gradients();
+  while (lane_gradients_.size() < lanes)
+    lane_gradients_.push_back(lane_memory_.tensor(1, own.cols, own.dtype));
+  // Every thread has a lane, or a lane several threads.
+  const auto threads = static_cast<size_t>(pool_.threads());
+  const size_t workers = std::min(lanes, threads);
+  if (lane_workers_.size() != workers) {
+    lane_workers_.clear();
+    for (size_t w = 0; w < workers; ++w)
+      lane_workers_.push_back(
+          std::make_unique<LaneWorker>(static_cast<int>(threads * (w + 1) / workers - threads * w / workers),
+                                       1 / static_cast<double>(workers), backend.memory));
+  }
+  std::vector<LossSum> sums(lanes);
+  std::atomic<size_t> next{0};
+  pool_.parallel_for(static_cast<int64_t>(workers), [&](int64_t w) {
+    Workspace& workspace = lane_workers_[static_cast<size_t>(w)]->workspace;
+    for (size_t lane; (lane = next.fetch_add(1, std::memory_order_relaxed)) < lanes;) {
+      backend.zero(lane_gradients_[lane]);
+      workspace.gradients.collect_in(lane_gradients_[lane], own);
+      sums[lane] = together(workspace, batch, borders[lane], borders[lane + 1], carried, loss_scale);
+    }
+  });
+  LossSum sum;
+  for (size_t lane = 0; lane < lanes; ++lane) {
+    backend(all_.context, Add{own, lane_gradients_[lane], own});
+    sum.nats += sums[lane].nats;
+    sum.targets += sums[lane].targets;
+  }
+  return sum;
+}
+
+LossSum Backpropagation::together(Workspace& workspace, const Batch& batch, int64_t first_segment,
+                                  int64_t last_segment, const StateRows& carried, double loss_scale) {
+  workspace.activations.clear();
   const BatchPiece piece = piece_of(batch, batch.offsets[static_cast<size_t>(first_segment)],
-                                    batch.offsets[static_cast<size_t>(last_segment)], activations_);
+                                    batch.offsets[static_cast<size_t>(last_segment)], workspace.activations);
   const int64_t count = piece.segments.count;
-  const States states = make_states(count, static_cast<bool>(carried));
+  const States states = make_states(workspace, count, static_cast<bool>(carried));
   const auto bytes = static_cast<size_t>(states.in.row_bytes);
   for (int64_t s = 0; carried && s < count; ++s) {
     const Batch::Segment& segment = batch.segments[static_cast<size_t>(first_segment + s)];
     if (segment.continues) std::memcpy(states.in.row(s), carried.row(segment.sequence), bytes);
   }
-  const LossSum sum = record_and_return(batch, piece, states, loss_scale);
+  const LossSum sum = record_and_return(workspace, batch, piece, states, loss_scale);
   // The last segment of a sequence leaves its state: later ones overwrite earlier ones.
   for (int64_t s = 0; carried && s < count; ++s)
     std::memcpy(carried.row(batch.segments[static_cast<size_t>(first_segment + s)].sequence),
@@ -154,10 +224,11 @@ LossSum Backpropagation::together(const Batch& batch, int64_t first_segment, int
 void Backpropagation::forward(const Batch& batch, const BatchPiece& piece, const char* state_before,
                               char* state_after) {
   const auto bytes = static_cast<size_t>(layout().bytes());
-  const StateRows in = make_state_rows(activations_, layout(), piece.segments.count);
-  const StateRows out = make_state_rows(activations_, layout(), piece.segments.count);
+  Arena& memory = all_.activations;
+  const StateRows in = make_state_rows(memory, layout(), piece.segments.count);
+  const StateRows out = make_state_rows(memory, layout(), piece.segments.count);
   if (enters(batch, piece)) std::memcpy(in.row(0), state_before, bytes);
-  Tape tape(model_.backend(), context_, activations_, nullptr);
+  Tape tape(model_.backend(), all_.context, memory, nullptr);
   Step step(tape, piece.segments, in, out);
   model_.forward(step, row_of(batch.tokens, piece.begin, piece.segments.rows()));
   tape.synchronize();
@@ -181,9 +252,9 @@ LossSum Backpropagation::in_chunks(const Batch& batch, int64_t first_segment, in
                   batch.offsets[static_cast<size_t>(last_segment)]);
   const auto chunks = static_cast<int64_t>(borders_.size()) - 1;
   const auto chunk = [&](int64_t c) {
-    activations_.clear();
+    all_.activations.clear();
     return piece_of(batch, borders_[static_cast<size_t>(c)], borders_[static_cast<size_t>(c) + 1],
-                    activations_);
+                    all_.activations);
   };
 
   // Two tiers of kept states: before every group of chunks, and before every chunk of the group at hand.
@@ -216,10 +287,10 @@ LossSum Backpropagation::in_chunks(const Batch& batch, int64_t first_segment, in
     for (int64_t c = last; c-- > first;) {
       const BatchPiece piece = chunk(c);
       const int64_t count = piece.segments.count;
-      const States states = make_states(count, true);
+      const States states = make_states(all_, count, true);
       if (enters(batch, piece)) std::memcpy(states.in.row(0), at_chunk.row(c - first), bytes);
       if (piece.cut_after) std::memcpy(states.d_out.row(count - 1), d_next.row(0), bytes);
-      const LossSum part = record_and_return(batch, piece, states, loss_scale);
+      const LossSum part = record_and_return(all_, batch, piece, states, loss_scale);
       std::memcpy(d_next.row(0), states.d_in.row(0), bytes);
       if (c + 1 == chunks && carried) std::memcpy(carried.row(sequence), states.out.row(count - 1), bytes);
       sum.nats += part.nats;

@@ -6,7 +6,14 @@
 // before. The states are a few KB; when even they are too many, only every k-th is kept at first and the ones
 // between are recomputed. Attention's states hold the text itself, in caches: unless told to, a document that
 // attention reads is never cut, and what it takes grows with its length.
+//
+// On processors, sequences that go together go by lanes where that costs little memory: some of them each,
+// through a tape on threads of its own, so that threads need not wait for each other in every op. Each lane
+// has gradients of the parameters of its own, and these are added in order: how a batch is divided into lanes
+// depends on it and the memory, never on threads, and so do the bits.
 #pragma once
+
+#include <memory>
 
 #include "harmonic/eval/batch_pass.h"
 #include "harmonic/train/objective.h"
@@ -43,7 +50,7 @@ class Backpropagation {
   int64_t chunk_rows() const { return chunk_rows_; }
   const PassCost& cost() const { return cost_; }
   // The most that the passes so far have taken of memory_bytes, and the states at chunk borders beside them.
-  int64_t peak_bytes() const { return activations_.peak() + gradients_.peak(); }
+  int64_t peak_bytes() const;
   int64_t kept_bytes() const { return states_.peak(); }
   static constexpr int64_t kKeptStates = 256;
 
@@ -51,28 +58,53 @@ class Backpropagation {
   struct States {
     StateRows in, out, d_out, d_in;
   };
+  // What passes work with, one at a time.
+  struct Workspace {
+    Workspace(ThreadPool& pool, double share, MemorySource* memory)
+        : scratch(memory), activations(memory), gradients(memory), context{.pool = pool, .scratch = scratch} {
+      context.share = share;
+    }
+    int64_t peak() const { return activations.peak() + gradients.peak(); }
+
+    Arena scratch, activations;
+    GradientPool gradients;
+    Context context;
+  };
+  struct LaneWorker {
+    LaneWorker(int threads, double share, MemorySource* memory)
+        : pool(threads), workspace(pool, share, memory) {}
+    ThreadPool pool;
+    Workspace workspace;
+  };
   void measure();
   [[noreturn]] static void refuse(int64_t tokens);
   bool fits(int64_t rows, int64_t segments) const {
     return rows <= chunk_rows_ && cost_.of(rows, segments) <= most_bytes_;
   }
   const StateLayout& layout() const { return model_.state_layout(); }
-  LossSum together(const Batch& batch, int64_t first_segment, int64_t last_segment, const StateRows& carried,
+  std::vector<int64_t> lanes_of(const Batch& batch, int64_t first_segment, int64_t last_segment) const;
+  LossSum by_lanes(const Batch& batch, const std::vector<int64_t>& borders, const StateRows& carried,
                    double loss_scale);
+  LossSum together(Workspace& workspace, const Batch& batch, int64_t first_segment, int64_t last_segment,
+                   const StateRows& carried, double loss_scale);
   LossSum in_chunks(const Batch& batch, int64_t first_segment, int64_t last_segment, const StateRows& carried,
                     double loss_scale);
   void cut_into_chunks(const Batch& batch, int64_t begin, int64_t end);
   void forward(const Batch& batch, const BatchPiece& piece, const char* state_before, char* state_after);
-  LossSum record_and_return(const Batch& batch, const BatchPiece& piece, const States& states,
-                            double loss_scale);
-  States make_states(int64_t count, bool with_caches);
+  LossSum record_and_return(Workspace& workspace, const Batch& batch, const BatchPiece& piece,
+                            const States& states, double loss_scale);
+  States make_states(Workspace& workspace, int64_t count, bool with_caches);
 
   Model& model_;
   const Objective& objective_;
-  Arena scratch_, activations_, states_;
-  GradientPool gradients_;
-  Context context_;
+  ThreadPool& pool_;
+  Workspace all_;  // of all threads
+  Arena states_;
   PassCost cost_;
+  int64_t most_lanes_ = 1;
+  Arena lane_memory_;
+  std::vector<Tensor> lane_gradients_;  // each like all of the parameters'
+  std::vector<std::unique_ptr<LaneWorker>> lane_workers_;
   int64_t most_bytes_ = 0, chunk_rows_ = 0, kept_states_;
   bool cuts_ = true;              // documents that do not fit
   std::vector<int64_t> borders_;  // of the chunks of the sequence at hand: the first row of each, and the end

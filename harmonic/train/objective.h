@@ -29,7 +29,8 @@ enum class LossUnit : uint8_t {
 class Objective {
  public:
   virtual ~Objective() = default;
-  // Writes the losses, the states after, and d_in; adds to the gradients of the model's parameters.
+  // Writes the losses, the states after, and d_in; adds to the gradients of the model's parameters. Several
+  // threads may call it at once, each with a pass of its own.
   virtual void run(const ObjectivePass& pass) const = 0;
   virtual LossUnit unit() const { return LossUnit::nats; }
   // Whether the losses depend on a parameter. One of which they do not is left as it is: without a gradient
