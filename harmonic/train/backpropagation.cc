@@ -114,9 +114,13 @@ LossSum Backpropagation::run(const Batch& batch, const StateRows& carried, doubl
 }
 
 int64_t Backpropagation::peak_bytes() const {
-  int64_t lanes = 0;
-  for (const auto& worker : lane_workers_) lanes += worker->workspace.peak();
-  return std::max(all_.peak(), lanes) + lane_memory_.peak();
+  int64_t most = all_.peak();
+  for (const auto& [count, workers] : lane_workers_) {
+    int64_t sum = 0;
+    for (const LaneWorker& worker : workers) sum += worker.workspace.peak();
+    most = std::max(most, sum);
+  }
+  return most + lane_memory_.peak();
 }
 
 LossSum Backpropagation::record_and_return(Workspace& workspace, const Batch& batch, const BatchPiece& piece,
@@ -174,18 +178,15 @@ LossSum Backpropagation::by_lanes(const Batch& batch, const std::vector<int64_t>
     lane_gradients_.push_back(lane_memory_.tensor(1, own.cols, own.dtype));
   // Every thread has a lane, or a lane several threads.
   const auto threads = static_cast<size_t>(pool_.threads());
-  const size_t workers = std::min(lanes, threads);
-  if (lane_workers_.size() != workers) {
-    lane_workers_.clear();
-    for (size_t w = 0; w < workers; ++w)
-      lane_workers_.push_back(
-          std::make_unique<LaneWorker>(static_cast<int>(threads * (w + 1) / workers - threads * w / workers),
-                                       1 / static_cast<double>(workers), backend.memory));
-  }
+  const size_t count = std::min(lanes, threads);
+  std::deque<LaneWorker>& workers = lane_workers_[count];
+  for (size_t w = workers.size(); w < count; ++w)
+    workers.emplace_back(static_cast<int>(threads * (w + 1) / count - threads * w / count),
+                         1 / static_cast<double>(count), backend.memory);
   std::vector<LossSum> sums(lanes);
   std::atomic<size_t> next{0};
-  pool_.parallel_for(static_cast<int64_t>(workers), [&](int64_t w) {
-    Workspace& workspace = lane_workers_[static_cast<size_t>(w)]->workspace;
+  pool_.parallel_for(static_cast<int64_t>(count), [&](int64_t w) {
+    Workspace& workspace = workers[static_cast<size_t>(w)].workspace;
     for (size_t lane; (lane = next.fetch_add(1, std::memory_order_relaxed)) < lanes;) {
       backend.zero(lane_gradients_[lane]);
       workspace.gradients.collect_in(lane_gradients_[lane], own);

@@ -13,7 +13,8 @@
 // depends on it and the memory, never on threads, and so do the bits.
 #pragma once
 
-#include <memory>
+#include <deque>
+#include <map>
 
 #include "harmonic/eval/batch_pass.h"
 #include "harmonic/train/objective.h"
@@ -103,8 +104,8 @@ class Backpropagation {
   PassCost cost_;
   int64_t most_lanes_ = 1;
   Arena lane_memory_;
-  std::vector<Tensor> lane_gradients_;  // each like all of the parameters'
-  std::vector<std::unique_ptr<LaneWorker>> lane_workers_;
+  std::vector<Tensor> lane_gradients_;                     // each like all of the parameters'
+  std::map<size_t, std::deque<LaneWorker>> lane_workers_;  // as many as the key says, which share the threads
   int64_t most_bytes_ = 0, chunk_rows_ = 0, kept_states_;
   bool cuts_ = true;              // documents that do not fit
   std::vector<int64_t> borders_;  // of the chunks of the sequence at hand: the first row of each, and the end
