@@ -53,6 +53,29 @@ TEST_F(ProfileOfOps, CountsOnlyWhileItIsActive) {
   EXPECT_TRUE(profile_.entries().empty());
 }
 
+// As lanes of a batch do: each thread with a context of its own, which has a part of the program's threads.
+TEST_F(ProfileOfOps, CountsWhatThreadsRunBesideEachOtherByTheirShare) {
+  profile_.set_active(true);
+  context_.share = 0;
+  product(10, 30, 20);
+  EXPECT_EQ(profile_.seconds(), 0);
+  const Tensor x = zeros(10, 30), weight = zeros(20, 30);
+  ThreadPool threads(4);
+  threads.parallel_for(4, [&](int64_t) {
+    Arena memory, scratch;
+    ThreadPool own(1);
+    Context context{.pool = own, .scratch = scratch};
+    context.share = 0.25;
+    for (int i = 0; i < 100; ++i)
+      backend_(context, Linear{x, weight, {}, {}, {}, false, memory.tensor(10, 20, DType::f32)});
+  });
+  const std::vector<Profile::Entry> entries = profile_.entries();
+  ASSERT_EQ(entries.size(), 1u);
+  EXPECT_EQ(entries[0].calls, 401);
+  EXPECT_EQ(entries[0].cost.operations, 401 * 2.0 * 10 * 30 * 20);
+  EXPECT_GT(profile_.seconds(), 0);
+}
+
 // Every key that a query reads is a score: counted one by one here.
 TEST_F(ProfileOfOps, AttentionIsChargedForTheKeysThatItReads) {
   for (const int64_t window : {0, 1, 7, 100}) {

@@ -288,7 +288,7 @@ class ManyShortDocuments : public testing::TestWithParam<NamedConfig> {
 TEST_P(ManyShortDocuments, TakeNoMoreMemoryThanIsAllowed) {
   Model model(GetParam().config, cpu_backend(), true);
   initialise_for_test(model, 5);
-  ThreadPool pool(1);
+  ThreadPool pool(4);  // one for each lane that there comes to be, so that all of them take memory at once
   constexpr int64_t kAllowed = 2 << 20;
   for (const int64_t sequences : {1, 100}) {
     Backpropagation backpropagation(model, pool, kAllowed);
@@ -297,8 +297,8 @@ TEST_P(ManyShortDocuments, TakeNoMoreMemoryThanIsAllowed) {
     EXPECT_EQ(backpropagation.run(documents, {}, 1e-4).targets, documents.target_count);
     EXPECT_LE(backpropagation.peak_bytes(), kAllowed) << sequences << " sequences";
     // Passes hold whole sequences where they fit: nearly half may stay free for want of room for one more, of
-    // what the states at chunk borders leave; and where there are lanes one thread has one of them at a time.
-    EXPECT_GT(backpropagation.peak_bytes(), kAllowed / 4) << sequences << " sequences";
+    // what the states at chunk borders leave.
+    EXPECT_GT(backpropagation.peak_bytes(), kAllowed / 3) << sequences << " sequences";
   }
 }
 

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
 
 #include "harmonic/base/json.h"
@@ -47,6 +48,29 @@ TEST_F(ProfiledTraining, ChangesNoBitAndAccountsForEveryStepButTheFirst) {
   const std::string table = profile_table(profile, trainer.profiled_steps());
   for (const char* text : {"profile of 11 steps", "linear_cross_entropy", "muon", "outside ops"})
     EXPECT_NE(table.find(text), std::string::npos) << text << " in\n" << table;
+}
+
+// What lanes do at once is not counted twice.
+TEST_F(ProfiledTraining, CountsLanesByTheirShareOfTheThreads) {
+  RunConfig config = small_run();
+  config.train.seq_len = 600;
+  Profile profile;
+  Backend backend = cpu_backend();
+  backend.observer = &profile;
+  ThreadPool pool(4);
+  const TrainingData data = small_data();
+  const auto model = first_model(config, backend);
+  make_folder(path("profiled"));
+  Trainer trainer(config, *model, data, path("profiled"), pool);
+  trainer.profile_steps(profile);
+  trainer.run();
+  const ProfiledSteps& steps = trainer.profiled_steps();
+  EXPECT_LT(profile.seconds(), steps.seconds);
+  const auto entries = profile.entries();
+  const auto head = std::find_if(entries.begin(), entries.end(),
+                                 [](const auto& entry) { return entry.cost.way == OpWay::both; });
+  ASSERT_NE(head, entries.end());
+  EXPECT_EQ(head->calls, 4 * steps.steps) << "four lanes";
 }
 
 TEST_F(ProfiledTraining, SaysSoWhenThereWasNoStepToMeasure) {
