@@ -7,7 +7,9 @@
 set -euo pipefail
 
 bin=$1
-cpu=$(awk -F': ' '/^model name/ {print $2; exit}' /proc/cpuinfo | tr -cs 'A-Za-z0-9' '-' | sed 's/-*$//')
+# "Intel(R) Xeon(R) Processor" becomes Intel-Xeon.
+cpu=$(awk -F': ' '/^model name/ {print $2; exit}' /proc/cpuinfo |
+  sed -E 's/\((R|TM)\)//g; s/ (Processor|CPU)\>.*//' | tr -cs 'A-Za-z0-9' '-' | sed 's/-*$//')
 out=benchmarks/results
 mkdir -p "$out"
 

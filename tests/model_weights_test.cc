@@ -9,11 +9,11 @@ namespace {
 
 class Weights : public DataTest {
  protected:
-  static void declare(Parameters& parameters, DType dtype) {
+  static void declare(Parameters& parameters, DType dtype, bool trained = false) {
     parameters.add("embed.weight", {7, 3}, Role::embedding, Initial::uniform(1));
     parameters.add("conv.weight", {5, 1, 4}, Role::vector, Initial::uniform(1));
     parameters.add("skip", {5}, Role::vector, Initial::uniform(1));
-    parameters.allocate(dtype == DType::f64 ? reference_backend() : cpu_backend(), false);
+    parameters.allocate(dtype == DType::f64 ? reference_backend() : cpu_backend(), trained);
     parameters.initialise(1);
   }
   // A file of f32 tensors of zeros with these names and shapes.
@@ -63,6 +63,41 @@ TEST_F(Weights, OfAnotherTypeAreConverted) {
   save_weights(path("m.safetensors"), floats);
   load_weights(path("m.safetensors"), doubles);
   EXPECT_EQ(doubles[0].value.as<double>()[0], static_cast<double>(floats[0].value.as<float>()[0]));
+}
+
+TEST_F(Weights, MatricesThatAreNotTrainedStayInTheFileWhichNothingChanges) {
+  Parameters saved, loaded;
+  declare(saved, DType::f32);
+  declare(loaded, DType::f32);
+  const void *embedding = loaded[0].value.data, *convolution = loaded[1].value.data;
+  save_weights(path("m.safetensors"), saved);
+  load_weights(path("m.safetensors"), loaded);
+  EXPECT_NE(loaded[0].value.data, embedding);
+  EXPECT_EQ(loaded[1].value.data, convolution) << "a vector is never dropped: the file could not be either";
+
+  loaded[0].value.as<float>()[0] += 1;
+  EXPECT_NE(loaded.hash(), saved.hash());
+  Parameters again;
+  declare(again, DType::f32);
+  load_weights(path("m.safetensors"), again);
+  EXPECT_EQ(again.hash(), saved.hash()) << "what is written to a borrowed matrix is its own";
+
+  saved.initialise(2);
+  save_weights(path("m.safetensors"), saved);
+  EXPECT_NE(again.hash(), saved.hash()) << "a file of the same name takes nothing from a model that is loaded";
+  load_weights(path("m.safetensors"), again);
+  EXPECT_EQ(again.hash(), saved.hash());
+}
+
+TEST_F(Weights, OfATrainedModelAreItsOwn) {
+  Parameters saved, trained;
+  declare(saved, DType::f32);
+  declare(trained, DType::f32, true);
+  const void* embedding = trained[0].value.data;
+  save_weights(path("m.safetensors"), saved);
+  load_weights(path("m.safetensors"), trained);
+  EXPECT_EQ(trained[0].value.data, embedding);
+  EXPECT_EQ(trained.hash(), saved.hash());
 }
 
 TEST_F(Weights, AMissingTensorIsNamedWithItsShape) {

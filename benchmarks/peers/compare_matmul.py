@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Harmonic's matrix product beside those of MKL, oneDNN and OpenBLAS, on the shapes of `harmonic bench ops`.
 
-    compare_matmul.py HARMONIC [--d-model 256,512] [--rows 16384] [--threads 1,2] [--runs 5]
+    compare_matmul.py HARMONIC [--d-model 256,512] [--rows 16384] [--threads 1,2] [--turns 3] [--runs 5]
 
 y = x W^T with x of ROWS by C and W of 1, 2 and 4 C by C, f32. PyTorch's wheels bring MKL and oneDNN, NumPy's bring
-OpenBLAS. Each library's product is first held against one in double precision. Harmonic is measured before and after
-the others, each library in a process of its own with so many threads, whose allocator keeps what it has been given:
-the libraries make a result anew for each product, and page faults would be most of its time. Shown are GFLOP/s, Harmonic's
-share of the best of the others, and the page faults that were left in a call of theirs. Only Harmonic's result has the same bits whatever the number of rows and threads.
+OpenBLAS. Each library's product is first held against one in double precision. All are measured in turns, since a shared
+machine is not always as fast, each library in a process of its own with so many threads, whose allocator keeps what it has
+been given: the libraries make a result anew for each product, and page faults would be most of its time. Shown are GFLOP/s,
+the medians of the turns; the median of Harmonic's share of a turn's best of the others; and the page faults that were left
+in a call of theirs. Only Harmonic's result has the same bits whatever the number of rows and threads.
 """
 import argparse
 import json
@@ -97,6 +98,7 @@ def main():
     parser.add_argument("--d-model", default="256,512")
     parser.add_argument("--rows", type=int, default=16384)
     parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
     parser.add_argument("--shapes", help=argparse.SUPPRESS)
@@ -108,15 +110,17 @@ def main():
     print("| rows x in x out | threads | Harmonic | " + " | ".join(PEERS) + " | of the best | of the matrix peak | their page faults |")
     print("|---" * (len(PEERS) + 6) + "|")
     for threads in map(int, options.threads.split(",")):
-        before, _ = run_ours(options.harmonic, threads, shapes, options)
-        theirs = [run_peer(peer, threads, shapes, options.runs) for peer in PEERS]
-        after, machine = run_ours(options.harmonic, threads, shapes, options)
+        turns = []
+        for _ in range(options.turns):
+            ours, machine = run_ours(options.harmonic, threads, shapes, options)
+            turns.append((ours, [run_peer(peer, threads, shapes, options.runs) for peer in PEERS]))
         for i, shape in enumerate(shapes):
-            ours = (before[i] + after[i]) / 2
-            best = max(speeds[i][0] for speeds in theirs)
-            faults = max(speeds[i][1] for speeds in theirs)
-            print(f"| {' x '.join(map(str, shape))} | {threads} | {ours:.1f} | " + " | ".join(f"{speeds[i][0]:.1f}" for speeds in theirs) +
-                  f" | {ours / best:.2f} | {100 * ours * 1e9 / machine['matrix_peak']:.0f} % | {faults:.0f} |", flush=True)
+            ours = statistics.median(ours[i] for ours, _ in turns)
+            theirs = [statistics.median(peers[p][i][0] for _, peers in turns) for p in range(len(PEERS))]
+            share = statistics.median(ours[i] / max(speeds[i][0] for speeds in peers) for ours, peers in turns)
+            faults = max(speeds[i][1] for _, peers in turns for speeds in peers)
+            print(f"| {' x '.join(map(str, shape))} | {threads} | {ours:.1f} | " + " | ".join(f"{speed:.1f}" for speed in theirs) +
+                  f" | {share:.2f} | {100 * ours * 1e9 / machine['matrix_peak']:.0f} % | {faults:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,13 @@
 """Training steps of Harmonic and of PyTorch on the same models, side by side, as ratios.
 
     compare_training.py HARMONIC [--mixers harmonic,attention,mamba] [--d-model 256,512] [--lengths 1000,8000]
-                        [--vocab 8192] [--tokens 8000] [--threads 2] [--runs 5] [--no-compile] [--out FILE]
-                        [--device cuda --precision bf16] [--compile-mamba]
+                        [--vocab 8192] [--tokens 8000] [--threads 2] [--turns 3] [--runs 5] [--no-compile]
+                        [--out FILE] [--device cuda --precision bf16] [--compile-mamba]
 
 HARMONIC is the program. For each mixer and width a model is made by it; PyTorch's loss on the same weights and
-tokens must equal the program's, or nothing is timed. Then both take steps of the same size: gradients, their norm, AdamW.
-The program is measured before and after PyTorch; the mean of the two counts. In bf16 PyTorch's steps are of autocast.
+tokens must equal the program's, or nothing is timed. Then both take steps of the same size: gradients, their norm, AdamW;
+in turns, since a shared machine is not always as fast. A turn's speeds are of RUNS steps each, their median; speeds and
+ratio are the medians of TURNS turns. In bf16 PyTorch's steps are of autocast.
 """
 import argparse
 import json
@@ -72,7 +73,8 @@ def time_ours(harmonic, mixer, width, length, options, work):
     return json.loads((work / "bench.json").read_text())["rows"][0]["tokens/s"]
 
 
-def time_theirs(folder, length, options, compiled):
+def their_turns(folder, length, options, compiled):
+    """A function that takes a turn's steps with PyTorch and returns tokens a second."""
     model = models.load(folder, options.vocab).to(options.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     sequences = max(1, options.tokens // length)
@@ -90,14 +92,17 @@ def time_theirs(folder, length, options, compiled):
         if options.device == "cuda":
             torch.cuda.synchronize()
 
-    step()
-    step()
-    seconds = []
-    for _ in range(options.runs):
-        begin = time.perf_counter()
+    def turn():
         step()
-        seconds.append(time.perf_counter() - begin)
-    return sequences * length / statistics.median(seconds)
+        seconds = []
+        for _ in range(options.runs):
+            begin = time.perf_counter()
+            step()
+            seconds.append(time.perf_counter() - begin)
+        return sequences * length / statistics.median(seconds)
+
+    step()
+    return turn
 
 
 def main():
@@ -109,6 +114,7 @@ def main():
     parser.add_argument("--vocab", type=int, default=8192)
     parser.add_argument("--tokens", type=int, default=8000)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--compile-mamba", action="store_true", help="on a card: by PyTorch's associative scan")
@@ -123,8 +129,8 @@ def main():
     torch.set_num_threads(options.threads)
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"{options.threads} threads"
     lines = [f"PyTorch {torch.__version__}, {where}, {options.precision}, vocabulary {options.vocab}, steps of "
-             f"{options.tokens} tokens, medians of {options.runs}; tokens a second",
-             "", "| mixer | d_model | T | Harmonic | PyTorch | ratio |", "|---|---|---|---|---|---|"]
+             f"{options.tokens} tokens, {options.turns} turns of {options.runs}; tokens a second",
+             "", "| mixer | d_model | T | Harmonic | PyTorch | ratio | of each turn |", "|---|---|---|---|---|---|---|"]
     for line in lines:
         print(line, flush=True)
     for mixer in options.mixers.split(","):
@@ -134,16 +140,18 @@ def main():
                     work = Path(name)
                     make_model(options.harmonic, mixer, width, max(length, 1000), work / "model")
                     check_loss(options.harmonic, work / "model", 300, work)
-                    before = time_ours(options.harmonic, mixer, width, length, options, work)
                     # Hugging Face's Mamba walks time in a Python loop, which a compiler would unroll for hours on a processor;
                     # mambapy's scan is measured as its users run it.
                     compiled = options.compile_mamba if mixer == "mamba" else not options.no_compile
-                    theirs = time_theirs(work / "model", length, options, compiled)
-                    ours = (before + time_ours(options.harmonic, mixer, width, length, options, work)) / 2
+                    their_turn = their_turns(work / "model", length, options, compiled)
+                    turns = [(time_ours(options.harmonic, mixer, width, length, options, work), their_turn()) for _ in range(options.turns)]
+                    ours, theirs = map(statistics.median, zip(*turns))
+                    ratios = [ours / theirs for ours, theirs in turns]
                 form = "" if compiled else " (not compiled)"
                 if mixer == "mamba" and models.Mamba.has_parallel_scan:
                     form += " (mambapy's parallel scan)"
-                lines.append(f"| {mixer} | {width} | {length} | {ours:.0f} | {theirs:.0f}{form} | {ours / theirs:.2f} |")
+                lines.append(f"| {mixer} | {width} | {length} | {ours:.0f} | {theirs:.0f}{form} | {statistics.median(ratios):.2f} | "
+                             f"{', '.join(f'{ratio:.2f}' for ratio in ratios)} |")
                 print(lines[-1], flush=True)
     if options.out:
         options.out.write_text("\n".join(lines) + "\n")

@@ -265,11 +265,12 @@ void sync_folder(const fs::path& path) {
     fail("{}: cannot sync the folder: {}", path.string(), std::strerror(errno));
 }
 
-MappedFile::MappedFile(const fs::path& path) {
+MappedFile::MappedFile(const fs::path& path, Access access) {
   int64_t size;
   const Descriptor descriptor(open_file(path, &size));
   if (size == 0) return;
-  void* data = ::mmap(nullptr, static_cast<size_t>(size), PROT_READ, MAP_PRIVATE, descriptor, 0);
+  const int protection = access == Access::read ? PROT_READ : PROT_READ | PROT_WRITE;
+  void* data = ::mmap(nullptr, static_cast<size_t>(size), protection, MAP_PRIVATE, descriptor, 0);
   if (data == MAP_FAILED) fail("{}: cannot map: {}", path.string(), std::strerror(errno));
   data_ = static_cast<const uint8_t*>(data);
   size_ = static_cast<size_t>(size);

@@ -79,11 +79,15 @@ void make_folder(const std::filesystem::path& path);
 // Forces a folder's entries to disk.
 void sync_folder(const std::filesystem::path& path);
 
-// A read-only memory map of a whole file; empty files map to an empty span. Movable, unmaps on destruction.
+// A memory map of a whole file; empty files map to an empty span. Movable, unmaps on destruction.
 class MappedFile {
  public:
+  enum class Access : uint8_t {
+    read,
+    change,  // bytes may be written to: what is written is this map's own and never reaches the file
+  };
   MappedFile() = default;
-  explicit MappedFile(const std::filesystem::path& path);
+  explicit MappedFile(const std::filesystem::path& path, Access access = Access::read);
   ~MappedFile();
   MappedFile(MappedFile&& other) noexcept { *this = std::move(other); }
   MappedFile& operator=(MappedFile&& other) noexcept;

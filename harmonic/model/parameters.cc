@@ -140,12 +140,24 @@ void Parameters::drop_value(Parameter& parameter) {
   HARMONIC_ASSERT(parameter.packed && !parameter.plain && !trained_);
   Tensor& value = parameter.value;
   --kept_;
-  if (!matrices_.source()) {
+  if (!matrices_.source()) {  // of a file that is mapped likewise
     matrices_.forget(value.data, value.size() * size_of(value.dtype));
   } else if (kept_ == 0) {
     matrices_.release();  // a device's memory comes back as a whole
   }
   value.data = nullptr;
+  if (kept_ == 0) lenders_.clear();
+}
+
+bool Parameters::may_borrow(size_t i) const {
+  const Entry& entry = entries_[i];
+  return !trained_ && !matrices_.source() && entry.role != Role::vector && !entry.parameter.plain;
+}
+
+void Parameters::borrow(size_t i, void* data, std::shared_ptr<const void> owner) {
+  HARMONIC_ASSERT(may_borrow(i));
+  entries_[i].parameter.value.data = data;
+  if (lenders_.empty() || lenders_.back() != owner) lenders_.push_back(std::move(owner));
 }
 
 std::string Parameters::hash() const {

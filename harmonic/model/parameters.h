@@ -2,6 +2,7 @@
 #pragma once
 
 #include <deque>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -76,6 +77,12 @@ class Parameters {
   // Leaves the packed form of a parameter of these as the only one: its value has no data from then on.
   void drop_value(Parameter& parameter);
 
+  // Whether parameter i may have its value in memory of another's: it is not trained, and not on a device,
+  // and is one that drop_value() may be asked to drop.
+  bool may_borrow(size_t i) const;
+  // Its value lies at `data` from now on, contiguous, which the program may write to and `owner` keeps.
+  void borrow(size_t i, void* data, std::shared_ptr<const void> owner);
+
   // SHA-256 over names, shapes and values, the same whether they are packed or not.
   std::string hash() const;
 
@@ -91,6 +98,7 @@ class Parameters {
   std::deque<Entry> entries_;
   Arena memory_, matrices_;  // the second: values that may be dropped
   int64_t kept_ = 0;         // of these
+  std::vector<std::shared_ptr<const void>> lenders_;
   Tensor gradients_;
   bool trained_ = false;
 };

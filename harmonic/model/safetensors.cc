@@ -203,7 +203,8 @@ void convert_each(const StoredTensor& tensor, float* out, Convert convert) {
 std::string_view name_of(StoredType type) { return kTypes[static_cast<size_t>(type)].name; }
 int64_t size_of(StoredType type) { return kTypes[static_cast<size_t>(type)].size; }
 
-SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path), file_(path) {
+SafetensorsFile::SafetensorsFile(const std::filesystem::path& path, MappedFile::Access access)
+    : path_(path), file_(path, access) {
   read_head(file_.bytes());
 }
 

@@ -35,7 +35,8 @@ using Metadata = std::map<std::string, std::string>;
 class SafetensorsFile {
  public:
   // Throws Error naming the file, what was expected and what was found.
-  explicit SafetensorsFile(const std::filesystem::path& path);
+  explicit SafetensorsFile(const std::filesystem::path& path,
+                           MappedFile::Access access = MappedFile::Access::read);
   // The bytes of such a file, which outlive this; `name` is theirs in errors.
   SafetensorsFile(const std::string& name, std::span<const uint8_t> bytes);
 

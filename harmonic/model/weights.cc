@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 
 #include "harmonic/base/fields.h"
 
@@ -101,7 +102,22 @@ void save_weights(const std::filesystem::path& path, const Parameters& parameter
 }
 
 Metadata load_weights(const std::filesystem::path& path, Parameters& parameters) {
-  return load_tensors(path, tensors_of(parameters));
+  const auto file = std::make_shared<SafetensorsFile>(path, MappedFile::Access::change);
+  const std::vector<NamedTensor> tensors = tensors_of(parameters);
+  check_contents(*file, tensors);
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const StoredTensor& stored = file->at(tensors[i].name);
+    const DType dtype = tensors[i].values.dtype;
+    auto* data = const_cast<uint8_t*>(stored.bytes.data());  // of a map that may be changed
+    if (parameters.may_borrow(i) && stored.type == stored_type_of(dtype) &&
+        reinterpret_cast<uintptr_t>(data) % static_cast<uintptr_t>(size_of(dtype)) == 0) {
+      parameters.borrow(i, data, file);
+    } else {
+      fill(*file, tensors[i]);
+      file->release(stored);
+    }
+  }
+  return file->metadata();
 }
 
 }  // namespace harmonic

@@ -32,6 +32,9 @@ Metadata load_tensors(const std::filesystem::path& path, std::span<const NamedTe
 std::vector<NamedTensor> tensors_of(const Parameters& parameters);
 void save_weights(const std::filesystem::path& path, const Parameters& parameters,
                   const Metadata& metadata = {});
+// As load_tensors; but matrices that are not trained, whose packed form is to be made of them, stay in the
+// file, which is mapped until they are packed. Changing it on disk meanwhile is the caller's mistake;
+// replacing it by another of its name is none.
 Metadata load_weights(const std::filesystem::path& path, Parameters& parameters);
 
 }  // namespace harmonic
