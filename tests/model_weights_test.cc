@@ -84,7 +84,8 @@ TEST_F(Weights, MatricesThatAreNotTrainedStayInTheFileWhichNothingChanges) {
 
   saved.initialise(2);
   save_weights(path("m.safetensors"), saved);
-  EXPECT_NE(again.hash(), saved.hash()) << "a file of the same name takes nothing from a model that is loaded";
+  EXPECT_NE(again.hash(), saved.hash())
+      << "a file of the same name takes nothing from a model that is loaded";
   load_weights(path("m.safetensors"), again);
   EXPECT_EQ(again.hash(), saved.hash());
 }
