@@ -79,7 +79,9 @@ def their_turns(folder, length, options, compiled):
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     sequences = max(1, options.tokens // length)
     tokens = torch.randint(options.vocab, (sequences, length + 1), device=options.device)
-    forward = torch.compile(model) if compiled else model
+    # Our forms as one graph or not at all: parts that the compiler leaves out are slow, and no one would see it.
+    torch.compiler.reset()
+    forward = torch.compile(model, fullgraph=not isinstance(model, models.Mamba), dynamic=False) if compiled else model
 
     def step():
         with torch.autocast(options.device, torch.bfloat16, enabled=options.precision == "bf16"):

@@ -46,8 +46,10 @@ Backpropagation::Backpropagation(Model& model, ThreadPool& pool, int64_t memory_
     const int64_t kept_bytes = cuts_ ? (kept_states_ + kStatesAtHand) * state : 0;
     const Tensor& gradients = model.parameters().gradients();
     const int64_t lane_bytes = gradients.size() * size_of(gradients.dtype);
+    // A power of two: of three equal lanes the last would leave one of two threads idle.
     if (model.backend().device == Device::cpu)
-      most_lanes_ = std::clamp<int64_t>(memory_bytes / kShareOfLanes / lane_bytes, 1, kMostLanes);
+      while (most_lanes_ < kMostLanes && 2 * most_lanes_ * lane_bytes <= memory_bytes / kShareOfLanes)
+        most_lanes_ *= 2;
     const int64_t lanes_bytes = most_lanes_ > 1 ? most_lanes_ * lane_bytes : 0;
     most_bytes_ = std::max(memory_bytes - kept_bytes - lanes_bytes, cost_.of(kRowGrain, 1));
     chunk_rows_ = (most_bytes_ - cost_.segment) / cost_.row / kRowGrain * kRowGrain;
@@ -92,9 +94,9 @@ LossSum Backpropagation::run(const Batch& batch, const StateRows& carried, doubl
   LossSum sum;
   int64_t first = 0;
   while (first < segments) {
-    // Whole sequences, as many as fit; always at least one. Documents, where they are not cut and leave
-    // nothing.
-    int64_t last = first;
+    // Whole sequences, as many as fit; always at least one, and as many for each lane where there are more
+    // than lanes. Documents, where they are not cut and leave nothing.
+    int64_t last = first, count = 0, even = first;
     while (last < segments) {
       int64_t next = last;
       do {
@@ -102,7 +104,9 @@ LossSum Backpropagation::run(const Batch& batch, const StateRows& carried, doubl
       } while (next < segments && sequence(next) == sequence(last) && whole_sequences);
       if (last > first && !fits(offset(next) - offset(first), next - first)) break;
       last = next;
+      if (++count % most_lanes_ == 0) even = last;
     }
+    if (even > first) last = even;
     const LossSum part = !cuts_ || fits(offset(last) - offset(first), last - first)
                              ? by_lanes(batch, lanes_of(batch, first, last), carried, loss_scale)
                              : in_chunks(batch, first, last, carried, loss_scale);
