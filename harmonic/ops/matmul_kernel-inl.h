@@ -133,6 +133,12 @@ void Kernel(const KernelCall& call) {
       for (; k < end; ++k) {
         __builtin_prefetch(line, 0, 2);  // into the L2 cache
         line += line_step;
+        if constexpr (kRows == 1 && kPanels > 1) {
+          // What one row is multiplied by comes from memory, in panels too short for the processor to
+          // foresee: the ones that the next call of the kernel reads, if there is one.
+#pragma GCC unroll 16
+          for (int64_t p = 0; p < kPanels; ++p) __builtin_prefetch(b + (kPanels + p) * panel_stride, 0, 2);
+        }
         Vector bv[kVectors];
 #pragma GCC unroll 16
         for (int64_t v = 0; v < kVectors; ++v)
