@@ -34,7 +34,7 @@ python=${PEERS_PYTHON:-build/peers/bin/python}
 if [ -x "$python" ]; then
   keep peers-training "$python" benchmarks/peers/compare_training.py "$bin/harmonic" --mixers harmonic,attention
   # Hugging Face's Mamba goes through time in Python, and its backward pass grows with the square of the length.
-  keep peers-mamba "$python" benchmarks/peers/compare_training.py "$bin/harmonic" --mixers mamba --lengths 250,500 --tokens 1000 --runs 1
+  keep peers-mamba "$python" benchmarks/peers/compare_training.py "$bin/harmonic" --mixers mamba --lengths 250 --tokens 1000 --runs 1
   keep peers-matmul "$python" benchmarks/peers/compare_matmul.py "$bin/harmonic"
   text=${PEERS_TEXT:-docs/training.md}
   if [ -n "${PEERS_GPT2:-}" ]; then
