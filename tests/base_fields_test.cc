@@ -66,6 +66,30 @@ TEST(Fields, TextSetsEveryType) {
   EXPECT_EQ(s.names, (std::vector<std::string>{"a,b", "c"}));
 }
 
+TEST(Fields, AListOfTextHasNothingEmptyBetweenItsCommas) {
+  Settings s;
+  for (const char* text : {"8,", ",8", "8,,16", ",", "8, ,16", "[8,,16]", "[,]"})
+    EXPECT_EQ(error_of([&] { s.set("strides", text); }),
+              fmt::format("here: strides = \"{}\": an item is empty; expected a list of whole numbers of at "
+                          "least 1",
+                          text));
+  EXPECT_EQ(s.strides, (std::vector<int64_t>{1, 4}));
+  s.set("strides", "[8, 16,]");  // as in TOML
+  EXPECT_EQ(s.strides, (std::vector<int64_t>{8, 16}));
+  s.set("strides", "");
+  EXPECT_TRUE(s.strides.empty());
+}
+
+TEST(Fields, AListThatIsNeverEmptyRefusesToBe) {
+  std::vector<int64_t> list = {3};
+  Field field("list", &list, "a list");
+  field.never_empty = true;
+  for (const char* text : {"", " ", "[]", "[ ]"})
+    EXPECT_EQ(error_of([&] { set_field(field, text, "list", "here"); }),
+              "here: list is empty: expected a list of whole numbers");
+  EXPECT_EQ(list, std::vector<int64_t>{3});
+}
+
 TEST(Fields, SwitchesTakeOneAndZeroAsText) {
   Settings s;
   for (const auto& [text, expected] :

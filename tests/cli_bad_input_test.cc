@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <sstream>
 
 #include "harmonic/base/divergence.h"
 #include "harmonic/model/weights.h"
@@ -281,6 +282,55 @@ TEST_F(BadInput, AnEmptyPathIsRefusedByTheOptionsName) {
                                              {"eval", "--model", model_, "--data", text_, "--json", ""},
                                              {"score", "--model", ""}})
     expect_error(run_with_input(words, ""), 2, {words[words.size() - 2] + " is empty: "});
+}
+
+// Every option of every command that takes a list, as --help shows them: but a service's, which may be none
+// at all, and settings, which their own checks are for.
+TEST(ListOptions, RefuseToBeEmptyOrToHaveAnEmptyItem) {
+  const auto words_of = [](const std::string& text) {
+    std::vector<std::string> words;
+    std::istringstream stream(text);
+    for (std::string word; stream >> word;) words.push_back(word);
+    return words;
+  };
+  // What the command says, once it has something for everything that it cannot do without.
+  const auto error_of = [](std::vector<std::string> command, const std::string& flag,
+                           const std::string& value) {
+    for (;;) {
+      std::vector<std::string> words = command;
+      words.insert(words.end(), {flag, value});
+      const Outcome outcome = run_with_input(words, "");
+      const size_t missing = outcome.err.find(" is missing: ");
+      if (missing == std::string::npos) {
+        expect_error(outcome, 2, {});
+        return outcome.err;
+      }
+      const size_t begin = std::string_view("harmonic: error: ").size();
+      const std::string name = outcome.err.substr(begin, missing - begin);
+      if (name.starts_with("--")) command.push_back(name);
+      command.emplace_back("x");
+    }
+  };
+  int64_t options = 0;
+  for (const std::string& row : lines_of(run_harmonic({"--help"}).out)) {
+    if (!row.starts_with("  ") || row.starts_with("  serve ")) continue;
+    const std::vector<std::string> command = words_of(row.substr(0, 22));
+    std::vector<std::string> help = command;
+    help.emplace_back("--help");
+    for (const std::string& line : lines_of(run_harmonic(help).out)) {
+      const std::vector<std::string> words = words_of(line);
+      if (words.size() < 2 || !words[0].starts_with("--") || has(words[0], ".") ||
+          !words[1].ends_with(",..."))
+        continue;
+      ++options;
+      for (const std::string value : {"", " ", "8,", ",8", "8,,16"}) {
+        const std::string error = error_of(command, words[0], value);
+        EXPECT_TRUE(has(error, "error: " + words[0]) && (has(error, "expected ") || has(error, "is empty: ")))
+            << error;
+      }
+    }
+  }
+  EXPECT_GT(options, 15);
 }
 
 TEST_F(BadInput, TextsThatCannotBeRead) {

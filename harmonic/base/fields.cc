@@ -142,20 +142,26 @@ Value item_value(std::string_view text) {
   return {std::string(text), {}};
 }
 
+// Calls refuse_item() for a list with nothing where an item belongs.
 template <typename T>
-Value text_value(std::string_view text) {
+Value text_value(std::string_view text, const auto& refuse_item) {
   if constexpr (!item_of<T>::list) return item_value<T>(text);
   text = trimmed(text);
-  if (text.size() >= 2 && text.front() == '[' && text.back() == ']')
+  if (text.size() >= 2 && text.front() == '[' && text.back() == ']') {
     text = trimmed(text.substr(1, text.size() - 2));
+    if (text.size() > 1 && text.back() == ',') text.remove_suffix(1);  // as TOML has it
+  }
   Value::List items;
-  while (!text.empty()) {
+  for (bool more = !text.empty(); more;) {
     // A comma within quotes belongs to the item.
     size_t end = 0;
     for (char quote = 0; end < text.size() && (quote || text[end] != ','); ++end) {
       if (quote ? text[end] == quote : text[end] == '"' || text[end] == '\'') quote = quote ? 0 : text[end];
     }
-    items.push_back(item_value<typename item_of<T>::type>(text.substr(0, end)));
+    const std::string_view item = text.substr(0, end);
+    if (trimmed(item).empty()) refuse_item();
+    items.push_back(item_value<typename item_of<T>::type>(item));
+    more = end < text.size();
     text.remove_prefix(std::min(end + 1, text.size()));
   }
   return {std::move(items), {}};
@@ -222,6 +228,9 @@ void set_field(const Field& field, const Value& value, std::string_view name) {
       } else {
         content.push_back(convert(value));
       }
+      if (content.empty() && field.never_empty)
+        fail_usage("{}{}{} is empty: expected {}", value.where, value.where.empty() ? "" : ": ", name,
+                   expectation_of(field));
       *target = std::move(content);
     } else {
       *target = convert(value);
@@ -231,7 +240,13 @@ void set_field(const Field& field, const Value& value, std::string_view name) {
 }
 
 void set_field(const Field& field, std::string_view text, std::string_view name, std::string_view where) {
-  const auto read = [&](auto* target) { return text_value<std::remove_pointer_t<decltype(target)>>(text); };
+  const auto refuse_item = [&] {
+    fail_usage("{}{}{} = \"{}\": an item is empty; expected {}", where, where.empty() ? "" : ": ", name, text,
+               expectation_of(field));
+  };
+  const auto read = [&](auto* target) {
+    return text_value<std::remove_pointer_t<decltype(target)>>(text, refuse_item);
+  };
   Value value = std::visit(read, field.target);
   value.where = where;
   set_field(field, value, name);

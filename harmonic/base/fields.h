@@ -28,7 +28,8 @@ struct Field {
   double min = -std::numeric_limits<double>::infinity();  // for numbers and each item of lists of them
   double max = std::numeric_limits<double>::infinity();   // inclusive; nan and infinities are always refused
   bool above_min = false;                                 // min itself is refused
-  bool quantity = false;  // an int64, or each of a list, that may be written "64K", "20M", "1.5G"
+  bool quantity = false;     // an int64, or each of a list, that may be written "64K", "20M", "1.5G"
+  bool never_empty = false;  // a list of one or more
 
   // Builders: Field("lr", &lr, "learning rate").above(0).
   Field one_of(std::vector<std::string> names) &&;
@@ -41,8 +42,9 @@ struct Field {
 // Sets a field from a value of a file. `name` is the whole key ("train.lr") for messages. Throws Error
 // (usage) naming the key, the value and what is expected; the target is then unchanged.
 void set_field(const Field& field, const Value& value, std::string_view name);
-// Sets a field from the text of a flag or an environment variable (`where`). Lists are divided by commas;
-// brackets and quotes as in TOML may be there or not. Switches take 1 and 0 too.
+// Sets a field from the text of a flag or an environment variable (`where`). Lists are divided by commas,
+// with nothing empty between them; brackets and quotes as in TOML may be there or not. Switches take 1 and 0
+// too.
 void set_field(const Field& field, std::string_view text, std::string_view name, std::string_view where);
 
 // Sets fields from a nested table. A key that no field has is an error with the nearest one.

@@ -127,6 +127,7 @@ Options::Option& Options::add(std::string name, Field::Target target, std::strin
   HARMONIC_ASSERT(!name.empty());
   options_.push_back(std::unique_ptr<Option>(new Option(Field(std::move(name), target, std::move(help)))));
   options_.back()->is_positional = options_.back()->field.key.front() != '-';
+  options_.back()->field.never_empty = true;
   return *options_.back();
 }
 

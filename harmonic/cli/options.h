@@ -38,8 +38,8 @@ class Options {
   };
 
   // `name` is a flag, "--max-tokens", or, in capitals, an argument by its place, "PATH". A bool is a flag
-  // without a value; a list takes several values and may be given again. The variable must outlive this
-  // object. The reference is valid for the lifetime of this object.
+  // without a value; a list takes several values, one at least where it is given, and may be given again. The
+  // variable must outlive this object. The reference is valid for the lifetime of this object.
   Option& add(std::string name, Field::Target target, std::string help);
   // A flag of every command, which the environment sets too: HARMONIC_THREADS for --threads.
   Option& add_global(std::string name, Field::Target target, std::string help);
