@@ -130,7 +130,12 @@ TEST_F(Files, AnAtomicFileIsNotSeenBeforeCommitAndLeavesNothingWithoutIt) {
 TEST_F(Files, AnAtomicFileCannotTakeTheNameOfAFolderOrGoWhereThereIsNone) {
   fs::create_directory(folder_ / "b");
   error_naming(folder_ / "b", [&] { write_file(folder_ / "b", "x"); });
-  error_naming(folder_ / "c" / "d", [&] { write_file(folder_ / "c" / "d", "x"); });
+  const std::string message =
+      error_naming(folder_ / "c" / "d", [&] { write_file(folder_ / "c" / "d", "x"); });
+  EXPECT_NE(message.find("there is no folder " + (folder_ / "c").string()), std::string::npos) << message;
+  EXPECT_EQ(message.find(".tmp"), std::string::npos) << message;
+  EXPECT_NE(error_naming("/proc/d", [] { write_file("/proc/d", "x"); }).find("into the folder /proc: "),
+            std::string::npos);
   EXPECT_EQ(names(), std::vector<std::string>{"b"});
 }
 

@@ -77,6 +77,8 @@ fs::path target_of(const fs::path& path) {
   return target;
 }
 
+fs::path folder_of(const fs::path& file) { return file.has_parent_path() ? file.parent_path() : "."; }
+
 // A duplicate of standard output or standard error where one of them is open for writing on this file; else
 // -1. The duplicate shares its position: a second opening would write over what has gone there.
 int duplicate_of_standard_stream(const struct stat& file) {
@@ -146,7 +148,13 @@ AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
   temporary_ = path_;
   temporary_ += fmt::format(".{}.tmp", ::getpid());
   descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (descriptor_ < 0) fail("{}: cannot create: {}", temporary_.string(), std::strerror(errno));
+  if (descriptor_ >= 0) return;
+  const int error = errno;
+  const fs::path folder = folder_of(path_);
+  if (error == ENOENT && !is_there(folder))
+    fail("{}: cannot write: there is no folder {}; make it, or name another", path_.string(),
+         folder.string());
+  fail("{}: cannot write into the folder {}: {}", path_.string(), folder.string(), std::strerror(error));
 }
 
 AtomicFile::~AtomicFile() {
@@ -185,7 +193,7 @@ void AtomicFile::commit() {
     ::unlink(temporary_.c_str());
     fail("{}: cannot rename into place: {}", path_.string(), std::strerror(error));
   }
-  sync_folder(path_.has_parent_path() ? path_.parent_path() : ".");
+  sync_folder(folder_of(path_));
 }
 
 void move_into_place(const fs::path& from, const fs::path& to) {
@@ -195,7 +203,7 @@ void move_into_place(const fs::path& from, const fs::path& to) {
   }
   if (::rename(from.c_str(), to.c_str()) != 0)
     fail("{}: cannot rename into place as {}: {}", from.string(), to.string(), std::strerror(errno));
-  sync_folder(to.has_parent_path() ? to.parent_path() : ".");
+  sync_folder(folder_of(to));
 }
 
 AppendFile::AppendFile(fs::path path) : path_(std::move(path)) {
