@@ -43,7 +43,10 @@ int guarded(std::vector<std::string> arguments) {
   } catch (const harmonic::OutputClosed&) {
     return 141;  // what a shell reports of a program that a broken pipe ended
   } catch (const std::bad_alloc&) {
-    return report("out of memory; a smaller model, batch, train.memory_mb or attention.context may fit", 1);
+    return report(
+        "out of memory; a smaller model, fewer or shorter texts at a time or, where the command has such a "
+        "setting, a smaller memory_mb or attention.context may fit",
+        1);
   } catch (const std::exception& error) {
     return report(std::string("internal error, please report it: ") + error.what(), 1);
   }
