@@ -52,6 +52,24 @@ TEST(BenchCheck, PassesForEveryMixerAndFormat) {
   }
 }
 
+TEST(BenchCheck, PassesHoweverShortTheTextsThatAreMeasured) {
+  ThreadPool pool(2);
+  const ModelConfig config = bench_config("attention", 32, 50, 1);
+  EXPECT_EQ(config.longest_text(), 1);
+  check_length(config, pool);
+  check_training(config, pool);
+  check_decoding(config, pool, DType::f32);
+}
+
+TEST(BenchCheck, AWidthOfOneIsRefusedAndTwoPasses) {
+  ThreadPool pool(2);
+  for (const char* mixer : {"harmonic", "mamba"}) {
+    EXPECT_NE(error_of([&] { bench_config(mixer, 1, 50, 300); }).find("d_model 1: expected 2 at least"),
+              std::string::npos);
+    check_training(bench_config(mixer, 2, 50, 300), pool);
+  }
+}
+
 TEST(BenchCheck, PassesForEveryFormatOnADevice) {
   ThreadPool pool(1);
   for (const DType format : {DType::f32, DType::bf16, DType::i8})

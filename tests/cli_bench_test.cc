@@ -1,6 +1,10 @@
 // harmonic bench, at sizes that take no time.
 #include <gtest/gtest.h>
+#include <poll.h>
 
+#include <fstream>
+
+#include "cli_process.h"
 #include "cli_program.h"
 #include "harmonic/base/json.h"
 
@@ -101,6 +105,61 @@ TEST(BenchCommand, RefusesWhatItWouldNotMeasure) {
   refused({"length", "--stream", "999999999999999999999"}, "--stream");
   refused({"memory", "--cases", "9E:256:64"}, "--cases");
   refused({"memory", "--cases", "1K:256:64:7"}, "1K:256:64:7");
+  refused({"memory", "--cases", "1K:256:1"}, "d_model 1: expected 2 at least");
+  refused({"train", "--mixers", "mamba", "--d-model", "1"}, "d_model 1: expected 2 at least");
+}
+
+// Nothing is checked or measured before, of which progress would tell.
+TEST(BenchCommand, RefusesALaterSizeBeforeTheFirstIsMeasured) {
+  for (std::vector<std::string> words : std::vector<std::vector<std::string>>{
+           {"memory", "--cases", "1K:256:64", "1K:99999999999:64"},
+           {"memory", "--cases", "1K:256:64", "8G:256:64"},
+           {"train", "--mixers", "harmonic,attention", "--d-model", "4096,4097", "--vocab", "1M"},
+           {"decode", "--mixers", "harmonic,attention", "--d-model", "4096,4097", "--vocab", "1M"},
+           {"ops", "--only", "linoleum", "--rows", "10M"}}) {
+    words.insert(words.begin(), "bench");
+    const auto begin = std::chrono::steady_clock::now();
+    const Outcome outcome = run_harmonic(words);
+    EXPECT_EQ(outcome.status, 2) << outcome.err;
+    EXPECT_EQ(lines_of(outcome.err).size(), 1u) << outcome.err;
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5)) << words[1];
+  }
+}
+
+TEST(BenchCommand, NamesTheFileThatItCannotWriteBeforeItMeasures) {
+  const Outcome outcome = run_harmonic({"bench", "memory", "--json", "/no such folder/x.json"});
+  EXPECT_EQ(outcome.err,
+            "harmonic: error: /no such folder/x.json: cannot write: there is no folder /no such folder; make "
+            "it, or name another\n");
+  EXPECT_EQ(outcome.status, 1);
+}
+
+// Whether a process has a child, by the table of all.
+bool has_child(pid_t parent) {
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    std::ifstream status(entry.path() / "status");
+    for (std::string line; std::getline(status, line);)
+      if (line == "PPid:\t" + std::to_string(parent)) return true;
+  }
+  return false;
+}
+
+TEST(BenchCommand, AStepThatIsMeasuredEndsWithTheProgram) {
+  for (const int signal_number : {SIGTERM, SIGINT, SIGKILL}) {
+    int ends[2];  // of a pipe that the program and its child hold: it ends when both have
+    ASSERT_EQ(::pipe(ends), 0);
+    ::fcntl(ends[0], F_SETFD, FD_CLOEXEC);
+    HarmonicProcess process({"bench", "memory", "--cases", "10M:256:128", "--threads", "1"});
+    ::close(ends[1]);
+    for (int i = 0; i < 6000 && !has_child(process.id()); ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    EXPECT_TRUE(has_child(process.id()));
+    process.interrupt(signal_number);
+    EXPECT_EQ(process.wait().status, 128 + signal_number);
+    struct pollfd held = {ends[0], 0, 0};
+    EXPECT_EQ(::poll(&held, 1, 10'000), 1) << "the child goes on";
+    ::close(ends[0]);
+  }
 }
 
 TEST(BenchCommand, SaysWhatIsWrongWithACase) {

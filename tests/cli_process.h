@@ -64,6 +64,7 @@ class HarmonicProcess {
     if (input_ >= 0) ::close(input_);
     input_ = -1;
   }
+  pid_t id() const { return child_; }
   void interrupt(int signal_number = SIGINT) const { ::kill(child_, signal_number); }
 
   std::string output_so_far() const {

@@ -41,6 +41,7 @@ std::string check_streaming(const Model& model, Inference& inference, const std:
 }  // namespace
 
 BenchReport bench_contexts(const ContextBench& options, Model& model, ThreadPool& pool) {
+  HARMONIC_ASSERT(!options.contexts.empty());
   BenchReport report;
   report.name = "decode";
   report.columns = {{"context", 0},  {"prefill tokens/s", 0}, {"tokens/s", 1},    {"ms a token", 2},

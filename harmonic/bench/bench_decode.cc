@@ -88,6 +88,13 @@ void add_rows(const DecodeBench& options, const ModelConfig& config, const std::
 }  // namespace
 
 BenchReport bench_decode(const DecodeBench& options, ThreadPool& pool, const Backend& backend) {
+  const int64_t context = std::max<int64_t>(options.tokens, 64);
+  // Built before the first is checked: a size that no model has is found at once.
+  std::vector<ModelConfig> configs;
+  for (const std::string& mixer : options.mixers)
+    for (const int64_t width : options.widths)
+      configs.push_back(bench_config(mixer, width, options.vocabulary, context, options.layers));
+  HARMONIC_ASSERT(!configs.empty() && !options.weights.empty() && !options.streams.empty());
   BenchReport report;
   report.name = "decode";
   report.columns = {{"mixer", 0},    {"d_model", 0},       {"layers", 0},      {"weights", 0},
@@ -98,19 +105,17 @@ BenchReport bench_decode(const DecodeBench& options, ThreadPool& pool, const Bac
       "reads, a "
       "slow level's by its stride; above 100 % of reading: from the cache",
       options.vocabulary, backend.device == Device::cpu ? "its logits" : "the next one, chosen by them")};
-  const int64_t context = std::max<int64_t>(options.tokens, 64);
-  for (const std::string& mixer : options.mixers)
-    for (const int64_t width : options.widths)
-      for (const std::string& weights : options.weights)
-        report.checks.push_back(check_decoding(
-            bench_config(mixer, width, options.vocabulary, context, std::min(options.layers, kCheckedLayers)),
-            pool, weight_format_of(weights), backend, check_tolerance(options.precision)));
+  for (const ModelConfig& config : configs) {
+    ModelConfig checked = config;
+    if (options.layers > 0) checked.n_layers = std::min(options.layers, kCheckedLayers);
+    for (const std::string& weights : options.weights)
+      report.checks.push_back(check_decoding(checked, pool, weight_format_of(weights), backend,
+                                             check_tolerance(options.precision)));
+  }
   report.machine = measure_machine(pool, backend);
-  for (const std::string& mixer : options.mixers)
-    for (const int64_t width : options.widths)
-      for (const std::string& weights : options.weights)
-        add_rows(options, bench_config(mixer, width, options.vocabulary, context, options.layers), weights,
-                 pool, backend, report);
+  for (const ModelConfig& config : configs)
+    for (const std::string& weights : options.weights)
+      add_rows(options, config, weights, pool, backend, report);
   end_progress();
   return report;
 }

@@ -124,6 +124,7 @@ class LengthRun {
 }  // namespace
 
 BenchReport bench_length(const LengthBench& options, ThreadPool& pool) {
+  HARMONIC_ASSERT(!options.lengths.empty());
   const int64_t longest = *std::max_element(options.lengths.begin(), options.lengths.end());
   const ModelConfig config = bench_config(options.mixer, options.d_model, options.vocabulary, longest);
   if (config.longest_text() > 0 && options.stream > 0)

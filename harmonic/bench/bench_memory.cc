@@ -1,9 +1,12 @@
 #include "harmonic/bench/bench_memory.h"
 
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
 
 #include "harmonic/base/log.h"
@@ -15,24 +18,25 @@ namespace harmonic {
 namespace {
 
 struct Case {
-  int64_t length, vocabulary, d_model;
+  int64_t length;
+  ModelConfig config;
 };
 
-Case case_of(const std::string& text) {
+Case case_of(const std::string& text, const std::string& mixer) {
   const size_t first = text.find(':'), second = text.find(':', first + 1);
   if (first == text.npos || second == text.npos)
     fail_usage("--cases: \"{}\": expected TOKENS:VOCABULARY:D_MODEL, as in 64K:50257:256", text);
   const auto number = [&](size_t begin, size_t end) {
-    try {
-      return parse_quantity(text.substr(begin, end - begin));
-    } catch (const Error& error) {
-      fail_usage("--cases: \"{}\": {}", text, error.what());
-    }
+    return parse_quantity(text.substr(begin, end - begin));
   };
-  const Case c = {number(0, first), number(first + 1, second), number(second + 1, text.size())};
-  if (c.length < 1 || c.vocabulary < 2 || c.d_model < 1)
-    fail_usage("--cases: \"{}\": expected at least one token, a vocabulary of 2 and a width of 1", text);
-  return c;
+  try {
+    const int64_t length = number(0, first), vocabulary = number(first + 1, second),
+                  d_model = number(second + 1, text.size());
+    if (length < 1 || vocabulary < 2) fail_usage("expected at least one token and a vocabulary of 2");
+    return {length, bench_config(mixer, d_model, vocabulary, length)};
+  } catch (const Error& error) {
+    fail_usage("--cases: \"{}\": {}", text, error.what());
+  }
 }
 
 // What a child tells its parent.
@@ -64,10 +68,12 @@ Outcome in_own_process(const Body& body) {
   int ends[2];
   if (::pipe(ends) != 0) fail("no pipe could be made for a process of the benchmark");
   std::fflush(nullptr);
-  const pid_t child = ::fork();
+  const pid_t parent = ::getpid(), child = ::fork();
   if (child < 0) fail("no process could be started for the benchmark");
   if (child == 0) {
     ::close(ends[0]);
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::getppid() != parent) ::_exit(1);  // it had ended before that
     int status = 1;
     try {
       const Outcome outcome = body();
@@ -79,10 +85,11 @@ Outcome in_own_process(const Body& body) {
   }
   ::close(ends[1]);
   Outcome outcome;
-  const ssize_t got = ::read(ends[0], &outcome, sizeof outcome);
+  ssize_t got;
+  while ((got = ::read(ends[0], &outcome, sizeof outcome)) < 0 && errno == EINTR) continue;
   ::close(ends[0]);
   int status = 0;
-  ::waitpid(child, &status, 0);
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
   if (status != 0 || got != sizeof outcome)
     fail(
         "a step of the benchmark did not end well: {}; perhaps the memory did not suffice",
@@ -93,6 +100,7 @@ Outcome in_own_process(const Body& body) {
 }  // namespace
 
 BenchReport bench_memory(const MemoryBench& options) {
+  HARMONIC_ASSERT(!options.cases.empty());
   BenchReport report;
   report.name = "memory";
   report.columns = {{"T", 0},        {"vocabulary", 0}, {"d_model", 0}, {"peak MB", 1},   {"weights MB", 1},
@@ -102,24 +110,23 @@ BenchReport bench_memory(const MemoryBench& options) {
                   "weights and their gradients included",
                   options.mixer, options.memory_mb)};
   std::vector<Case> cases;
-  for (const std::string& text : options.cases) cases.push_back(case_of(text));
+  for (const std::string& text : options.cases) cases.push_back(case_of(text, options.mixer));
   {
     // Its threads end here, and its memory goes: children start from a small process of one thread.
     ThreadPool pool(options.threads);
-    const Case& first = cases.front();
-    report.checks = {check_length(
-        bench_config(options.mixer, first.d_model, std::min<int64_t>(first.vocabulary, 2048), first.length),
-        pool)};
+    ModelConfig first = cases.front().config;
+    first.vocab_size = std::min<int64_t>(first.vocab_size, 2048);
+    report.checks = {check_length(first, pool)};
     report.machine = measure_machine(pool);
   }
-  for (const Case& c : cases) {
-    const ModelConfig config = bench_config(options.mixer, c.d_model, c.vocabulary, c.length);
-    progress(fmt::format("bench memory: T {}, vocabulary {}, d_model {}", c.length, c.vocabulary, c.d_model));
-    const Outcome o = in_own_process([&] { return one_step(config, c.length, options); });
-    report.rows.push_back({static_cast<double>(c.length), static_cast<double>(c.vocabulary),
-                           static_cast<double>(c.d_model), static_cast<double>(o.peak_bytes) * 1e-6,
-                           o.weights_bytes * 1e-6, static_cast<double>(c.length) / o.seconds, o.seconds,
-                           static_cast<double>(o.chunk), o.nats / static_cast<double>(c.length)});
+  for (const auto& [length, config] : cases) {
+    const auto T = static_cast<double>(length);
+    progress(fmt::format("bench memory: T {}, vocabulary {}, d_model {}", length, config.vocab_size,
+                         config.d_model));
+    const Outcome o = in_own_process([&] { return one_step(config, length, options); });
+    report.rows.push_back({T, static_cast<double>(config.vocab_size), static_cast<double>(config.d_model),
+                           static_cast<double>(o.peak_bytes) * 1e-6, o.weights_bytes * 1e-6, T / o.seconds,
+                           o.seconds, static_cast<double>(o.chunk), o.nats / T});
   }
   end_progress();
   return report;

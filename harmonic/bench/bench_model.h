@@ -11,7 +11,7 @@ namespace harmonic {
 
 // The paper's form of a mixer ("harmonic", "attention", "mamba": the presets paper, paper-transformer and
 // paper-mamba) at another width and vocabulary. `longest`: tokens of a text that attention is to remember.
-// `layers`: 0 for the preset's. Throws Error (usage) for another name.
+// `layers`: 0 for the preset's. Throws Error (usage) for another name, and for sizes that no such model has.
 ModelConfig bench_config(const std::string& mixer, int64_t d_model, int64_t vocabulary, int64_t longest,
                          int64_t layers = 0);
 
@@ -32,8 +32,9 @@ double check_tolerance(std::string_view precision);
 // Throws Error: a check before measuring failed, in words `what`.
 [[noreturn]] void refuse_to_measure(const std::string& what);
 
-// Each compares this build on this machine with its definition, on a short text, and returns in words what
-// was compared. Throws Error where they differ: then no figure may be shown.
+// Each compares this build on this machine with its definition, on a short text that the model then has the
+// memory for, and returns in words what was compared. Throws Error where they differ: then no figure may be
+// shown.
 //
 // Losses and every gradient of a training pass, with those of the reference backend:
 std::string check_training(const ModelConfig& config, ThreadPool& pool,

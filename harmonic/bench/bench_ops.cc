@@ -86,10 +86,13 @@ class Workbench {
   std::vector<Tensor> outputs_;
 };
 
+// Goes through the ops whose names are asked for: counts them, or checks and measures each.
 class OpsRun {
  public:
-  OpsRun(const OpsBench& options, ThreadPool& pool, const Backend& backend, BenchReport& report)
-      : options_(options),
+  enum class Does { count, measure };
+  OpsRun(Does does, const OpsBench& options, ThreadPool& pool, const Backend& backend, BenchReport& report)
+      : does_(does),
+        options_(options),
         pool_(pool),
         backend_(backend),
         tolerance_(check_tolerance(options.precision)),
@@ -99,6 +102,8 @@ class OpsRun {
   template <typename Make>
   void op(const std::string& name, int64_t rows, int64_t channels, const Make& make) {
     if (!name.starts_with(options_.only)) return;
+    ++count_;
+    if (does_ == Does::count) return;
     progress(fmt::format("bench ops: {}, {} rows, {} channels", name, rows, channels));
     check(name, std::min<int64_t>(rows, 70), make);
     Workbench bench(backend_, pool_);
@@ -117,7 +122,7 @@ class OpsRun {
          flops > 0 ? 100 * flops / report_.machine.peak_of(backend_) : none, bytes * 1e-9,
          100 * bytes / (rows <= kFewRows ? report_.machine.read_bandwidth : report_.machine.bandwidth)});
   }
-  int64_t checked() const { return checked_; }
+  int64_t count() const { return count_; }
 
  private:
   // Weights are all that these read: beside the bandwidth of reading.
@@ -140,7 +145,6 @@ class OpsRun {
       }
       expect_close(fmt::format("{}, output {}", name, i), difference, size);
     }
-    ++checked_;
   }
   // Products take another way when they are large: some of the numbers at the size that is timed, each as a
   // sum in double precision.
@@ -166,12 +170,13 @@ class OpsRun {
                                     std::sqrt(difference / size), tolerance_));
   }
 
+  Does does_;
   const OpsBench& options_;
   ThreadPool& pool_;
   const Backend& backend_;
   double tolerance_;
   BenchReport& report_;
-  int64_t checked_ = 0;
+  int64_t count_ = 0;
 };
 
 // Products forward and backward, of a matrix C -> m C.
@@ -333,22 +338,7 @@ void updates(OpsRun& run, int64_t C) {
   });
 }
 
-}  // namespace
-
-BenchReport bench_ops(const OpsBench& options, ThreadPool& pool, const Backend& backend) {
-  for (const int64_t C : options.channels)
-    if (C % (2 * kHeads) != 0)
-      fail_usage("--d-model {}: expected multiples of {}, as attention has {} heads of even width", C,
-                 2 * kHeads, kHeads);
-  BenchReport report;
-  report.name = "ops";
-  report.machine = measure_machine(pool, backend);
-  report.columns = {{"op", 0},       {"rows", 0},    {"channels", 0},  {"us", 1},   {"fastest us", 1},
-                    {"spread %", 0}, {"GFLOP/s", 1}, {"of peak %", 1}, {"GB/s", 1}, {"of memory %", 1}};
-  report.remarks = {
-      "GB/s: every tensor read or written once; up to 64 rows beside the bandwidth of reading, as weights "
-      "are what is read. Above 100 %: from the cache"};
-  OpsRun run(options, pool, backend, report);
+void all_ops(OpsRun& run, const OpsBench& options) {
   for (const int64_t C : options.channels) {
     products(run, options.rows, C);
     heads(run, options, C);
@@ -357,9 +347,31 @@ BenchReport bench_ops(const OpsBench& options, ThreadPool& pool, const Backend& 
     attentions(run, std::min<int64_t>(options.rows, 2048), C);
     updates(run, C);
   }
+}
+
+}  // namespace
+
+BenchReport bench_ops(const OpsBench& options, ThreadPool& pool, const Backend& backend) {
+  HARMONIC_ASSERT(!options.channels.empty());
+  for (const int64_t C : options.channels)
+    if (C % (2 * kHeads) != 0)
+      fail_usage("--d-model {}: expected multiples of {}, as attention has {} heads of even width", C,
+                 2 * kHeads, kHeads);
+  BenchReport report;
+  OpsRun named(OpsRun::Does::count, options, pool, backend, report);
+  all_ops(named, options);
+  if (named.count() == 0) fail_usage("--only \"{}\": no op has a name that begins so", options.only);
+  report.name = "ops";
+  report.machine = measure_machine(pool, backend);
+  report.columns = {{"op", 0},       {"rows", 0},    {"channels", 0},  {"us", 1},   {"fastest us", 1},
+                    {"spread %", 0}, {"GFLOP/s", 1}, {"of peak %", 1}, {"GB/s", 1}, {"of memory %", 1}};
+  report.remarks = {
+      "GB/s: every tensor read or written once; up to 64 rows beside the bandwidth of reading, as weights "
+      "are what is read. Above 100 %: from the cache"};
+  OpsRun run(OpsRun::Does::measure, options, pool, backend, report);
+  all_ops(run, options);
   end_progress();
-  if (report.rows.empty()) fail_usage("--only \"{}\": no op has a name that begins so", options.only);
-  report.checks = {fmt::format("{} ops equal the reference within {:.0e}", run.checked(),
+  report.checks = {fmt::format("{} ops equal the reference within {:.0e}", run.count(),
                                check_tolerance(options.precision))};
   return report;
 }

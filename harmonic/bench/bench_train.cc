@@ -63,6 +63,12 @@ BenchReport bench_train(const TrainBench& options, ThreadPool& pool,
   if (backends.size() > 1 && backends.front()->device != Device::cpu)
     fail_usage("--precision: on a card one at a time, since its peak is that of one; found {}",
                backends.size());
+  // Built before the first is checked: a size that no model has is found at once.
+  std::vector<ModelConfig> configs;
+  for (const std::string& mixer : options.mixers)
+    for (const int64_t width : options.widths)
+      configs.push_back(bench_config(mixer, width, options.vocabulary, 0));
+  HARMONIC_ASSERT(!configs.empty() && !options.lengths.empty());
   BenchReport report;
   report.name = "train";
   report.columns = {{"mixer", 0},    {"precision", 0},    {"d_model", 0},   {"T", 0},
@@ -72,21 +78,17 @@ BenchReport bench_train(const TrainBench& options, ThreadPool& pool,
       "vocabulary {}; a step is gradients, their norm and AdamW's update; operations are the useful ones, "
       "recomputation left out",
       options.vocabulary)};
-  for (const std::string& mixer : options.mixers)
-    for (const int64_t width : options.widths)
-      for (size_t i = 0; i < backends.size(); ++i)
-        report.checks.push_back(check_training(bench_config(mixer, width, options.vocabulary, 0), pool,
-                                               *backends[i], check_tolerance(options.precisions[i])) +
-                                (backends.size() > 1 ? ", in " + options.precisions[i] : ""));
+  for (const ModelConfig& config : configs)
+    for (size_t i = 0; i < backends.size(); ++i)
+      report.checks.push_back(
+          check_training(config, pool, *backends[i], check_tolerance(options.precisions[i])) +
+          (backends.size() > 1 ? ", in " + options.precisions[i] : ""));
   report.machine = measure_machine(pool, *backends.front());
-  for (const std::string& mixer : options.mixers) {
-    for (const int64_t width : options.widths) {
-      for (const int64_t length : options.lengths) {
-        progress(fmt::format("bench train: {}, d_model {}, T {}", mixer, width, length));
-        for (const Backend* backend : backends)
-          add_row(options, bench_config(mixer, width, options.vocabulary, length), length, pool, *backend,
-                  report);
-      }
+  for (ModelConfig& config : configs) {
+    for (const int64_t length : options.lengths) {
+      progress(fmt::format("bench train: {}, d_model {}, T {}", config.mixer[0], config.d_model, length));
+      config.attention.context = length;
+      for (const Backend* backend : backends) add_row(options, config, length, pool, *backend, report);
     }
   }
   end_progress();
