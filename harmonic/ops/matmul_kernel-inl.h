@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <cstring>
 #include <type_traits>
 #include <utility>
@@ -125,6 +126,10 @@ void Kernel(const KernelCall& call) {
     for (int64_t v = 0; v < kVectors; ++v)
       scales[v] = std::is_same_v<W, Int8> ? hn::LoadU(d, call.scales + v * kLanes) : hn::Zero(d);
     const int64_t panel_stride = call.panel_stride;
+    // A number, since it goes beyond the last panels of all, where nothing may point to.
+    auto upcoming =
+        reinterpret_cast<uintptr_t>(b) + static_cast<uintptr_t>(kPanels * panel_stride) * sizeof(W);
+    constexpr int64_t kLineSteps = 64 / (kPanel * int64_t{sizeof(W)});  // k of a panel in a line of memory
     int64_t k = 0;
     for (size_t i = 0; i < call.streams.size(); ++i) {
       const float* line = call.streams[i].line;
@@ -133,11 +138,15 @@ void Kernel(const KernelCall& call) {
       for (; k < end; ++k) {
         __builtin_prefetch(line, 0, 2);  // into the L2 cache
         line += line_step;
-        if constexpr (kRows == 1 && kPanels > 1) {
+        if (kRows == 1 && kPanels > 1 && k % kLineSteps == 0) {
           // What one row is multiplied by comes from memory, in panels too short for the processor to
           // foresee: the ones that the next call of the kernel reads, if there is one.
 #pragma GCC unroll 16
-          for (int64_t p = 0; p < kPanels; ++p) __builtin_prefetch(b + (kPanels + p) * panel_stride, 0, 2);
+          for (int64_t p = 0; p < kPanels; ++p)
+            __builtin_prefetch(reinterpret_cast<const void*>(
+                                   upcoming + static_cast<uintptr_t>(p * panel_stride) * sizeof(W)),
+                               0, 2);
+          upcoming += kLineSteps * kPanel * sizeof(W);
         }
         Vector bv[kVectors];
 #pragma GCC unroll 16
