@@ -27,14 +27,24 @@ keep() {
   mv "$page.tmp" "$page"
 }
 
+# training NAME ARGUMENTS...: beside PyTorch, and once more with MKL's faster kernels where it does not take them itself.
+training() {
+  local name=$1
+  shift
+  keep "$name" "$python" benchmarks/peers/compare_training.py "$bin/harmonic" "$@"
+  if ! grep -q GenuineIntel /proc/cpuinfo && command -v cc >/dev/null; then
+    keep "$name-intel-kernels" "$python" benchmarks/peers/compare_training.py "$bin/harmonic" "$@" --mkl-kernels intel
+  fi
+}
+
 keep startup "$bin/startup_benchmark"
 keep tokenizer "$bin/tokenizer_benchmark"
 for name in ops train decode length memory; do keep "$name" "$bin/harmonic" bench "$name"; done
 python=${PEERS_PYTHON:-build/peers/bin/python}
 if [ -x "$python" ]; then
-  keep peers-training "$python" benchmarks/peers/compare_training.py "$bin/harmonic" --mixers harmonic,attention
+  training peers-training --mixers harmonic,attention
   # Hugging Face's Mamba goes through time in Python, and its backward pass grows with the square of the length.
-  keep peers-mamba "$python" benchmarks/peers/compare_training.py "$bin/harmonic" --mixers mamba --lengths 250 --tokens 1000 --runs 1
+  training peers-mamba --mixers mamba --lengths 250 --tokens 1000 --runs 1
   keep peers-matmul "$python" benchmarks/peers/compare_matmul.py "$bin/harmonic"
   text=${PEERS_TEXT:-docs/training.md}
   if [ -n "${PEERS_GPT2:-}" ]; then

@@ -170,12 +170,8 @@ class Mamba(nn.Module):
 KINDS = {"harmonic": Harmonic, "attention": Transformer, "mamba": Mamba}
 
 
-def load(folder, vocabulary=None):
-    """A model folder of Harmonic's; with `vocabulary` the embeddings are new random ones of so many tokens."""
+def load(folder):
+    """A model folder of Harmonic's."""
     config = json.loads((Path(folder) / "config.json").read_text())
     tensors = load_file(Path(folder) / "model.safetensors")
-    if vocabulary:
-        config["vocab_size"] = vocabulary
-        for name in ("embed.weight", "head.weight"):
-            tensors[name] = 0.02 * torch.randn(vocabulary, config["d_model"])
     return KINDS[config["mixer"]](config, tensors)
