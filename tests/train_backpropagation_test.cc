@@ -173,11 +173,28 @@ TEST_P(Lanes, GiveTheSameBitsOnAnyThreads) {
 TEST_P(Lanes, TakeNoMoreMemoryThanIsAllowed) {
   Model model(GetParam().config, cpu_backend(), true);
   initialise_for_test(model, 5);
-  ThreadPool pool(5);
-  for (const int64_t allowed : {int64_t{4} << 20, int64_t{64} << 20}) {
-    Backpropagation backpropagation(model, pool, allowed);
-    EXPECT_GT(backpropagation.run(batch_, {}, 1.0).nats, 0);
-    EXPECT_LE(backpropagation.peak_bytes() + backpropagation.kept_bytes(), allowed);
+  // Groups of different numbers of lanes, in one batch and from batch to batch; and long texts that come to
+  // one thread in the first group and to another in the next.
+  std::vector<Batch> batches = {batch_};
+  for (const std::vector<int64_t>& lengths : std::vector<std::vector<int64_t>>{
+           {700}, {700, 700}, {1500}, {1500, 600}, {600, 1500}, {700, 700, 700, 700, 700, 700, 700}}) {
+    Batch& batch = batches.emplace_back();
+    batch.clear();
+    for (const int64_t length : lengths) {
+      batch.add_sequence();
+      batch.append(corpus_, 0, length, true, false);
+    }
+  }
+  for (const int threads : {2, 5}) {
+    ThreadPool pool(threads);
+    for (const int64_t allowed : {int64_t{4} << 20, int64_t{32} << 20}) {
+      Backpropagation backpropagation(model, pool, allowed);
+      for (const Batch& batch : batches) {
+        EXPECT_GT(backpropagation.run(batch, {}, 1.0).nats, 0);
+        EXPECT_LE(backpropagation.peak_bytes() + backpropagation.kept_bytes(), allowed)
+            << threads << " threads, batch " << &batch - batches.data();
+      }
+    }
   }
 }
 

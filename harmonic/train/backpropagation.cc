@@ -32,7 +32,7 @@ Backpropagation::Backpropagation(Model& model, ThreadPool& pool, int64_t memory_
     : model_(model),
       objective_(objective),
       pool_(pool),
-      all_(pool, 1, model.backend().memory),
+      all_(pool, model.backend().memory),
       states_(model.backend().memory),
       kept_states_(kept_states) {
   cuts_ = chunk_len > 0 || !layout().has_caches();
@@ -64,10 +64,8 @@ void Backpropagation::measure() {
         const States states = make_states(all_, piece.segments.count, false);
         for (int64_t s = 0; s < states.in.count; ++s) states.in.position(s) = static_cast<uint64_t>(position);
         record_and_return(all_, batch, piece, states, 1);
-        const int64_t bytes = all_.peak();
-        all_.activations.release();  // it may have been more than the passes to come will take
-        all_.gradients.release();
-        all_.scratch.release();
+        const int64_t bytes = all_.held();
+        all_.release();  // it may have been more than the passes to come will take
         return bytes;
       },
       objective_.longest_text());
@@ -112,19 +110,37 @@ LossSum Backpropagation::run(const Batch& batch, const StateRows& carried, doubl
                              : in_chunks(batch, first, last, carried, loss_scale);
     sum.nats += part.nats;
     sum.targets += part.targets;
+    most_held_ = std::max(most_held_, held());
     first = last;
   }
   return sum;
 }
 
-int64_t Backpropagation::peak_bytes() const {
-  int64_t most = all_.peak();
-  for (const auto& [count, workers] : lane_workers_) {
-    int64_t sum = 0;
-    for (const LaneWorker& worker : workers) sum += worker.workspace.peak();
-    most = std::max(most, sum);
-  }
-  return most + lane_memory_.peak();
+void Backpropagation::Workspace::release() {
+  activations.release();
+  gradients.release();
+  scratch.release();
+}
+
+int64_t Backpropagation::held() const {
+  int64_t sum = all_.held();
+  for (const auto& [count, workers] : lane_workers_)
+    for (const LaneWorker& worker : workers) sum += worker.workspace.held();
+  return sum;
+}
+
+// Before passes of up to `each` bytes by every one of `workers` (null: by all threads together): gives back
+// what is held where that and theirs would be more than is allowed.
+void Backpropagation::make_room(std::deque<LaneWorker>* workers, int64_t each) {
+  if (most_bytes_ == std::numeric_limits<int64_t>::max()) return;
+  const auto more = [&](const Workspace& workspace) { return std::max<int64_t>(0, each - workspace.held()); };
+  int64_t sum = held() + (workers ? 0 : more(all_));
+  if (workers)
+    for (const LaneWorker& worker : *workers) sum += more(worker.workspace);
+  if (sum <= std::max(most_bytes_, each)) return;  // a document that is not cut may take more
+  all_.release();
+  for (auto& [count, lane_workers] : lane_workers_)
+    for (LaneWorker& worker : lane_workers) worker.workspace.release();
 }
 
 LossSum Backpropagation::record_and_return(Workspace& workspace, const Batch& batch, const BatchPiece& piece,
@@ -175,22 +191,31 @@ std::vector<int64_t> Backpropagation::lanes_of(const Batch& batch, int64_t first
 LossSum Backpropagation::by_lanes(const Batch& batch, const std::vector<int64_t>& borders,
                                   const StateRows& carried, double loss_scale) {
   const size_t lanes = borders.size() - 1;
-  if (lanes == 1) return together(all_, batch, borders[0], borders[1], carried, loss_scale);
+  int64_t largest = 0;
+  for (size_t lane = 0; lane < lanes; ++lane)
+    largest = std::max(largest, cost_.of(batch.offsets[static_cast<size_t>(borders[lane + 1])] -
+                                             batch.offsets[static_cast<size_t>(borders[lane])],
+                                         borders[lane + 1] - borders[lane]));
+  if (lanes == 1) {
+    make_room(nullptr, largest);
+    return together(all_, batch, borders[0], borders[1], carried, loss_scale);
+  }
   const Backend& backend = model_.backend();
   const Tensor& own = model_.parameters().gradients();
   while (lane_gradients_.size() < lanes)
     lane_gradients_.push_back(lane_memory_.tensor(1, own.cols, own.dtype));
-  // Every thread has a lane, or a lane several threads.
+  // A thread has a lane after the other, or a lane several threads: all the same number, as the last lane to
+  // end is the one that counts.
   const auto threads = static_cast<size_t>(pool_.threads());
-  const size_t count = std::min(lanes, threads);
-  std::deque<LaneWorker>& workers = lane_workers_[count];
-  for (size_t w = workers.size(); w < count; ++w)
-    workers.emplace_back(static_cast<int>(threads * (w + 1) / count - threads * w / count),
-                         1 / static_cast<double>(count), backend.memory);
+  const size_t of_lane = std::max<size_t>(1, threads / lanes), count = std::min(lanes, threads / of_lane);
+  std::deque<LaneWorker>& workers = lane_workers_[of_lane];
+  while (workers.size() < count) workers.emplace_back(static_cast<int>(of_lane), backend.memory);
+  make_room(&workers, largest);
   std::vector<LossSum> sums(lanes);
   std::atomic<size_t> next{0};
   pool_.parallel_for(static_cast<int64_t>(count), [&](int64_t w) {
     Workspace& workspace = workers[static_cast<size_t>(w)].workspace;
+    workspace.context.share = 1 / static_cast<double>(count);
     for (size_t lane; (lane = next.fetch_add(1, std::memory_order_relaxed)) < lanes;) {
       backend.zero(lane_gradients_[lane]);
       workspace.gradients.collect_in(lane_gradients_[lane], own);
@@ -256,6 +281,7 @@ LossSum Backpropagation::in_chunks(const Batch& batch, int64_t first_segment, in
   cut_into_chunks(batch, batch.offsets[static_cast<size_t>(first_segment)],
                   batch.offsets[static_cast<size_t>(last_segment)]);
   const auto chunks = static_cast<int64_t>(borders_.size()) - 1;
+  make_room(nullptr, most_bytes_);
   const auto chunk = [&](int64_t c) {
     all_.activations.clear();
     return piece_of(batch, borders_[static_cast<size_t>(c)], borders_[static_cast<size_t>(c) + 1],

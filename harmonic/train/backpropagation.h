@@ -51,7 +51,7 @@ class Backpropagation {
   int64_t chunk_rows() const { return chunk_rows_; }
   const PassCost& cost() const { return cost_; }
   // The most that the passes so far have taken of memory_bytes, and the states at chunk borders beside them.
-  int64_t peak_bytes() const;
+  int64_t peak_bytes() const { return most_held_ + lane_memory_.peak(); }
   int64_t kept_bytes() const { return states_.peak(); }
   static constexpr int64_t kKeptStates = 256;
 
@@ -61,23 +61,27 @@ class Backpropagation {
   };
   // What passes work with, one at a time.
   struct Workspace {
-    Workspace(ThreadPool& pool, double share, MemorySource* memory)
-        : scratch(memory), activations(memory), gradients(memory), context{.pool = pool, .scratch = scratch} {
-      context.share = share;
-    }
-    int64_t peak() const { return activations.peak() + gradients.peak(); }
+    Workspace(ThreadPool& pool, MemorySource* memory)
+        : scratch(memory),
+          activations(memory),
+          gradients(memory),
+          context{.pool = pool, .scratch = scratch} {}
+    // Bytes kept for passes to come: the most that one has taken.
+    int64_t held() const { return activations.peak() + gradients.peak(); }
+    void release();
 
     Arena scratch, activations;
     GradientPool gradients;
     Context context;
   };
   struct LaneWorker {
-    LaneWorker(int threads, double share, MemorySource* memory)
-        : pool(threads), workspace(pool, share, memory) {}
+    LaneWorker(int threads, MemorySource* memory) : pool(threads), workspace(pool, memory) {}
     ThreadPool pool;
     Workspace workspace;
   };
   void measure();
+  int64_t held() const;
+  void make_room(std::deque<LaneWorker>* workers, int64_t each);
   [[noreturn]] static void refuse(int64_t tokens);
   bool fits(int64_t rows, int64_t segments) const {
     return rows <= chunk_rows_ && cost_.of(rows, segments) <= most_bytes_;
@@ -105,8 +109,8 @@ class Backpropagation {
   int64_t most_lanes_ = 1;
   Arena lane_memory_;
   std::vector<Tensor> lane_gradients_;                     // each like all of the parameters'
-  std::map<size_t, std::deque<LaneWorker>> lane_workers_;  // as many as the key says, which share the threads
-  int64_t most_bytes_ = 0, chunk_rows_ = 0, kept_states_;
+  std::map<size_t, std::deque<LaneWorker>> lane_workers_;  // by the threads that each has
+  int64_t most_bytes_ = 0, most_held_ = 0, chunk_rows_ = 0, kept_states_;
   bool cuts_ = true;              // documents that do not fit
   std::vector<int64_t> borders_;  // of the chunks of the sequence at hand: the first row of each, and the end
 };
