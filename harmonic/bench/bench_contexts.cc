@@ -68,6 +68,7 @@ BenchReport bench_contexts(const ContextBench& options, Model& model, ThreadPool
                                },
                                options.runs, 0.3)
                                .median;
+    const MemoryAround memory(pool, model.backend(), report.machine, MemoryAround::Kind::reading);
     const Times times = measure(
         [&] {
           State state = read;
@@ -77,7 +78,7 @@ BenchReport bench_contexts(const ContextBench& options, Model& model, ThreadPool
     const double token = times.median / static_cast<double>(options.tokens);
     report.rows.push_back({static_cast<double>(context), static_cast<double>(context) / prefill, 1 / token,
                            token * 1e3, 100 * times.spread(), bytes * 1e-6,
-                           100 * bytes / token / report.machine.read_bandwidth});
+                           100 * bytes / token / memory.bytes_per_second()});
   }
   end_progress();
   return report;

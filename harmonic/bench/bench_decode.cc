@@ -72,6 +72,7 @@ void add_rows(const DecodeBench& options, const ModelConfig& config, const std::
   for (const int64_t streams : options.streams) {
     progress(fmt::format("bench decode: {}, d_model {}, {}, {} streams", config.mixer[0], config.d_model,
                          weights, streams));
+    const MemoryAround memory(pool, backend, report.machine, MemoryAround::Kind::reading);
     const Times times = backend.device == Device::cpu ? time_to_logits(options, streams, model, inference)
                                                       : time_to_choices(options, streams, model, inference);
     const double step = times.median / static_cast<double>(options.tokens);
@@ -81,7 +82,7 @@ void add_rows(const DecodeBench& options, const ModelConfig& config, const std::
     report.rows.push_back({config.mixer[0], static_cast<double>(config.d_model),
                            static_cast<double>(config.n_layers), weights, static_cast<double>(streams), speed,
                            speed / alone, step * 1e6, 100 * times.spread(), matrix_bytes(model) * 1e-6,
-                           bytes * 1e-9, 100 * bytes / report.machine.read_bandwidth});
+                           bytes * 1e-9, 100 * bytes / memory.bytes_per_second()});
   }
 }
 
@@ -103,7 +104,9 @@ BenchReport bench_decode(const DecodeBench& options, ThreadPool& pool, const Bac
   report.remarks = {fmt::format(
       "vocabulary {}; a step is one token of every stream, to {}; GB/s are those of the weights that it "
       "reads, a "
-      "slow level's by its stride; above 100 % of reading: from the cache",
+      "slow level's by its stride; the speed of reading is measured before and after each row, above 100 % "
+      "of it: "
+      "from the cache",
       options.vocabulary, backend.device == Device::cpu ? "its logits" : "the next one, chosen by them")};
   for (const ModelConfig& config : configs) {
     ModelConfig checked = config;

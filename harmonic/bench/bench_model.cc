@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "harmonic/base/random.h"
 #include "harmonic/model/presets.h"
@@ -179,7 +180,8 @@ std::string check_training(const ModelConfig& measured, ThreadPool& pool, const 
 
 std::string check_decoding(const ModelConfig& measured, ThreadPool& pool, DType format,
                            const Backend& backend, double tolerance) {
-  constexpr int64_t kStreams = 3, kTokens = 5;
+  // So many rows that products go the way of many; the definition, which is slow, has some of them.
+  constexpr int64_t kStreams = 17, kReferenced = 3, kTokens = 5;
   const ModelConfig config = for_text_of(kTokens + 1, measured);
   Model found(config, backend, false), expected(config, reference_backend(), false);
   initialise(found, pool);
@@ -192,7 +194,8 @@ std::string check_decoding(const ModelConfig& measured, ThreadPool& pool, DType 
   const std::vector<int32_t> tokens = random_tokens(kStreams * kTokens, config.vocab_size, kSeed);
   Arena memory;
   const StateRows together = make_state_rows(memory, found.state_layout(), kStreams);
-  const int64_t offsets[kStreams + 1] = {0, 1, 2, 3};
+  int64_t offsets[kStreams + 1];
+  std::iota(offsets, offsets + kStreams + 1, 0);
   for (int64_t t = 0; t < kTokens; ++t)
     inference.hidden(tokens.data() + t * kStreams, {offsets, kStreams}, together, together);
   const Tensor logits =
@@ -212,8 +215,9 @@ std::string check_decoding(const ModelConfig& measured, ThreadPool& pool, DType 
     } else {
       expect_small(relative_error(row, kept.rows_of(b, 1)), what + ", alone", tolerance);
     }
-    expect_small(relative_error(row, reference.advance(slow, text.data(), count)), what + ", logits",
-                 tolerance);
+    if (b < kReferenced)
+      expect_small(relative_error(row, reference.advance(slow, text.data(), count)), what + ", logits",
+                   tolerance);
   }
   return fmt::format("{}: logits equal the reference's within {:.0e}, and {} decoded alone and in a batch",
                      what, tolerance, backend.device == Device::cpu ? "to the bit" : "each other");

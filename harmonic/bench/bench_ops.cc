@@ -91,12 +91,7 @@ class OpsRun {
  public:
   enum class Does { count, measure };
   OpsRun(Does does, const OpsBench& options, ThreadPool& pool, const Backend& backend, BenchReport& report)
-      : does_(does),
-        options_(options),
-        pool_(pool),
-        backend_(backend),
-        tolerance_(check_tolerance(options.precision)),
-        report_(report) {}
+      : does_(does), options_(options), pool_(pool), backend_(backend), report_(report) {}
 
   // make(workbench, rows, channels) builds the op's arguments.
   template <typename Make>
@@ -108,30 +103,44 @@ class OpsRun {
     check(name, std::min<int64_t>(rows, 70), make);
     Workbench bench(backend_, pool_);
     const auto op = make(bench, rows, channels);
-    if constexpr (std::is_same_v<std::decay_t<decltype(op)>, Linear>) {
-      bench.run(op);
-      check_samples(name, op);
-    }
+    bench.run(op);
+    check_samples(name, op);
+    // Of up to 64 rows weights are what is read.
+    const MemoryAround memory(pool_, backend_, report_.machine,
+                              rows <= kFewRows ? MemoryAround::Kind::reading : MemoryAround::Kind::both_ways);
     const Times times = measure([&] { bench.run(op); }, options_.runs);
     const OpCost cost = cost_of(op);
     const double flops = cost.operations / times.median, bytes = cost.bytes / times.median;
     const double none = std::numeric_limits<double>::quiet_NaN();
-    report_.rows.push_back(
-        {name, static_cast<double>(rows), static_cast<double>(channels), times.median * 1e6,
-         times.fastest * 1e6, 100 * times.spread(), flops > 0 ? flops * 1e-9 : none,
-         flops > 0 ? 100 * flops / report_.machine.peak_of(backend_) : none, bytes * 1e-9,
-         100 * bytes / (rows <= kFewRows ? report_.machine.read_bandwidth : report_.machine.bandwidth)});
+    const double peak = in_f32<std::decay_t<decltype(op)>>() ? report_.machine.matrix_peak
+                                                             : report_.machine.peak_of(backend_);
+    report_.rows.push_back({name, static_cast<double>(rows), static_cast<double>(channels),
+                            times.median * 1e6, times.fastest * 1e6, 100 * times.spread(),
+                            flops > 0 ? flops * 1e-9 : none, flops > 0 ? 100 * flops / peak : none,
+                            bytes * 1e-9, 100 * bytes / memory.bytes_per_second()});
   }
   int64_t count() const { return count_; }
 
  private:
-  // Weights are all that these read: beside the bandwidth of reading.
   static constexpr int64_t kFewRows = 64;
+
+  // On a processor the precision is that of matrix products alone.
+  template <typename Op>
+  bool in_f32() const {
+    constexpr bool product = std::is_same_v<Op, Linear> || std::is_same_v<Op, LinearBackward> ||
+                             std::is_same_v<Op, LinearCrossEntropy>;
+    return backend_.device == Device::cpu && !product;
+  }
+  template <typename Op>
+  double tolerance_of() const {
+    return check_tolerance(in_f32<Op>() ? "f32" : options_.precision);
+  }
 
   template <typename Make>
   void check(const std::string& name, int64_t rows, const Make& make) {
     constexpr int64_t kChannels = 24;
     Workbench found(backend_, pool_), expected(reference_backend(), pool_);
+    const double tolerance = tolerance_of<decltype(make(found, rows, kChannels))>();
     found.run(make(found, rows, kChannels));
     expected.run(make(expected, rows, kChannels));
     HARMONIC_ASSERT(!expected.outputs().empty());
@@ -143,38 +152,54 @@ class OpsRun {
         difference += (number - e.as<double>()[k]) * (number - e.as<double>()[k]);
         size += e.as<double>()[k] * e.as<double>()[k];
       }
-      expect_close(fmt::format("{}, output {}", name, i), difference, size);
+      expect_close(fmt::format("{}, output {}", name, i), difference, size, tolerance);
     }
   }
   // Products take another way when they are large: some of the numbers at the size that is timed, each as a
-  // sum in double precision.
+  // sum in double precision. Other ops have no other way.
+  template <typename Op>
+  void check_samples(const std::string&, const Op&) const {}
   void check_samples(const std::string& name, const Linear& op) const {
+    expect_sums(name, op.y, op.x.cols, [&](int64_t r, int64_t m, int64_t k) {
+      return static_cast<double>(op.x.row<float>(r)[k]) * op.weight.row<float>(m)[k];
+    });
+  }
+  void check_samples(const std::string& name, const LinearBackward& op) const {
+    expect_sums(name + ", dx", op.dx.to, op.dy.cols, [&](int64_t r, int64_t k, int64_t m) {
+      return static_cast<double>(op.dy.row<float>(r)[m]) * op.weight.row<float>(m)[k];
+    });
+    expect_sums(name + ", dweight", op.dweight, op.dy.rows, [&](int64_t m, int64_t k, int64_t r) {
+      return static_cast<double>(op.dy.row<float>(r)[m]) * op.x.row<float>(r)[k];
+    });
+  }
+  // Each number (r, c) of `found` is the sum of `count` terms(r, c, k).
+  template <typename Term>
+  void expect_sums(const std::string& name, const Tensor& found, int64_t count, const Term& term) const {
     constexpr uint64_t kSamples = 1000;
     const Random random(1, stream_of("samples"));
     double difference = 0, size = 0;
     for (uint64_t i = 0; i < kSamples; ++i) {
-      const auto r = static_cast<int64_t>(random.below(2 * i, static_cast<uint64_t>(op.y.rows)));
-      const auto n = static_cast<int64_t>(random.below(2 * i + 1, static_cast<uint64_t>(op.y.cols)));
+      const auto r = static_cast<int64_t>(random.below(2 * i, static_cast<uint64_t>(found.rows)));
+      const auto c = static_cast<int64_t>(random.below(2 * i + 1, static_cast<uint64_t>(found.cols)));
       double expected = 0;
-      for (int64_t k = 0; k < op.x.cols; ++k)
-        expected += static_cast<double>(op.x.row<float>(r)[k]) * op.weight.row<float>(n)[k];
-      difference += (op.y.row<float>(r)[n] - expected) * (op.y.row<float>(r)[n] - expected);
+      for (int64_t k = 0; k < count; ++k) expected += term(r, c, k);
+      difference += (found.row<float>(r)[c] - expected) * (found.row<float>(r)[c] - expected);
       size += expected * expected;
     }
-    expect_close(fmt::format("{}, {} rows", name, op.y.rows), difference, size);
+    expect_close(fmt::format("{} of {} x {}", name, found.rows, found.cols), difference, size,
+                 check_tolerance(options_.precision));
   }
   // Of sums of squares.
-  void expect_close(const std::string& what, double difference, double size) const {
-    if (!(difference <= tolerance_ * tolerance_ * size))
+  static void expect_close(const std::string& what, double difference, double size, double tolerance) {
+    if (!(difference <= tolerance * tolerance * size))
       refuse_to_measure(fmt::format("{}: differs by {:.1e} of its norm, expected {:.0e} at most", what,
-                                    std::sqrt(difference / size), tolerance_));
+                                    std::sqrt(difference / size), tolerance));
   }
 
   Does does_;
   const OpsBench& options_;
   ThreadPool& pool_;
   const Backend& backend_;
-  double tolerance_;
   BenchReport& report_;
   int64_t count_ = 0;
 };
@@ -367,7 +392,8 @@ BenchReport bench_ops(const OpsBench& options, ThreadPool& pool, const Backend& 
                     {"spread %", 0}, {"GFLOP/s", 1}, {"of peak %", 1}, {"GB/s", 1}, {"of memory %", 1}};
   report.remarks = {
       "GB/s: every tensor read or written once; up to 64 rows beside the bandwidth of reading, as weights "
-      "are what is read. Above 100 %: from the cache"};
+      "are what is read; the memory's speed is measured before and after each op. Above 100 %: from the "
+      "cache"};
   OpsRun run(OpsRun::Does::measure, options, pool, backend, report);
   all_ops(run, options);
   end_progress();

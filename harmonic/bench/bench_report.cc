@@ -45,6 +45,17 @@ double Machine::peak_of(const Backend& backend) const {
   return backend.device == Device::cpu && backend.precision == Precision::bf16 ? bf16_peak : matrix_peak;
 }
 
+MemoryAround::MemoryAround(ThreadPool& pool, const Backend& backend, const Machine& machine, Kind kind)
+    : pool_(pool), backend_(backend), machine_(machine), kind_(kind), before_(now()) {}
+
+double MemoryAround::now() const {
+  const bool reading = kind_ == Kind::reading;
+  if (backend_.device != Device::cpu) return reading ? machine_.read_bandwidth : machine_.bandwidth;
+  return reading ? measure_read_bandwidth(pool_) : measure_bandwidth(pool_);
+}
+
+double MemoryAround::bytes_per_second() const { return (before_ + now()) / 2; }
+
 std::string table_of(const BenchReport& report) {
   const Machine& m = report.machine;
   std::string text = fmt::format(

@@ -26,6 +26,24 @@ struct Machine {
 // backend's, its bandwidth that of a sum of two arrays.
 Machine measure_machine(ThreadPool& pool, const Backend& backend = cpu_backend());
 
+// The speed of memory around a measurement, the mean of that before and that after: what a shared machine has
+// of it changes within seconds. On a card it is the one of `machine`.
+class MemoryAround {
+ public:
+  enum class Kind { both_ways, reading };
+  MemoryAround(ThreadPool& pool, const Backend& backend, const Machine& machine, Kind kind);
+  double bytes_per_second() const;
+
+ private:
+  double now() const;
+
+  ThreadPool& pool_;
+  const Backend& backend_;
+  const Machine& machine_;
+  Kind kind_;
+  double before_;
+};
+
 struct BenchReport {
   struct Column {
     std::string name;  // with its unit

@@ -69,7 +69,7 @@ class TrainCommand : public Bench {
   bool uses_device() const override { return true; }
   void declare_sizes(Options& options) override {
     options.add("--mixers", &bench_.mixers, "models, of the paper's forms").one_of(kMixers);
-    options.add("--d-model", &bench_.widths, "widths").range(1, 1 << 16);
+    options.add("--d-model", &bench_.widths, "widths").range(2, 1 << 16);
     options.add("--lengths", &bench_.lengths, "tokens of a text; 8K is 8,000").amount().range(1, 1 << 30);
     options.add("--vocab", &bench_.vocabulary, "tokens of the vocabulary").amount().range(2, 1 << 24);
     options.add("--tokens", &bench_.tokens_per_step, "of a step, in one text at least")
@@ -94,7 +94,7 @@ class DecodeCommand : public Bench {
     options.add("--mixers", &bench_.mixers, "models, of the paper's forms")
         .one_of(kMixers)
         .given(&form_given_);
-    options.add("--d-model", &bench_.widths, "widths").range(1, 1 << 16).given(&form_given_);
+    options.add("--d-model", &bench_.widths, "widths").range(2, 1 << 16).given(&form_given_);
     options.add("--layers", &bench_.layers, "of a model; 0: as many as the paper's has")
         .range(0, 1 << 10)
         .given(&form_given_);
@@ -162,7 +162,7 @@ class DecodeCommand : public Bench {
 class LengthCommand : public Bench {
   void declare_sizes(Options& options) override {
     options.add("--mixer", &bench_.mixer, "model, of the paper's forms").one_of(kMixers);
-    options.add("--d-model", &bench_.d_model, "width").range(1, 1 << 16);
+    options.add("--d-model", &bench_.d_model, "width").range(2, 1 << 16);
     options.add("--vocab", &bench_.vocabulary, "tokens of the vocabulary").amount().range(2, 1 << 24);
     options.add("--lengths", &bench_.lengths, "tokens of a text; 64K is 64,000").amount().range(1, 1 << 30);
     options.add("--memory-mb", &bench_.memory_mb, "for activations of a training step").range(1, 1 << 20);
