@@ -1,5 +1,8 @@
-// Backward. Scores and their gradients are matrix products of a block of queries and a tile of keys; each
-// piece of work computes them anew, for the gradients of its queries or of its keys.
+// Backward. Scores and their gradients are matrix products of a block of queries and a tile of keys. Where
+// there are heads and segments enough for all threads, each is a thread's: a tile after the other, and of
+// each the gradients of its keys and of the queries that read it. Else a piece of work has the gradients of a
+// block of queries or of a tile of keys, and computes anew what both need. The bits are the same: every
+// gradient is added up in one order, by tiles and by blocks.
 #include "harmonic/ops/simd_targets.h"
 //
 #undef HWY_TARGET_INCLUDE
@@ -54,8 +57,9 @@ ScoreGradients score_gradients(const AttentionBackward& op, const QueryBlock& bl
   const Rows<AttentionBackward> rows{op};
   const int64_t D = rows.D(), count = block.end - block.begin, row = rows.own_row(block.b, block.begin);
   ScoreGradients result{worker.memory.allocate_array<float>(count * kKeys),
-                        worker.memory.zeros(count, kKeys, DType::f32).as<float>()};
-  std::fill_n(result.weights, count * kKeys, 0.0f);
+                        worker.memory.allocate_array<float>(count * kKeys)};
+  if (keys < kKeys)
+    for (float* scores : {result.weights, result.dscores}) std::fill_n(scores, count * kKeys, 0.0f);
   worker.multiply(count, keys, D, rows_view(op.q.row<float>(row) + block.h * D, op.q.stride), k.transposed(),
                   result.weights, kKeys);
   worker.multiply(count, keys, D, rows_view(op.dy.row<float>(row) + block.h * D, op.dy.stride),
@@ -66,27 +70,43 @@ ScoreGradients score_gradients(const AttentionBackward& op, const QueryBlock& bl
   return result;
 }
 
+// The queries of a block that read something of a tile: those before it do not.
+QueryBlock readers(const QueryBlock& block, int64_t tile) {
+  return {block.b, block.h, std::max(block.begin, tile), block.end};
+}
+
+// Adds the part of a tile to the gradients of the queries that read it; the first tile of the whole block
+// overwrites them.
+void add_query_gradients(const AttentionBackward& op, const QueryBlock& block, int64_t tile, MatrixView k,
+                         const ScoreGradients& gradients, MatmulWorker& worker) {
+  const Rows<AttentionBackward> rows{op};
+  const int64_t D = rows.D(), begin = readers(block, tile).begin;
+  worker.multiply(block.end - begin, D, std::min(kKeys, block.end - tile),
+                  rows_view(gradients.dscores, kKeys), k,
+                  op.dq.row<float>(rows.own_row(block.b, begin)) + block.h * D, op.dq.stride,
+                  tile == rows.first_tile(block.begin) ? MatmulMode::overwrite : MatmulMode::accumulate);
+}
+
 void query_gradients(const AttentionBackward& op, const QueryBlock& block, const float* shared,
                      MatmulWorker& worker) {
   const Rows<AttentionBackward> rows{op};
-  const int64_t D = rows.D(), g = block.h / rows.group(), count = block.end - block.begin;
+  const int64_t D = rows.D(), g = block.h / rows.group();
   float* copy = worker.memory.allocate_array<float>(2 * kKeys * D);
-  float* dq = op.dq.row<float>(rows.own_row(block.b, block.begin)) + block.h * D;
-  MatmulMode mode = MatmulMode::overwrite;
   for (int64_t tile = rows.first_tile(block.begin); tile < block.end; tile += kKeys) {
     const ArenaScope scope(worker.memory);
     const int64_t keys = std::min(kKeys, block.end - tile);
     const MatrixView k = rows.tile_of(false, block.b, g, tile, keys, copy);
     const MatrixView v = rows.tile_of(true, block.b, g, tile, keys, copy + kKeys * D);
-    const ScoreGradients gradients = score_gradients(op, block, tile, keys, k, v, shared, worker);
-    worker.multiply(count, D, keys, rows_view(gradients.dscores, kKeys), k, dq, op.dq.stride, mode);
-    mode = MatmulMode::accumulate;
+    const ScoreGradients gradients =
+        score_gradients(op, readers(block, tile), tile, keys, k, v, shared, worker);
+    add_query_gradients(op, block, tile, k, gradients, worker);
   }
 }
 
-// Of the keys and values of head g at the positions of a tile, from all queries that read them, in order.
-void key_gradients(const AttentionBackward& op, int64_t b, int64_t g, int64_t tile, const float* shared,
-                   MatmulWorker& worker) {
+// Of the keys and values of head g at the positions of a tile, from all queries that read them, in order; and
+// the tile's part of the gradients of these where `and_queries` is set.
+void key_gradients(const AttentionBackward& op, int64_t b, int64_t g, int64_t tile, bool and_queries,
+                   const float* shared, MatmulWorker& worker) {
   const Rows<AttentionBackward> rows{op};
   const int64_t D = rows.D(), keys = std::min(kKeys, rows.end(b) - tile), width = op.k.cols;
   float* copy = worker.memory.allocate_array<float>(2 * kKeys * D);
@@ -102,12 +122,14 @@ void key_gradients(const AttentionBackward& op, int64_t b, int64_t g, int64_t ti
     for (int64_t begin = from; begin < to; begin += kQueries) {
       const ArenaScope scope(worker.memory);
       const QueryBlock block{b, h, begin, std::min(rows.end(b), begin + kQueries)};
-      const int64_t count = block.end - block.begin, row = rows.own_row(b, begin);
-      const ScoreGradients gradients = score_gradients(op, block, tile, keys, k, v, shared, worker);
+      const QueryBlock reading = readers(block, tile);
+      const int64_t count = reading.end - reading.begin, row = rows.own_row(b, reading.begin);
+      const ScoreGradients gradients = score_gradients(op, reading, tile, keys, k, v, shared, worker);
       worker.multiply(keys, D, count, rows_view(gradients.weights, kKeys).transposed(),
                       rows_view(op.dy.row<float>(row) + h * D, op.dy.stride), dv, D, MatmulMode::accumulate);
       worker.multiply(keys, D, count, rows_view(gradients.dscores, kKeys).transposed(),
                       rows_view(op.q.row<float>(row) + h * D, op.q.stride), dk, D, MatmulMode::accumulate);
+      if (and_queries) add_query_gradients(op, block, tile, k, gradients, worker);
     }
   }
   for (int64_t j = 0; j < keys; ++j) {
@@ -120,6 +142,24 @@ void key_gradients(const AttentionBackward& op, int64_t b, int64_t g, int64_t ti
       row_math::put(dv + j * D, true, rows.cached(op.dpast, b, p) + width + g * D, D);
     }
   }
+}
+
+// Whether the groups of heads of all segments, each a thread's, keep so many threads busy enough: by pieces
+// there are seven products where these take five.
+bool has_heads_for_all(const AttentionBackward& op, int64_t threads) {
+  const Rows<AttentionBackward> rows{op};
+  double all = 0, largest = 0;  // scores
+  for (int64_t b = 0; b < op.segments.count; ++b) {
+    const auto length = static_cast<double>(op.segments.length(b));
+    const double scores =
+        length * (static_cast<double>(rows.end(b)) - static_cast<double>(rows.first_key(rows.first(b))));
+    all += scores;
+    largest = std::max(largest, scores);
+  }
+  if (all == 0) return true;
+  // As many as there are if all were as large as the largest.
+  const auto alike = static_cast<int64_t>(all / largest) * op.shape.kv_heads;
+  return 5 * ceil_div(alike, threads) * threads <= 7 * alike;
 }
 
 }  // namespace
@@ -139,6 +179,18 @@ void run(Context& context, const AttentionBackward& op) {
           for (int64_t h = 0; h < H; ++h)
             shared[r * H + h] = row_math::dot(op.dy.row<float>(r) + h * D, op.y.row<float>(r) + h * D, D);
       });
+  if (has_heads_for_all(op, context.pool.threads())) {
+    const int64_t items = op.segments.count * G;
+    for_each_with_worker(context, items, op.q.size() * kKeys, [&](int64_t i, MatmulWorker& worker) {
+      const int64_t b = i / G;
+      if (op.segments.length(b) == 0) return;
+      for (int64_t tile = rows.first_tile(rows.first(b)); tile < rows.end(b); tile += kKeys) {
+        const ArenaScope of_tile(worker.memory);
+        key_gradients(op, b, i % G, tile, true, shared, worker);
+      }
+    });
+    return;
+  }
   for_each_query_block(context, op, [&](const QueryBlock& block, MatmulWorker& worker) {
     query_gradients(op, block, shared, worker);
   });
@@ -154,7 +206,7 @@ void run(Context& context, const AttentionBackward& op) {
   for_each_with_worker(
       context, before[op.segments.count] * G, op.q.size() * kKeys, [&](int64_t i, MatmulWorker& worker) {
         const int64_t b = std::upper_bound(before, before + op.segments.count + 1, i / G) - before - 1;
-        key_gradients(op, b, i % G, first_tile(b) + (i / G - before[b]) * kKeys, shared, worker);
+        key_gradients(op, b, i % G, first_tile(b) + (i / G - before[b]) * kKeys, false, shared, worker);
       });
 }
 

@@ -40,16 +40,19 @@ void forward_block(const Attention& op, const QueryBlock& block, MatmulWorker& w
   std::fill_n(largest, count, -INFINITY);
   std::fill_n(sum, count, 0.0f);
   const int64_t row = rows.own_row(block.b, block.begin);
-  const MatrixView q = rows_view(op.q.row<float>(row) + block.h * D, op.q.stride);
   for (int64_t tile = rows.first_tile(block.begin); tile < block.end; tile += kKeys) {
     const int64_t keys = std::min(kKeys, block.end - tile);
     const MatrixView k = rows.tile_of(false, block.b, g, tile, keys, copy);
     const MatrixView v = rows.tile_of(true, block.b, g, tile, keys, copy + kKeys * D);
-    worker.multiply(count, keys, D, q, k.transposed(), scores, kKeys);
-    for (int64_t m = 0; m < count; ++m) HWY_DYNAMIC_DISPATCH(SoftmaxRow)
-    (rows.readable(block.begin + m, tile, keys), rows.scale(), D, scores + m * kKeys, largest[m], sum[m],
-     output + m * D);
-    worker.multiply(count, D, keys, rows_view(scores, kKeys), v, output, D, MatmulMode::accumulate);
+    // Queries before the tile read none of it.
+    const int64_t from = std::max<int64_t>(0, tile - block.begin), readers = count - from;
+    worker.multiply(readers, keys, D, rows_view(op.q.row<float>(row + from) + block.h * D, op.q.stride),
+                    k.transposed(), scores, kKeys);
+    for (int64_t m = from; m < count; ++m) HWY_DYNAMIC_DISPATCH(SoftmaxRow)
+    (rows.readable(block.begin + m, tile, keys), rows.scale(), D, scores + (m - from) * kKeys, largest[m],
+     sum[m], output + m * D);
+    worker.multiply(readers, D, keys, rows_view(scores, kKeys), v, output + from * D, D,
+                    MatmulMode::accumulate);
   }
   for (int64_t m = 0; m < count; ++m) {
     const float lse = HWY_DYNAMIC_DISPATCH(FinishRow)(largest[m], sum[m], D, output + m * D,

@@ -34,17 +34,23 @@ inline float SoftmaxTile(Readable readable, float scale, float* scores, float& l
   }
   float* first = scores + readable.begin;
   const int64_t count = readable.end - readable.begin;
-  const auto s = hn::Set(d, scale);
-  ForEach(d, count, Out(first), In(first), [s](auto v, auto& scaled) HWY_ATTR { scaled = hn::Mul(v, s); });
-  const float now = std::max(largest, MaxOf(d, count, first));
+  const float now = std::max(largest, MaxOf(d, count, first) * scale);  // scale > 0
   float rescale = 0;
   const float change = largest - now;  // -infinity at the first tile
   ForEach(d, 1, Out(&rescale), In(&change), [d](auto v, auto& r) HWY_ATTR { r = ExpOfNegative(d, v); });
-  const auto m = hn::Set(d, now);
-  ForEach(d, count, Out(first), In(first),
-          [d, m](auto v, auto& weight) HWY_ATTR { weight = ExpOfNegative(d, hn::Sub(v, m)); });
-  // Over the whole tile, so that a term's place among the partial sums does not depend on the window.
-  const float added = SumOf(d, kKeys, In(scores), [](auto v, auto& term) HWY_ATTR { term = v; });
+  const auto s = hn::Set(d, scale), m = hn::Set(d, now);
+  const auto weight_of = [d, s, m](auto v) HWY_ATTR { return ExpOfNegative(d, hn::Sub(hn::Mul(v, s), m)); };
+  // Summed over the whole tile, so that a term's place among the partial sums does not depend on the window.
+  float added;
+  if (count == kKeys) {
+    added = ForEachWithSums<1>(d, kKeys, Out(scores), In(scores),
+                               [weight_of](auto v, auto& weight, auto& term)
+                                   HWY_ATTR { term = weight = weight_of(v); })[0];
+  } else {
+    ForEach(d, count, Out(first), In(first),
+            [weight_of](auto v, auto& weight) HWY_ATTR { weight = weight_of(v); });
+    added = SumOf(d, kKeys, In(scores), [](auto v, auto& term) HWY_ATTR { term = v; });
+  }
   sum = sum * rescale + added;
   largest = now;
   return rescale;
